@@ -1,0 +1,1 @@
+"""The harness: configuration, cells, training, evaluation and measurement."""

@@ -1,0 +1,196 @@
+"""Puts a cell together: catalogue, backbones, item feed, method, user encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.config import build_method
+from bench.data import datasets
+from bench.data.catalogue import Catalogue
+from bench.data.items import ItemFeed, pixels, tokenise
+from bench.data.sequences import Splits, split
+from bench.data.store import cache_dir
+from bench.errors import UserError
+from bench.matrix import Cell
+from bench.models.backbones import Source, locate
+from bench.models.encoders import Encoder
+from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, CacheFile, LiveHiddenStates, cache_key, open_or_build
+from bench.models.recommender import Recommender
+from bench.models.user_encoder import UserEncoder
+from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Shape
+
+UNKNOWN_WARNING, UNKNOWN_ERROR = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything that does not depend on the method."""
+
+    catalogue: Catalogue
+    splits: Splits
+    sources: Mapping[str, Source]
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.catalogue.item_ids)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A cell ready to train.
+
+    Attributes:
+        encoders: the backbones that run in every step; empty when the cache serves their states.
+        caches: modality -> cache file.
+        unknown_share: of the titles' tokens; None without text.
+    """
+
+    data: Data
+    model: Recommender
+    feed: ItemFeed
+    groups: tuple[Group, ...]
+    adapted: dict[str, int]
+    encoders: tuple[Encoder, ...]
+    caches: Mapping[str, CacheFile]
+    unknown_share: float | None
+
+
+def load_data(cell: Cell) -> Data:
+    """Sources, catalogue and splits of a cell."""
+    sources = {m: locate(str(cell.model(m)), m, cell.backbones.weights) for m in cell.modalities}  # type: ignore[arg-type]
+    size = sources["image"].preprocessing.image_size if "image" in sources else None
+    catalogue = datasets.load(cell.dataset, size)
+    if size is not None and catalogue.images is None:
+        raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")
+    return Data(catalogue, split(catalogue.sequences, len(catalogue.item_ids)), sources)
+
+
+def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
+    """Tokens and pixels, and the share of unknown tokens.
+
+    Raises:
+        UserError: when the tokenizer knows less than half of the titles' words.
+    """
+    tokens, arrays = None, {}
+    if "text" in data.sources:
+        tokens = tokenise(data.catalogue, data.sources["text"], cell.dataset.max_tokens)
+        if tokens.unknown_share > UNKNOWN_ERROR and not cell.dataset.force_tokenizer:
+            raise UserError(
+                f"--text-model {data.sources['text'].name}: it does not know {tokens.unknown_share:.0%} of the "
+                f"words of dataset {data.catalogue.name}; choose another model, or set force_tokenizer = true in [dataset]"
+            )
+    if "image" in data.sources:
+        size = data.sources["image"].preprocessing.image_size
+        assert size is not None
+        arrays["pixels"] = pixels(data.catalogue, size)
+    return ItemFeed(tokens, arrays), None if tokens is None else tokens.unknown_share
+
+
+def load_encoders(data: Data, cell: Cell) -> dict[str, Encoder]:
+    """The backbones; random ones are drawn from the cell's seed, modality by modality."""
+    encoders = {}
+    for index, (modality, source) in enumerate(data.sources.items()):
+        torch.manual_seed(1000 * cell.seed + index)
+        encoders[modality] = Encoder.from_source(source)
+        encoders[modality].model.set_attn_implementation(cell.training.attention)
+    return encoders
+
+
+def assemble(cell: Cell, device: torch.device) -> Assembly:
+    """Loads, builds and moves to the device.
+
+    Raises:
+        UserError: for anything wrong with data, models or options.
+    """
+    data = load_data(cell)
+    method = build_method(cell.method, "matrix")
+    feed, unknown = raw_feed(data, cell)
+    width = cell.training.width
+    encoders: dict[str, Encoder] = {}
+    caches: dict[str, CacheFile] = {}
+    items: ItemEncoder
+    if isinstance(method, HiddenMethod):
+        shapes = {m: Shape(s.width, s.depth) for m, s in data.sources.items()}
+        kept = {m: method.kept(shape) for m, shape in shapes.items()}
+        source: nn.Module
+        if method.cached:
+            caches = build_caches(cell, data, feed, kept, device)
+            feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
+            source = CachedHiddenStates(cell.modalities)
+        else:
+            encoders = load_encoders(data, cell)
+            source = LiveHiddenStates(encoders, kept)
+        torch.manual_seed(cell.seed)
+        items = method.build(source, shapes, width)
+    else:
+        assert isinstance(method, EncoderMethod)
+        encoders = load_encoders(data, cell)
+        torch.manual_seed(cell.seed)
+        items = method.build(encoders, width)
+    # A seed of its own: every method starts from the same user encoder, whatever its own parameters drew.
+    torch.manual_seed(cell.seed + 1)
+    users = UserEncoder(width, dropout=cell.training.dropout)
+    model = Recommender(items, users, cell.training.logit_scale).to(device)
+    groups = (*items.groups, Group("user", method.lr_head, tuple(users.parameters())))
+    return Assembly(data, model, feed, groups, items.adapted, tuple(encoders.values()), caches, unknown)
+
+
+def build_caches(
+    cell: Cell, data: Data, feed: ItemFeed, kept: Mapping[str, tuple[int, ...]], device: torch.device
+) -> dict[str, CacheFile]:
+    """Opens or builds the hidden-state cache of every modality; a backbone is loaded only to build one."""
+    caches = {}
+    for modality, source in data.sources.items():
+        shape = (data.n_items, len(kept[modality]), source.width)
+        key = cache_key(
+            source_digest(source, cell.seed),
+            source.preprocessing.digest() + str(cell.dataset.max_tokens),
+            kept[modality],
+            cell.training.cache_dtype,
+            data.catalogue.digest,
+        )
+        loaded: list[Encoder] = []
+
+        def compute(rows: NDArray[np.int64], modality: str = modality, loaded: list[Encoder] = loaded) -> Tensor:
+            if not loaded:
+                loaded.append(load_encoders(data, cell)[modality].to(device).eval())
+            inputs = {k: v.to(device) for k, v in feed.gather(rows).items()}
+            with torch.no_grad():
+                return loaded[0].hidden_states(inputs, kept[modality])
+
+        caches[modality] = open_or_build(cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute)
+    return caches
+
+
+def source_digest(source: Source, seed: int) -> str:
+    """Names an encoder's weights without loading them: digest of its files, or of configuration and seed if random."""
+    digest = hashlib.sha256(source.config.to_json_string().encode())
+    if source.random:
+        digest.update(f"random {seed} torch {torch.__version__}".encode())
+        return digest.hexdigest()
+    for path in weight_files(source.location):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def weight_files(location: str) -> list[Path]:
+    """The safetensors files of a folder, or of a hub id in the local hub cache (fetched if allowed)."""
+    folder = Path(location)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(location, allow_patterns=["*.safetensors", "*.json"]))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"model {location}: no .safetensors weights")
+    return files

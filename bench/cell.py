@@ -1,0 +1,311 @@
+"""One cell, from start to record. Runs in a process of its own:
+
+    python -m bench.cell CELL.json FOLDER
+
+Progress goes to standard output as JSON lines; the record goes to FOLDER, whatever happens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import records
+from bench.assemble import UNKNOWN_WARNING, Assembly, assemble
+from bench.budget import Budget
+from bench.data.batches import (
+    Batch,
+    all_batches,
+    batch_digest,
+    epoch_batches,
+    largest_batch,
+    log_popularity,
+    make_batch,
+    steps_per_epoch,
+)
+from bench.environment import capture
+from bench.errors import UserError
+from bench.evaluate import accuracy, evaluate
+from bench.gates import GateError, check_gates
+from bench.matrix import Cell
+from bench.measure import clock as clocks
+from bench.measure.flops import count_flops
+from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
+from bench.measure.nvml import NvmlSampler
+from bench.measure.process import MachineWatch, peak_rss_bytes
+from bench.models.recommender import TrainBatch
+from bench.train import Diverged, Trainer, Training, train
+
+GATE_USERS = 8
+Report = Any
+
+
+class CellRun:
+    """The phases of one cell. Each fills its part of the record."""
+
+    def __init__(self, cell: Cell, folder: Path, report: Report):
+        self.cell = cell
+        self.folder = folder
+        self.report = report
+        self.device = torch.device(cell.device)
+        self.row = records.empty_row(cell)
+        self.warnings: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """All phases in their order; gives the record."""
+        started = time.perf_counter()
+        self.report({"event": "phase", "phase": "set-up"})
+        assembly = assemble(self.cell, self.device)
+        trainer = Trainer(assembly.model, assembly.groups, self.cell.training, self.cell.precision, self.device)
+        self._describe(assembly)
+        self.row["setup_seconds"] = time.perf_counter() - started
+        self.report({"event": "phase", "phase": "gates and probes"})
+        start = trainer.state()
+        gates = self._gates(assembly, trainer)
+        memory = self._probe(assembly, trainer)
+        self._warm_up(assembly, trainer)
+        trainer.restore(start)
+        trainer.reset_optimizer()
+        # From here on every method draws the same dropout masks, whatever its gates and probes consumed.
+        torch.manual_seed(self.cell.seed)
+        reset_allocator_peaks(self.device)
+        training, clock, nvml = self._train(assembly, trainer)
+        self.report({"event": "phase", "phase": "test"})
+        self._test(assembly, trainer, training)
+        self._memory(memory, nvml)
+        records.write_steps(self.folder, clock.rows, training.losses)
+        return self._record(assembly, training, clock, gates, memory, nvml)
+
+    def _batch(self, assembly: Assembly, trainer: Trainer, batch: Batch) -> TrainBatch:
+        inputs = assembly.feed.gather(batch.unique)
+        return trainer.transfer(batch, inputs, log_popularity(assembly.data.splits))
+
+    def _describe(self, assembly: Assembly) -> None:
+        splits, size, seed = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
+        self.row |= {
+            "trainable_params": sum(group.count for group in assembly.groups),
+            "total_params": sum(p.numel() for p in assembly.model.parameters()),
+            "unique_items_per_step": float(np.mean([len(b.unique) for b in epoch_batches(splits, size, seed, 1)])),
+        }
+        if assembly.caches:
+            self.row["cache_seconds"] = sum(cache.seconds for cache in assembly.caches.values())
+            self.row["cache_bytes"] = sum(cache.size for cache in assembly.caches.values())
+        if assembly.unknown_share is not None and assembly.unknown_share > UNKNOWN_WARNING:
+            self.warnings.append(f"the tokenizer does not know {assembly.unknown_share:.0%} of the titles' words")
+        if self.cell.backbones.weights == "random":
+            self.warnings.append("backbones have random weights: costs are real, accuracy means nothing")
+
+    def _gates(self, assembly: Assembly, trainer: Trainer) -> dict[str, object]:
+        rows = assembly.data.splits.train[:GATE_USERS]
+        batch = self._batch(assembly, trainer, make_batch(rows))
+        assembly.model.train()
+        trainer.set_progress(self.cell.training.lr_warmup_steps, 0.0)
+        return check_gates(assembly.model, trainer.step, batch, trainer.parameters, assembly.adapted)
+
+    def _probe(self, assembly: Assembly, trainer: Trainer) -> MemoryAccount:
+        """Memory account and FLOPs on the largest batch of the first epoch, with a fresh optimizer."""
+        trainer.reset_optimizer()
+        assembly.model.train()
+        batch = self._batch(
+            assembly, trainer, largest_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
+        )
+        made = [*batch.inputs.values(), batch.items, batch.positions, batch.log_popularity]
+        memory = account(
+            lambda: trainer.step(batch),
+            modules=[assembly.model],
+            optimizer=trainer.optimizer,
+            known={"rest": made},
+            device=self.device,
+        )
+        flops = count_flops(lambda: trainer.forward(batch))
+        self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
+        return memory
+
+    def _warm_up(self, assembly: Assembly, trainer: Trainer) -> None:
+        batches = all_batches(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
+        for _ in range(self.cell.training.timing_warmup_steps):
+            trainer.step(self._batch(assembly, trainer, next(batches)))
+
+    def _validate(self, assembly: Assembly, trainer: Trainer) -> tuple[float, float]:
+        splits = assembly.data.splits
+        with trainer.autocast():
+            ranks = evaluate(
+                assembly.model,
+                assembly.feed,
+                splits.valid_inputs,
+                splits.valid_target,
+                splits.valid_history,
+                assembly.data.n_items,
+                self.device,
+            )
+        found = accuracy(ranks)
+        return found.hr, found.ndcg
+
+    def _train(self, assembly: Assembly, trainer: Trainer) -> tuple[Training, clocks.StepClock, Any]:
+        splits, size, seed = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
+        clock = clocks.StepClock(self.device)
+        watches = [clock.watch(encoder) for encoder in assembly.encoders]
+        self.report({"event": "phase", "phase": "training"})
+        try:
+            with NvmlSampler(_uuid(self.device)) as sampler, MachineWatch() as machine:
+                training = train(
+                    trainer,
+                    all_batches(splits, size, seed),
+                    assembly.feed,
+                    log_popularity(splits),
+                    Budget.of(self.cell.budget, steps_per_epoch(len(splits.train), size)),
+                    clock,
+                    lambda: self._validate(assembly, trainer),
+                    self.report,
+                )
+        finally:
+            for watch in watches:
+                watch.remove()
+        self.warnings += [*machine.warnings, *clocks.step_warnings(clock.rows)]
+        return training, clock, sampler.reading
+
+    def _test(self, assembly: Assembly, trainer: Trainer, training: Training) -> None:
+        splits = assembly.data.splits
+        with trainer.autocast():
+            ranks = evaluate(
+                assembly.model,
+                assembly.feed,
+                splits.test_inputs,
+                splits.test_target,
+                splits.test_history,
+                assembly.data.n_items,
+                self.device,
+            )
+        found, chosen = accuracy(ranks), training.curve[training.best]
+        self.row |= {
+            "hr@10": found.hr,
+            "ndcg@10": found.ndcg,
+            "valid_hr@10": chosen.valid_hr,
+            "valid_ndcg@10": chosen.valid_ndcg,
+            "best_epoch": chosen.epoch,
+        }
+
+    def _memory(self, memory: MemoryAccount, nvml: Any) -> None:
+        allocated, reserved = allocator_peaks(self.device)
+        self.row |= {
+            "peak_allocated_bytes": allocated,
+            "peak_reserved_bytes": reserved,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "nvml_process_bytes": None if nvml is None else nvml.process_bytes,
+            "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
+            "energy_joules": None if nvml is None else nvml.energy_joules,
+        }
+        # What a user must have free on the card: NVML's figure for this process where the driver tells it, else
+        # what torch reserved. On the CPU the account, which does not depend on the allocator.
+        for source in ("nvml_process_bytes", "peak_reserved_bytes"):
+            if self.row[source] is not None:
+                self.row |= {"peak_memory_bytes": self.row[source], "memory_source": source}
+                return
+        self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
+
+    def _times(self, training: Training, clock: clocks.StepClock, per_epoch: int) -> dict[str, Any]:
+        seconds = np.array([row["seconds"] for row in clock.rows])
+        whole = [seconds[i : i + per_epoch].sum() for i in range(0, len(seconds) - per_epoch + 1, per_epoch)]
+        if whole:
+            epoch = float(np.median(whole))
+        else:
+            epoch = float(seconds.mean() * per_epoch)
+            self.warnings.append(f"epoch_seconds is extrapolated from {len(seconds)} steps")
+        return {
+            "epochs": len(seconds) / per_epoch,
+            "steps": len(seconds),
+            "step_seconds_median": float(np.median(seconds)),
+            "epoch_seconds": epoch,
+            "train_seconds": training.seconds,
+        }
+
+    def _record(
+        self,
+        assembly: Assembly,
+        training: Training,
+        clock: clocks.StepClock,
+        gates: dict[str, object],
+        memory: MemoryAccount,
+        nvml: Any,
+    ) -> dict[str, Any]:
+        splits, size = assembly.data.splits, self.cell.budget.batch_size
+        self.row |= self._times(training, clock, steps_per_epoch(len(splits.train), size))
+        self.row |= {"status": "ok", "error": "", "warnings": "; ".join(self.warnings)}
+        return {
+            "schema": records.SCHEMA,
+            "row": self.row,
+            "method": {
+                "name": self.cell.method.name,
+                "type": self.cell.method.kind,
+                "options": self.cell.method.options,
+                "groups": [{"name": g.name, "lr": g.lr, "parameters": g.count} for g in assembly.groups],
+                "adapted": assembly.adapted,
+            },
+            "budget": asdict(self.cell.budget),
+            "training": asdict(self.cell.training),
+            "curve": [
+                {
+                    "epoch": e.epoch,
+                    "step": e.step,
+                    "train_seconds": e.train_seconds,
+                    "loss": e.loss,
+                    "valid_hr@10": e.valid_hr,
+                    "valid_ndcg@10": e.valid_ndcg,
+                }
+                for e in training.curve
+            ],
+            "steps": clocks.summary(clock.rows),
+            "memory": memory.as_dict(),
+            "nvml": None if nvml is None else asdict(nvml),
+            "environment": capture(self.cell.device),
+            "gates": gates,
+            "batch_digest": batch_digest(splits, size, self.cell.seed),
+            "unknown_token_share": assembly.unknown_share,
+            "warnings": self.warnings,
+            "traceback": "",
+        }
+
+
+def _uuid(device: torch.device) -> str | None:
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
+def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
+    """Runs a cell and writes its record, also when it fails; gives the record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        record = CellRun(cell, folder, report).run()
+    except torch.OutOfMemoryError as error:
+        record = records.failure(cell, "oom", str(error), traceback.format_exc())
+    except Diverged as error:
+        record = records.failure(cell, "diverged", str(error))
+    except (UserError, GateError) as error:
+        record = records.failure(cell, "failed", str(error))
+    except Exception as error:
+        record = records.failure(cell, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+        traceback.print_exc()
+    records.write_record(folder, record)
+    return record
+
+
+def main() -> None:
+    """Entry point of the cell's process."""
+    spec, folder = sys.argv[1:]
+
+    def report(event: dict[str, Any]) -> None:
+        print(json.dumps(event), flush=True)
+
+    record = run_cell(Cell.from_json(Path(spec).read_text(encoding="utf-8")), Path(folder), report)
+    report({"event": "end", "status": record["row"]["status"], "error": record["row"]["error"]})
+
+
+if __name__ == "__main__":
+    main()

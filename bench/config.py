@@ -1,0 +1,279 @@
+"""The matrix: what to run. Frozen, validated here and nowhere else, written back resolved into the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bench.errors import UserError
+from methods.registry import REGISTRY, did_you_mean
+
+STRICT = ConfigDict(extra="forbid")
+PRESETS = Path(__file__).parent / "presets"
+MODALITIES = ("text+image", "text", "image")
+
+Modality = Literal["text+image", "text", "image"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class DatasetConfig:
+    """Which catalogue.
+
+    Attributes:
+        seed, items, users: of the generated shop.
+        data_dir, image_dir: of the Amazon files; images default to ``images/`` inside ``data_dir``.
+        missing_images: what to do about items without a readable image.
+        force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
+    """
+
+    name: Literal["shop", "amazon"] = "shop"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
+    users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500
+    data_dir: str | None = None
+    image_dir: str | None = None
+    missing_images: Literal["fail", "drop-item", "mean-image"] = "fail"
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
+    force_tokenizer: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class Backbones:
+    """A pair of encoders: built-in name, folder or hub id each."""
+
+    text: str = "shop-partial"
+    image: str = "shop-partial"
+    weights: Literal["pretrained", "random"] = "pretrained"
+
+    @property
+    def label(self) -> str:
+        """Short name of the pair."""
+        names = [Path(name).name or name for name in (self.text, self.image)]
+        pair = names[0] if names[0] == names[1] else "+".join(names)
+        return pair if self.weights == "pretrained" else f"{pair}-random"
+
+
+@dataclass(frozen=True, config=STRICT)
+class BudgetConfig:
+    """The same for every method: exactly one of epochs, steps and seconds of training."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """What the loop does, for every method alike."""
+
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    logit_scale: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 20
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    timing_warmup_steps: Annotated[int, Field(ge=0, le=1000)] = 3
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="allow", arbitrary_types_allowed=True))
+class MethodConfig:
+    """One method of the table: a name, what kind it is (the name itself unless told), and its options."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Matrix:
+    """Everything that a run needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
+    modality: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("text+image",)
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    precision: Precision = "fp32"
+    dataset: DatasetConfig = DatasetConfig()
+    backbones: Annotated[tuple[Backbones, ...], Field(min_length=1)] = (Backbones(),)
+    budget: BudgetConfig = BudgetConfig(epochs=3)
+    training: TrainingConfig = TrainingConfig()
+
+
+def preset_names() -> list[str]:
+    """The shipped recipes."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a matrix file.
+
+    Raises:
+        UserError: not there, not UTF-8, or not TOML, with the file and, where known, the line.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Reads a shipped recipe by name."""
+    if name not in preset_names():
+        raise UserError(f"--preset {name}: unknown preset{did_you_mean(name, preset_names())}")
+    return read_toml(PRESETS / f"{name}.toml")
+
+
+def parse(data: dict[str, Any], origin: str, options: dict[Path_, str] | None = None) -> Matrix:
+    """Validates a matrix.
+
+    Args:
+        data: as read from TOML, command-line values already laid over it.
+        origin: file or preset that messages name.
+        options: key path -> command-line option that set it; messages name the option then.
+
+    Raises:
+        UserError: the first thing wrong, in one line.
+    """
+    data = dict(data)
+    methods = data.get("methods")
+    if not isinstance(methods, list) or not all(isinstance(m, dict) for m in methods):
+        raise UserError(f"{origin}: methods must be tables: [[methods]] with a name each")
+    data["methods"] = [_method_table(m, origin) for m in methods]
+    for key in ("modality", "seeds"):
+        if key in data and not isinstance(data[key], list | tuple):
+            data[key] = [data[key]]
+    try:
+        matrix = TypeAdapter(Matrix).validate_python(data)
+    except ValidationError as error:
+        raise UserError(_explain(error, origin, options or {})) from error
+    return _checked(matrix, origin)
+
+
+def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
+    name = table.get("name")
+    if not isinstance(name, str):
+        raise UserError(f"{origin}: [[methods]] needs a name")
+    kind = table.get("kind", name)
+    if kind not in REGISTRY:
+        raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), REGISTRY)}")
+    options = table.get("options", {k: v for k, v in table.items() if k not in ("name", "kind")})
+    return {"name": name, "kind": kind, "options": {**REGISTRY[kind].preset, **options}}
+
+
+def _checked(matrix: Matrix, origin: str) -> Matrix:
+    """What a single field cannot know."""
+    budget = matrix.budget
+    if sum(x is not None for x in (budget.epochs, budget.steps, budget.seconds)) != 1:
+        raise UserError(f"{origin}: [budget] needs exactly one of epochs, steps and seconds")
+    for what, values in (
+        ("seeds", matrix.seeds),
+        ("methods", [m.name for m in matrix.methods]),
+        ("modality", matrix.modality),
+    ):
+        if len(set(values)) < len(values):
+            raise UserError(f"{origin}: {what}: given twice: {next(v for v in values if list(values).count(v) > 1)}")
+    if matrix.dataset.name == "amazon" and not matrix.dataset.data_dir:
+        raise UserError(f"{origin}: dataset amazon needs --data-dir DIR")
+    return matrix
+
+
+def build_method(config: MethodConfig, origin: str) -> Any:
+    """The method with its options checked against the fields of its class.
+
+    Raises:
+        UserError: unknown option or wrong value, naming the method and the option.
+    """
+    from methods.base import method_class
+
+    cls = method_class(config.kind)
+    where = f"{origin}: method {config.name}"
+    known = {f.name for f in dataclasses.fields(cls)}
+    for option in config.options:
+        if option not in known:
+            raise UserError(f"{where}: unknown option {option!r}{did_you_mean(option, known)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for option, value in config.options.items():
+        try:
+            values[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{where}: option {option}: {error.errors()[0]['msg']}, got {value!r}") from error
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _explain(error: ValidationError, origin: str, options: dict[Path_, str]) -> str:
+    first = error.errors()[0]
+    path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part.startswith("constrained")))
+    for length in range(len(path), 0, -1):
+        if path[:length] in options:
+            return f"{options[path[:length]]}: {_say(first)}"
+    where = ".".join(str(part) for part in path)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{origin}: unknown key {where!r}{did_you_mean(str(path[-1]), _keys_at(path[:-1]))}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{origin}: {where} is missing"
+    return f"{origin}: {where}: {_say(first)}"
+
+
+def _say(first: Any) -> str:
+    value = first.get("input")
+    text = repr(value)
+    return f"{first['msg']}, got {text if len(text) < 80 else text[:77] + '...'}"
+
+
+def _keys_at(path: Path_) -> list[str]:
+    """The keys that the table at ``path`` knows."""
+    found: Any = Matrix
+    for part in path:
+        if isinstance(part, int):
+            continue
+        found = _inner(typing.get_type_hints(found)[part])
+    return [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+
+
+def _inner(hint: Any) -> Any:
+    """The dataclass inside tuple[X, ...] and unions."""
+    if typing.get_origin(hint) in (tuple, types.UnionType, typing.Union, Annotated):
+        return _inner(typing.get_args(hint)[0])
+    return hint
+
+
+def to_dict(matrix: Matrix) -> dict[str, Any]:
+    """As plain values, without what is not set (TOML has no null)."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: clean(v) for k, v in value.items() if v is not None}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        return value
+
+    cleaned: dict[str, Any] = clean(dataclasses.asdict(matrix))
+    return cleaned
+
+
+def to_toml(matrix: Matrix) -> str:
+    """The resolved matrix; reading it gives the same matrix again."""
+    return tomli_w.dumps(to_dict(matrix))

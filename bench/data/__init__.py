@@ -1,0 +1,1 @@
+"""Catalogues, sequences and batches."""

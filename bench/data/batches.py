@@ -1,0 +1,78 @@
+"""Batches of user sequences, the same for every method: order from the seed, distinct items once, padding never."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.sequences import PAD, Splits
+
+DIGEST_BATCHES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some users' training rows.
+
+    Attributes:
+        epoch: from 1.
+        unique: the distinct items, (n,), ascending.
+        items: (users, 11) index into ``unique``, -1 at padding.
+        positions: flat indices of the real inputs among (users, 10).
+    """
+
+    epoch: int
+    unique: NDArray[np.int64]
+    items: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+def make_batch(rows: NDArray[np.int32], epoch: int = 1) -> Batch:
+    """Batch of training rows (users, 11) as :class:`Splits` holds them."""
+    unique, inverse = np.unique(rows, return_inverse=True)
+    padded = int(unique[0] == PAD)
+    items = inverse.reshape(rows.shape).astype(np.int64) - padded
+    positions = np.flatnonzero(items[:, :-1] >= 0)
+    return Batch(epoch, unique[padded:].astype(np.int64), items, positions)
+
+
+def steps_per_epoch(users: int, batch_size: int) -> int:
+    """The last batch of an epoch may be smaller; a single user has nobody to be told apart from and is left out."""
+    return users // batch_size + (users % batch_size >= 2)
+
+
+def epoch_batches(splits: Splits, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    """One pass over all users in an order that seed and epoch alone decide."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(splits.train))
+    for step in range(steps_per_epoch(len(order), batch_size)):
+        yield make_batch(splits.train[order[step * batch_size : (step + 1) * batch_size]], epoch)
+
+
+def all_batches(splits: Splits, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Epoch after epoch, without end."""
+    for epoch in count(1):
+        yield from epoch_batches(splits, batch_size, seed, epoch)
+
+
+def batch_digest(splits: Splits, batch_size: int, seed: int) -> str:
+    """sha256 of the first hundred batches: equal digests mean that two methods trained on the same ones."""
+    digest = hashlib.sha256()
+    for batch in islice(all_batches(splits, batch_size, seed), DIGEST_BATCHES):
+        digest.update(batch.unique.tobytes() + batch.items.tobytes())
+    return digest.hexdigest()
+
+
+def largest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
+    """The batch of the first epoch with the most distinct items: where memory peaks."""
+    return max(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
+
+
+def log_popularity(splits: Splits) -> NDArray[np.float32]:
+    """Log share of training interactions per item, (items,); -inf for items that training never sees."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(splits.popularity / splits.popularity.sum()), dtype=np.float32)

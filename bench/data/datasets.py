@@ -1,0 +1,108 @@
+"""From the dataset's configuration to its catalogue and to the floors and ceilings of its accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.config import DatasetConfig
+from bench.data.amazon import load_amazon
+from bench.data.catalogue import Catalogue
+from bench.data.sequences import MAX_LENGTH, MIN_LENGTH, PAD, Splits
+from bench.data.shop import drawing, shop, truth, world
+from bench.data.store import cached_catalogue, digest_of
+
+
+def shop_config(config: DatasetConfig) -> shop.ShopConfig:
+    """The generator's settings."""
+    return shop.ShopConfig(seed=config.seed, items=config.items, users=config.users)
+
+
+def load(config: DatasetConfig, image_size: int | None) -> Catalogue:
+    """The catalogue of a configuration; ``image_size`` is None when the pictures are not needed.
+
+    Raises:
+        UserError: for anything wrong with the files.
+    """
+    if config.name == "amazon":
+        assert config.data_dir is not None
+        return load_amazon(
+            config.data_dir, config.image_dir, image_size, config.missing_images, needs_images=image_size is not None
+        )
+    settings = shop_config(config)
+    # The generator's own text is part of the key: a changed generator must not be served yesterday's shop.
+    code = [Path(module.__file__ or "").read_bytes() for module in (world, drawing, shop)]
+    key = digest_of("shop", *code, repr(dataclasses.astuple(settings)))
+    return cached_catalogue(key, lambda _: shop.make_shop(settings))
+
+
+Metrics = dict[str, float]
+
+
+def _metrics(ranks: NDArray[np.int64]) -> Metrics:
+    hit = ranks <= 10
+    return {"hr@10": float(hit.mean()), "ndcg@10": float((hit / np.log2(ranks + 1.0)).mean())}
+
+
+def rank_scores(
+    scores: NDArray[np.float64], target: NDArray[np.int32], history: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Ranks of targets in a score table (users, items), history excluded, ties against the ranking."""
+    scores = scores.copy()
+    users, columns = np.nonzero(history != PAD)
+    scores[users, history[users, columns]] = -np.inf
+    own = np.take_along_axis(scores, target[:, None].astype(np.int64), axis=1)
+    return np.asarray((scores >= own).sum(axis=1))
+
+
+def _random(n_items: int, history: NDArray[np.int32]) -> Metrics:
+    """The exact expectation of a random ranking."""
+    candidates = n_items - (history != PAD).sum(axis=1)
+    gain = (1 / np.log2(np.arange(2, 12))).sum()
+    return {"hr@10": float((10 / candidates).clip(max=1).mean()), "ndcg@10": float((gain / candidates).mean())}
+
+
+def references(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> dict[str, Metrics]:
+    """Test HR@10 and NDCG@10 of random, popularity and, in the shop, the Bayes ceiling and the oracle.
+
+    The Bayes ceiling sees the whole history, up to 12 items; the models see its last 10.
+    """
+    n_items = len(catalogue.item_ids)
+    target, history = splits.test_target, splits.test_history
+    out = {"random": _random(n_items, history), "popularity": _popularity(splits)}
+    if config.name == "shop":
+        known = shop.make_truth(shop_config(config))
+        before = [sequence[:-1] for sequence in catalogue.sequences]
+        for name, score in (("bayes", truth.bayes_scores), ("oracle", truth.oracle_scores)):
+            out[name] = _metrics(rank_scores(score(known, before), target, history))
+    return out
+
+
+def _popularity(splits: Splits) -> Metrics:
+    """By training interactions; in chunks, because the table of a real catalogue does not fit into memory."""
+    counts = splits.popularity.astype(np.float64)
+    ranks = [
+        rank_scores(np.tile(counts, (len(rows), 1)), splits.test_target[rows], splits.test_history[rows])
+        for rows in np.array_split(np.arange(len(splits.test_target)), max(1, len(splits.test_target) // 500))
+    ]
+    return _metrics(np.concatenate(ranks))
+
+
+def describe(catalogue: Catalogue, splits: Splits) -> dict[str, object]:
+    """The facts for ``dataset.json``."""
+    lengths = np.array([len(sequence) for sequence in catalogue.sequences])
+    return {
+        "name": catalogue.name,
+        "digest": catalogue.digest,
+        "users": len(catalogue.user_ids),
+        "items": len(catalogue.item_ids),
+        "interactions": int(lengths.sum()),
+        "train_interactions": int(splits.popularity.sum()),
+        "items_never_in_training": int((splits.popularity == 0).sum()),
+        "sequence_length": {"min": MIN_LENGTH, "max": MAX_LENGTH, "mean": float(lengths.mean())},
+        "dropped": catalogue.dropped,
+        "notes": list(catalogue.notes),
+    }

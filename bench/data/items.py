@@ -1,0 +1,151 @@
+"""What the encoders are fed with: tokens, pixels or cached hidden states of any items, gathered by index."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from bench.data.catalogue import Catalogue
+from bench.data.store import atomic_path, cache_dir, digest_of
+from bench.errors import UserError
+from bench.models.backbones import Source
+
+HASH_RESERVED = 1000  # BERT's vocabulary starts with about a thousand special and unused tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Token ids of all titles.
+
+    Attributes:
+        ids: (items, max_tokens) int32, padded on the right.
+        lengths: real tokens per title, (items,).
+        unknown_share: share of the titles' tokens that the tokenizer does not know.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    unknown_share: float
+
+
+class ItemFeed:
+    """Gathers item inputs for a batch. Text is cut to the longest title of the batch."""
+
+    def __init__(self, tokens: Tokens | None = None, arrays: Mapping[str, NDArray[Any]] | None = None):
+        self.tokens = tokens
+        self.arrays = dict(arrays or {})
+
+    def gather(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Inputs of the items ``rows`` on the host: see ``bench.models.encoders.Inputs`` for the keys."""
+        inputs = {key: torch.from_numpy(np.ascontiguousarray(array[rows])) for key, array in self.arrays.items()}
+        if self.tokens is not None:
+            lengths = self.tokens.lengths[rows]
+            longest = int(lengths.max())
+            inputs["input_ids"] = torch.from_numpy(self.tokens.ids[rows, :longest].astype(np.int64))
+            inputs["attention_mask"] = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.int64))
+        return inputs
+
+
+def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
+    """Lower-cased titles as tokens, at most ``max_tokens`` with the special ones; kept in the cache by digest."""
+    key = digest_of("tokens-1", catalogue.digest, source.preprocessing.digest(), _tokenizer_digest(source), max_tokens)
+    path = cache_dir() / "tokens" / f"{key}.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Tokens(stored["ids"], stored["lengths"], float(stored["unknown_share"]))
+        except (OSError, ValueError, KeyError, zlib.error):
+            path.unlink(missing_ok=True)  # a damaged copy is made again, never served
+    titles = [title.lower() for title in catalogue.titles]
+    if source.preprocessing.tokenizer is None:
+        tokens = _hashed(titles, source.preprocessing.vocab_size, max_tokens)
+    else:
+        tokens = _tokenised(titles, source, max_tokens)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, ids=tokens.ids, lengths=tokens.lengths, unknown_share=np.float64(tokens.unknown_share))
+    return tokens
+
+
+def _tokenizer_digest(source: Source) -> str:
+    """A folder's tokenizer files by content; a hub id by its name."""
+    from pathlib import Path
+
+    folder = Path(source.location)
+    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")]
+    return digest_of(*(path.read_bytes() for path in files if path.is_file())) if folder.is_dir() else source.location
+
+
+def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens:
+    from transformers import AutoTokenizer
+
+    option = f"--text-model {source.name}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.preprocessing.tokenizer, trust_remote_code=False)
+    except Exception as error:
+        raise UserError(f"{option}: tokenizer cannot be had: {str(error).splitlines()[0][:300]}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{option}: its tokenizer has no padding token")
+    encoded = tokenizer(
+        list(titles),
+        truncation=True,
+        max_length=max_tokens,
+        padding="max_length",
+        padding_side="right",
+        return_tensors="np",
+    )
+    ids, mask = encoded["input_ids"].astype(np.int32), encoded["attention_mask"]
+    if ids.max() >= source.preprocessing.vocab_size:
+        raise UserError(
+            f"{option}: its tokenizer gives ids beyond the model's vocabulary of {source.preprocessing.vocab_size}"
+        )
+    special = np.isin(ids, [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
+    words = (mask == 1) & ~special
+    unknown = (
+        float((ids[words] == tokenizer.unk_token_id).mean())
+        if words.any() and tokenizer.unk_token_id is not None
+        else 0.0
+    )
+    return Tokens(ids, mask.sum(axis=1).astype(np.int32), unknown)
+
+
+def _hashed(titles: Sequence[str], vocab_size: int, max_tokens: int) -> Tokens:
+    """Stands in for a tokenizer where only the configuration is known: lengths and cost are real, meaning is not."""
+    ids = np.zeros((len(titles), max_tokens), dtype=np.int32)
+    lengths = np.zeros(len(titles), dtype=np.int32)
+    for row, title in enumerate(titles):
+        words = title.split()[: max_tokens - 2]
+        hashed = [
+            int.from_bytes(hashlib.sha256(w.encode()).digest()[:4], "big") % (vocab_size - HASH_RESERVED) for w in words
+        ]
+        full = [101, *(h + HASH_RESERVED for h in hashed), 102]
+        ids[row, : len(full)] = full
+        lengths[row] = len(full)
+    return Tokens(ids, lengths, 0.0)
+
+
+def pixels(catalogue: Catalogue, size: int) -> NDArray[np.uint8]:
+    """The catalogue's pictures at the encoder's size, (items, size, size, 3); resized once and kept in the cache."""
+    images = catalogue.images
+    if images is None:
+        raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")
+    if images.shape[1:3] == (size, size):
+        return images
+    path = cache_dir() / "pixels" / f"{digest_of('pixels-1', catalogue.digest, size)}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(images), size, size, 3))
+            for row, image in enumerate(images):
+                out[row] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+            out.flush()
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,1 @@
+"""The generated shop: a catalogue whose probabilities are known to the generator."""

@@ -1,0 +1,168 @@
+"""The generated shop: items of a corner of the world, and users who buy by taste, habit and popularity.
+
+A user has one taste for each of material, purpose, colour and pattern. The next item j after an item of
+category c is drawn, among the items not bought yet, with
+
+    log p(j) = log w_j + taste_weight * (number of tastes that j meets) + habit_weight * S[c, category of j]
+
+where S is 1 for a few successor categories of c and log w is normal per brand plus normal per item, which
+gives popularity its long tail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.catalogue import Catalogue
+from bench.data.shop import drawing, world
+
+TASTES = ("material", "purpose", "colour", "pattern")
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ShopConfig:
+    """What the generator can vary. Counts of attribute values are how many of the world's the shop carries."""
+
+    seed: int = 1
+    items: int = 700
+    users: int = 1500
+    min_length: int = 5
+    max_length: int = 13
+    categories: int = 12
+    materials: int = 8
+    purposes: int = 8
+    colours: int = 8
+    patterns: int = 6
+    brands: int = 24
+    taste_weight: float = 2.1
+    habit_weight: float = 3.0
+    successors: int = 2
+    brand_spread: float = 1.0
+    item_spread: float = 0.6
+
+
+@dataclass(frozen=True)
+class ShopTruth:
+    """What only the generator knows.
+
+    Attributes:
+        log_weight: log w, (items,).
+        habit: habit_weight * S by item category, (shop categories + 1, items); the last row is for a first item.
+        category: row of ``habit`` that an item leads to, (items,).
+        meets: exp(taste_weight * tastes met), (items, tastes); tastes runs over all combinations.
+        user_taste: column of ``meets`` of each user, (users,).
+    """
+
+    log_weight: FloatArray
+    habit: FloatArray
+    category: world.IntArray
+    meets: FloatArray
+    user_taste: world.IntArray
+
+
+def _allowed(config: ShopConfig) -> dict[str, world.IntArray]:
+    counts = {
+        "category": config.categories,
+        "material": config.materials,
+        "purpose": config.purposes,
+        "brand": config.brands,
+        "colour": config.colours,
+        "pattern": config.patterns,
+    }
+    return {
+        name: np.sort(world.stream(config.seed, "values", name).choice(world.SIZES[name], count, replace=False))
+        for name, count in counts.items()
+    }
+
+
+def _meets(config: ShopConfig, traits: world.Traits, allowed: dict[str, world.IntArray]) -> FloatArray:
+    """exp(taste_weight * matches) for every item and every combination of tastes."""
+    grids = np.meshgrid(*(allowed[name] for name in TASTES), indexing="ij")
+    combinations = np.stack([grid.ravel() for grid in grids])
+    values = np.stack([getattr(traits, name) for name in TASTES])
+    matches = sum((values[k][:, None] == combinations[k][None]).astype(float) for k in range(len(TASTES)))
+    return np.exp(config.taste_weight * np.asarray(matches))
+
+
+def _habit(
+    config: ShopConfig, traits: world.Traits, allowed: dict[str, world.IntArray]
+) -> tuple[FloatArray, world.IntArray]:
+    category = np.searchsorted(allowed["category"], traits.category)
+    rng = world.stream(config.seed, "habits")
+    follows = np.zeros((config.categories + 1, config.categories))
+    for c in range(config.categories):
+        others = np.delete(np.arange(config.categories), c)
+        follows[c, rng.choice(others, config.successors, replace=False)] = 1.0
+    return config.habit_weight * follows[:, category], category
+
+
+def item_traits(config: ShopConfig) -> world.Traits:
+    """The latent attributes of the shop's items."""
+    return world.draw_traits(config.items, world.stream(config.seed, "items"), _allowed(config))
+
+
+def make_truth(config: ShopConfig) -> ShopTruth:
+    """The shop's probabilities, from the streams of items, popularity, habits and tastes."""
+    allowed, traits = _allowed(config), item_traits(config)
+    rng = world.stream(config.seed, "popularity")
+    brand_appeal = rng.normal(0, config.brand_spread, world.N_BRANDS)
+    log_weight = brand_appeal[traits.brand] + rng.normal(0, config.item_spread, config.items)
+    habit, category = _habit(config, traits, allowed)
+    meets = _meets(config, traits, allowed)
+    user_taste = world.stream(config.seed, "tastes").integers(meets.shape[1], size=config.users)
+    return ShopTruth(log_weight, habit, category, meets, user_taste)
+
+
+def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int32], ...]:
+    """One purchase sequence per user, oldest first, without repeats; a random stream per user."""
+    sequences = []
+    for user in range(config.users):
+        rng = world.stream(config.seed, "users", user)
+        length = int(rng.integers(config.min_length, config.max_length + 1))
+        weight = np.exp(truth.log_weight) * truth.meets[:, truth.user_taste[user]]
+        chosen: list[int] = []
+        row = config.categories
+        for _ in range(length):
+            p = weight * np.exp(truth.habit[row])
+            p[chosen] = 0.0
+            item = int(rng.choice(config.items, p=p / p.sum()))
+            chosen.append(item)
+            row = int(truth.category[item])
+        sequences.append(np.array(chosen, dtype=np.int32))
+    return tuple(sequences)
+
+
+def make_shop(config: ShopConfig) -> Catalogue:
+    """Generates titles, pictures (32 x 32) and sequences of the shop that ``config`` describes."""
+    traits, truth = item_traits(config), make_truth(config)
+    titles = tuple(
+        world.write_title(traits.row(i), world.stream(config.seed, "titles", i)) for i in range(config.items)
+    )
+    images = np.stack(
+        [
+            drawing.draw(t["category"], t["colour"], t["pattern"], world.stream(config.seed, "pictures", i))
+            for i, t in ((i, traits.row(i)) for i in range(config.items))
+        ]
+    )
+    sequences = draw_sequences(config, truth)
+    digest = hashlib.sha256("\n".join(titles).encode())
+    digest.update(images.tobytes())
+    for sequence in sequences:
+        digest.update(sequence.tobytes() + b"|")
+    return Catalogue(
+        name="shop",
+        digest=digest.hexdigest(),
+        item_ids=tuple(f"item{i:04d}" for i in range(config.items)),
+        titles=titles,
+        images=images,
+        user_ids=tuple(f"user{u:05d}" for u in range(config.users)),
+        sequences=sequences,
+        dropped={},
+        notes=(f"generated shop, seed {config.seed}",),
+        truth=truth,
+    )

@@ -1,0 +1,59 @@
+"""The best rankings that anyone could give in the shop, from the generator's own probabilities.
+
+The Bayes ceiling sees the history but not the tastes: it holds the exact posterior over all combinations of
+tastes given the whole history, and ranks by the predictive probability. The oracle knows the user's tastes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.shop.shop import FloatArray, ShopTruth
+
+
+def _totals(truth: ShopTruth) -> FloatArray:
+    """Sum of the unnormalised probabilities over all items, (habit rows, tastes)."""
+    return np.asarray(np.exp(truth.log_weight + truth.habit) @ truth.meets)
+
+
+def _posterior_over_normaliser(
+    truth: ShopTruth, totals: FloatArray, history: NDArray[np.int32]
+) -> tuple[FloatArray, int]:
+    """posterior(taste | history) / normaliser(taste, history), (tastes,), and the habit row of the next item.
+
+    Both depend on the taste; bought items leave the normaliser because they cannot be bought again.
+    """
+    log_posterior = np.zeros(totals.shape[1])
+    row = len(totals) - 1
+    bought: list[int] = []
+
+    def normaliser() -> FloatArray:
+        weights = np.exp(truth.log_weight[bought] + truth.habit[row, bought])
+        return np.asarray(totals[row] - weights @ truth.meets[bought])
+
+    for item in history.tolist():
+        log_posterior += np.log(truth.meets[item]) - np.log(normaliser())
+        bought.append(item)
+        row = int(truth.category[item])
+    log_posterior -= log_posterior.max()
+    posterior = np.exp(log_posterior)
+    return posterior / posterior.sum() / normaliser(), row
+
+
+def bayes_scores(truth: ShopTruth, histories: Sequence[NDArray[np.int32]]) -> FloatArray:
+    """Predictive probability of every item after each history, (histories, items); bought items keep a score."""
+    totals = _totals(truth)
+    pairs = [_posterior_over_normaliser(truth, totals, history) for history in histories]
+    expected = np.stack([ratio for ratio, _ in pairs]) @ truth.meets.T
+    rows = np.array([row for _, row in pairs])
+    return np.asarray(expected * np.exp(truth.log_weight + truth.habit[rows]))
+
+
+def oracle_scores(truth: ShopTruth, histories: Sequence[NDArray[np.int32]]) -> FloatArray:
+    """Unnormalised probability of every item for someone who knows each user's tastes, (users, items)."""
+    first = len(truth.habit) - 1
+    rows = np.array([truth.category[h[-1]] if len(h) else first for h in histories])
+    return np.asarray(truth.meets[:, truth.user_taste].T * np.exp(truth.log_weight + truth.habit[rows]))

@@ -1,0 +1,249 @@
+"""Converted copies on disk, named by digests: written whole or not at all, checked before they are served."""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from bench.data.catalogue import Catalogue
+from bench.errors import UserError
+
+Part = Union[str, bytes, int, float, None, Sequence["Part"]]  # noqa: UP007 (a forward reference cannot stand in `|`)
+
+IMAGES_FILE = "images.npy"
+_ITEMS_FILE, _OFFSETS_FILE, _TABLE_FILE = "sequences.npy", "offsets.npy", "catalogue.json"
+_SCHEMA = 1
+_CHUNK_BYTES = 1 << 22
+
+_log = logging.getLogger(__name__)
+
+
+class CacheError(Exception):
+    """There is no cache entry, or what is there is not what was written: build it again."""
+
+
+def cache_dir() -> Path:
+    """Folder of all caches: $IISAN_BENCH_CACHE, else $XDG_CACHE_HOME/iisan-bench, else ~/.cache/iisan-bench.
+
+    It is not made here. Raises UserError when the user has no home folder to put it in.
+    """
+    if own := os.environ.get("IISAN_BENCH_CACHE"):
+        return Path(own).absolute()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():  # the XDG specification: relative paths are to be ignored
+        return base / "iisan-bench"
+    try:
+        return Path.home() / ".cache" / "iisan-bench"
+    except RuntimeError as error:
+        raise UserError("no home folder for the cache: set IISAN_BENCH_CACHE to a folder") from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it becomes `path` if the block ends well and is removed if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def digest_of(*parts: Part) -> str:
+    """Sha256 over plain values and nested sequences; types and boundaries count ("ab", "c" is not "a", "bc")."""
+    hasher = hashlib.sha256()
+    _feed(hasher, parts)
+    return hasher.hexdigest()
+
+
+def _feed(hasher: "hashlib._Hash", part: Part) -> None:
+    match part:
+        case None | bool() | int():
+            kind, payload = type(part).__name__, repr(part).encode()
+        case float():
+            kind, payload = "float", part.hex().encode()
+        case str():
+            kind, payload = "str", part.encode("utf-8", "surrogatepass")
+        case bytes():
+            kind, payload = "bytes", part
+        case list() | tuple():
+            hasher.update(f"sequence:{len(part)}:".encode())
+            for inner in part:
+                _feed(hasher, inner)
+            return
+        case _:
+            raise TypeError(f"no digest of a {type(part).__name__}")
+    hasher.update(f"{kind}:{len(payload)}:".encode())
+    hasher.update(payload)
+
+
+def file_digest(path: Path) -> str:
+    """Sha256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """Sha256 of an array's type, shape and values; the same as `npy_digest` of the file it is saved to."""
+    hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    flat = np.ascontiguousarray(array).reshape(-1)
+    step = max(1, _CHUNK_BYTES // array.dtype.itemsize)
+    for start in range(0, flat.size, step):
+        hasher.update(flat[start : start + step].data)
+    return hasher.hexdigest()
+
+
+def npy_digest(path: Path) -> str:
+    """`array_digest` of an .npy file by plain reads: mapping it would add the whole file to the process's peak memory.
+
+    For files that this program wrote: raises ValueError if the values are not plain or not in C order.
+    """
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{path}: not an .npy file of version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{path}: not plain values in C order")
+        hasher = hashlib.sha256(f"{dtype.str}{shape}".encode())
+        while piece := file.read(_CHUNK_BYTES):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def catalogue_digest(
+    item_ids: Sequence[str],
+    titles: Sequence[str],
+    user_ids: Sequence[str],
+    sequences: Sequence[NDArray[np.int32]],
+    images: NDArray[np.uint8] | str | None,
+) -> str:
+    """The digest that names a catalogue's content; `images` may be given by its own digest."""
+    flat, offsets = _joined(sequences)
+    pixels = array_digest(images) if isinstance(images, np.ndarray) else images
+    return digest_of(tuple(item_ids), tuple(titles), tuple(user_ids), array_digest(flat), array_digest(offsets), pixels)
+
+
+def _joined(sequences: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """All items in one array, and where each user's begin and end: (items,), (users + 1,)."""
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
+    flat = np.concatenate(sequences) if sequences else np.zeros(0)
+    return flat.astype(np.int32), offsets
+
+
+def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
+    """Write a catalogue without its truth; the table with the digests of the other files comes last.
+
+    Images that are already a memory map of `folder`/images.npy stay as they are. Raises OSError.
+    """
+    flat, offsets = _joined(catalogue.sequences)
+    arrays: dict[str, NDArray[Any]] = {_ITEMS_FILE: flat, _OFFSETS_FILE: offsets}
+    if catalogue.images is not None and not _is_map_of(catalogue.images, folder / IMAGES_FILE):
+        arrays[IMAGES_FILE] = np.ascontiguousarray(catalogue.images)
+    for name, array in arrays.items():
+        with atomic_path(folder / name) as temporary, temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    files = {_ITEMS_FILE, _OFFSETS_FILE} | ({IMAGES_FILE} if catalogue.images is not None else set())
+    table = {
+        "schema": _SCHEMA,
+        "name": catalogue.name,
+        "digest": catalogue.digest,
+        "item_ids": catalogue.item_ids,
+        "titles": catalogue.titles,
+        "user_ids": catalogue.user_ids,
+        "dropped": catalogue.dropped,
+        "notes": catalogue.notes,
+        "arrays": {name: file_digest(folder / name) for name in sorted(files)},
+    }
+    text = json.dumps(table)
+    with atomic_path(folder / _TABLE_FILE) as temporary:
+        # First line: what the second must hash to.
+        temporary.write_text(f"{digest_of(text)}\n{text}\n", encoding="ascii", newline="\n")
+
+
+def _is_map_of(array: NDArray[Any], path: Path) -> bool:
+    filename = array.filename if isinstance(array, np.memmap) else None
+    return filename is not None and path.exists() and os.path.samefile(filename, path)
+
+
+def load_catalogue(folder: Path) -> Catalogue:
+    """Read what `save_catalogue` wrote, images memory-mapped; every byte is checked against its stored digest first.
+
+    Raises CacheError if the entry is absent, damaged or of another version.
+    """
+    try:
+        stored, text, rest = (folder / _TABLE_FILE).read_bytes().decode("ascii").split("\n")
+        if digest_of(text) != stored or rest:
+            raise ValueError(f"{_TABLE_FILE} is not what was written")
+        table = json.loads(text)
+        if table["schema"] != _SCHEMA:
+            raise ValueError(f"schema {table['schema']}, not {_SCHEMA}")
+        for name, digest in table["arrays"].items():
+            if file_digest(folder / name) != digest:
+                raise ValueError(f"{name} is not what was written")
+        flat = np.load(folder / _ITEMS_FILE, allow_pickle=False)
+        offsets = np.load(folder / _OFFSETS_FILE, allow_pickle=False)
+        images = None
+        if IMAGES_FILE in table["arrays"]:
+            images = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CacheError(f"{folder}: {error}") from error
+    return Catalogue(
+        name=table["name"],
+        digest=table["digest"],
+        item_ids=tuple(table["item_ids"]),
+        titles=tuple(table["titles"]),
+        images=images,
+        user_ids=tuple(table["user_ids"]),
+        sequences=tuple(np.split(flat, offsets[1:-1])),
+        dropped=table["dropped"],
+        notes=tuple(table["notes"]),
+    )
+
+
+def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
+    """Serve the catalogue kept under `key`, or build it and keep it.
+
+    `build` gets the entry's folder and may put `IMAGES_FILE` there. A damaged entry is built again; a cache that cannot
+    be written costs the next start some time and this one nothing but a warning.
+    """
+    folder = cache_dir() / "catalogues" / key
+    with suppress(CacheError):
+        return load_catalogue(folder)
+    with _locked(folder):
+        try:
+            return load_catalogue(folder)  # another process may have built it meanwhile
+        except CacheError as error:
+            if os.path.exists(folder / _TABLE_FILE):
+                _log.warning("damaged cache entry, built again: %s", error)
+        catalogue = build(folder)
+        try:
+            save_catalogue(catalogue, folder)
+        except OSError as error:
+            _log.warning("the converted data cannot be kept in %s: %s", folder, error.strerror or error)
+        return catalogue
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time build an entry; where no lock can be had, build all the same."""
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        _log.warning("no lock in %s: several processes may do the same work", folder)
+    try:
+        yield
+    finally:
+        lock.release()

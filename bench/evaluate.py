@@ -1,0 +1,99 @@
+"""Ranking over the whole catalogue: HR@10 and NDCG@10, ties broken against the model, the history excluded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.data.items import ItemFeed
+from bench.data.sequences import PAD
+from bench.models.recommender import Recommender
+
+TOP = 10
+# Scores held at once, about 128 MiB in 32 bit.
+SCORES_AT_ONCE = 1 << 25
+ITEMS_AT_ONCE = 256
+USERS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """HR@10: share of users whose target is among the first ten. NDCG@10: 1 / log2(rank + 1) of those, averaged."""
+
+    hr: float
+    ndcg: float
+
+
+def accuracy(ranks: NDArray[np.int64]) -> Accuracy:
+    """From ranks of the targets, best 1, (users,)."""
+    hit = ranks <= TOP
+    return Accuracy(float(hit.mean()), float((hit / np.log2(ranks + 1.0)).mean()))
+
+
+def ranks_of(users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Rank of each user's target among all items, in chunks of bounded memory.
+
+    An item that scores as high as the target counts as ranked above it. A score that is not a number ranks the
+    target last.
+
+    Args:
+        users: (users, d).
+        items: (items, d).
+        targets: (users,).
+        history: items to leave out, (users, n) with PAD; never the target.
+    """
+    device, n_items = users.device, len(items)
+    target = torch.from_numpy(targets.astype(np.int64)).to(device)[:, None]
+    out = torch.from_numpy(np.where(history == PAD, targets[:, None], history).astype(np.int64)).to(device)
+    ranks = torch.empty(len(users), dtype=torch.long, device=device)
+    chunk = max(1, SCORES_AT_ONCE // n_items)
+    for start in range(0, len(users), chunk):
+        rows = slice(start, start + chunk)
+        scores = users[rows] @ items.T
+        own = scores.gather(1, target[rows])
+        # Left out: the history and the target's own column, which must not tie with itself.
+        scores.scatter_(1, out[rows], float("-inf")).scatter_(1, target[rows], float("-inf"))
+        # Counting who is beaten, not who wins: a comparison with NaN is false and must not help the model.
+        beaten = torch.count_nonzero(scores < own, dim=1)
+        ranks[rows] = (1 + n_items - beaten).clamp_max(n_items)
+    return ranks.cpu().numpy()
+
+
+@torch.no_grad()
+def encode_catalogue(model: Recommender, feed: ItemFeed, n_items: int, device: torch.device) -> Tensor:
+    """All item vectors, (items, d)."""
+    parts = []
+    for start in range(0, n_items, ITEMS_AT_ONCE):
+        inputs = feed.gather(np.arange(start, min(start + ITEMS_AT_ONCE, n_items)))
+        parts.append(model.item_encoder({k: v.to(device) for k, v in inputs.items()}).float())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_users(model: Recommender, vectors: Tensor, sequences: NDArray[np.int32]) -> Tensor:
+    """User vectors after the newest input, (users, d); sequences (users, 10) of item indices with PAD."""
+    items = torch.from_numpy(sequences.astype(np.int64)).to(vectors.device)
+    return torch.cat([model.encode_users(vectors, chunk).float() for chunk in items.split(USERS_AT_ONCE)])
+
+
+def evaluate(
+    model: Recommender,
+    feed: ItemFeed,
+    sequences: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    history: NDArray[np.int32],
+    n_items: int,
+    device: torch.device,
+) -> NDArray[np.int64]:
+    """Ranks of all users' targets under the model in eval mode, (users,); leaves the model in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        vectors = encode_catalogue(model, feed, n_items, device)
+        return ranks_of(encode_users(model, vectors, sequences), vectors, targets, history)
+    finally:
+        model.train(training)

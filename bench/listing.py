@@ -1,0 +1,41 @@
+"""What can be named on the command line. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from methods.registry import REGISTRY
+
+PRESETS = Path(__file__).parent / "presets"
+DATASETS = {
+    "shop": "generated shop with known truth (built in)",
+    "amazon": "Amazon files as released with the IISAN paper (--data-dir)",
+}
+BACKBONES = {
+    "shop-partial": "12 layers x 64, pretrained; never taught purpose (titles) and pattern (pictures)",
+    "shop-full": "12 layers x 64, pretrained on all attributes",
+    "bert-base": "text, configuration only (--weights random)",
+    "vit-base": "image, 224 x 224, patch 16, configuration only (--weights random)",
+}
+
+
+def _first_comment(path: Path) -> str:
+    """A preset says in its first comment what it is for."""
+    tomllib.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).partition(". ")[0].rstrip(".")
+
+
+def catalogue_of_parts() -> dict[str, list[dict[str, str]]]:
+    """Methods, presets, datasets and built-in backbones, each with a summary in one line."""
+    return {
+        "methods": [{"name": name, "summary": entry.summary} for name, entry in REGISTRY.items()],
+        "presets": [{"name": path.stem, "summary": _first_comment(path)} for path in sorted(PRESETS.glob("*.toml"))],
+        "datasets": [{"name": name, "summary": summary} for name, summary in DATASETS.items()],
+        "backbones": [{"name": name, "summary": summary} for name, summary in BACKBONES.items()],
+    }

@@ -1,0 +1,85 @@
+"""From a matrix to its cells: method × backbones × modality × seed, each with a stable id."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement; runs alone in a fresh process and leaves one record."""
+
+    cell_id: str
+    method: MethodConfig
+    backbones: Backbones
+    modality: str
+    seed: int
+    dataset: DatasetConfig
+    budget: BudgetConfig
+    training: TrainingConfig
+    device: str
+    precision: str
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """("text", "image") or one of them."""
+        return tuple(self.modality.split("+"))
+
+    def model(self, modality: str) -> str | None:
+        """Name of the encoder of a modality; None when the cell does not use it."""
+        return getattr(self.backbones, modality) if modality in self.modalities else None
+
+    def to_json(self) -> str:
+        """For handing over to the cell's process."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Cell:
+        """The inverse of :meth:`to_json`."""
+        data: dict[str, Any] = json.loads(text)
+        data["method"] = MethodConfig(**data["method"])
+        data["backbones"] = Backbones(**data["backbones"])
+        data["dataset"] = DatasetConfig(**data["dataset"])
+        data["budget"] = BudgetConfig(**data["budget"])
+        data["training"] = TrainingConfig(**data["training"])
+        return cls(**data)
+
+
+def cells(matrix: Matrix, device: str) -> list[Cell]:
+    """All cells of a matrix, methods of one comparison next to each other.
+
+    Args:
+        device: the resolved device ("auto" is no device).
+    """
+    return [
+        _cell(matrix, device, method, pair, modality, seed)
+        for pair in matrix.backbones
+        for modality in matrix.modality
+        for seed in matrix.seeds
+        for method in matrix.methods
+    ]
+
+
+def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, modality: str, seed: int) -> Cell:
+    cell = Cell(
+        cell_id="",
+        method=method,
+        backbones=pair,
+        modality=modality,
+        seed=seed,
+        dataset=matrix.dataset,
+        budget=matrix.budget,
+        training=matrix.training,
+        device=device,
+        precision=matrix.precision,
+    )
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(cell), sort_keys=True).encode()).hexdigest()[:6]
+    label = re.sub(r"[^A-Za-z0-9._+-]", "_", pair.label)[:60]
+    return dataclasses.replace(cell, cell_id=f"{method.name}--{label}--{modality}--s{seed}--{digest}")

@@ -1,0 +1,271 @@
+"""One NVIDIA device: which of NVML's devices it is, and what the driver says about it at a moment.
+
+CUDA and NVML number the cards differently (CUDA by speed and after CUDA_VISIBLE_DEVICES, NVML by bus), so devices are
+matched by UUID. What the driver does not tell is None and is not asked for again.
+
+Sources: NVML API reference (memory info version 2, clock event reasons, MIG devices), CUDA programming guide
+(environment variables).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+MemoryInfo: TypeAlias = Literal["v2", "v1"]
+
+# NVML's codes for what will not be different the next time: not supported, no permission, function not found,
+# version mismatch.
+_FUNCTION_NOT_FOUND = 13
+_FINAL = frozenset({3, 4, _FUNCTION_NOT_FOUND, 25})
+
+
+class DeviceNotFoundError(LookupError):
+    """NVML has no such device, or it cannot be told which one is meant; the text says why."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A card, or a slice of one (MIG), as NVML knows it.
+
+    `card` is the UUID of the card, which is `uuid` unless this is a slice; `names` are those that
+    CUDA_VISIBLE_DEVICES takes.
+    """
+
+    handle: Any
+    uuid: str
+    card: str
+    names: tuple[str, ...]
+
+    @property
+    def mig(self) -> bool:
+        """Whether this is a slice."""
+        return self.uuid != self.card
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the driver said at one moment: bytes, percent, watts, MHz, degrees Celsius, millijoules; None is unknown.
+
+    `used` is the device's memory in use by anybody, without what the driver reserves for itself if `memory_info` is
+    "v2" and with it if it is "v1". `others` counts the other processes on the device, at least.
+    """
+
+    process: int | None
+    others: int | None
+    others_bytes: int | None
+    used: int | None
+    reserved: int | None
+    total: int | None
+    memory_info: MemoryInfo | None
+    utilisation: int | None
+    power: float | None
+    sm_clock: int | None
+    temperature: int | None
+    reasons: int | None
+    energy: int | None
+
+
+def find_device(
+    pynvml: Any, visible: str | None, index: int, torch_uuid: str | None, *, pci_order: bool = False
+) -> Device:
+    """The NVML device behind CUDA's device number `index`.
+
+    Args:
+        pynvml: the module, after `nvmlInit()`.
+        visible: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
+        index: CUDA's number, as in `cuda:1`.
+        torch_uuid: `str(torch.cuda.get_device_properties(index).uuid)`, with or without `GPU-`; None if unknown.
+        pci_order: CUDA_DEVICE_ORDER is PCI_BUS_ID, so that CUDA's numbers are NVML's.
+
+    Raises:
+        DeviceNotFoundError: if no device, or not exactly one, can be meant.
+    """
+    devices = list(_devices(pynvml))
+    if not devices:
+        raise DeviceNotFoundError("NVML sees no device")
+    entries = None if visible is None else _entries(visible)
+    entry = entries[index] if entries is not None and index < len(entries) else None
+    if torch_uuid is not None:
+        device = _with_uuid(devices, torch_uuid)
+        # With some drivers torch's UUID is the card's where it runs on a slice; the variable says which.
+        slices = [part for part in devices if part.mig and part.card == device.uuid]
+        fitting = _fitting(slices, entry) if entry is not None and entry.startswith("MIG-") else []
+        return fitting[0] if len(fitting) == 1 else device
+    if entries is not None and entry is None:
+        raise DeviceNotFoundError(f"CUDA_VISIBLE_DEVICES={visible} has no device number {index}")
+    if entry is not None and not entry.isdecimal():
+        return _named(devices, entry)
+    return _numbered([device for device in devices if not device.mig], int(entry or index), pci_order)
+
+
+class Probe:
+    """Asks the driver about one device."""
+
+    def __init__(self, pynvml: Any, device: Device) -> None:
+        self._nvml = pynvml
+        self._handle = device.handle
+        self._silent: set[tuple[str, ...]] = set()
+        self._errors = _errors(pynvml)
+
+    def name(self) -> str | None:
+        """The product's name."""
+        name = self._ask("nvmlDeviceGetName")
+        return None if name is None else _text(name)
+
+    def sample(self) -> Sample:
+        """Everything that the driver tells now."""
+        process, others, others_bytes = self._processes()
+        used, reserved, total, version = self._memory()
+        utilisation = self._ask("nvmlDeviceGetUtilizationRates")
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
+        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        if reasons is None:
+            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return Sample(
+            process=process,
+            others=others,
+            others_bytes=others_bytes,
+            used=used,
+            reserved=reserved,
+            total=total,
+            memory_info=version,
+            utilisation=None if utilisation is None else utilisation.gpu,
+            power=None if milliwatts is None else milliwatts / 1000,
+            sm_clock=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
+            temperature=self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),
+            reasons=reasons,
+            energy=self._ask("nvmlDeviceGetTotalEnergyConsumption"),
+        )
+
+    def _processes(self) -> tuple[int | None, int | None, int | None]:
+        """Memory of this process, the number of others, their memory."""
+        compute = self._ask("nvmlDeviceGetComputeRunningProcesses")
+        graphics = self._ask("nvmlDeviceGetGraphicsRunningProcesses")
+        # A process can be in both lists, with the same memory.
+        memory = {process.pid: process.usedGpuMemory for process in (*(graphics or ()), *(compute or ()))}
+        if os.getpid() in memory:
+            own = memory.pop(os.getpid())
+            return own, len(memory), _sum(list(memory.values()))
+        # In a container this process can be listed under its number outside, or nobody may be listed at all.
+        if len(memory) < 2:
+            return None, None, None
+        return None, len(memory) - 1, None
+
+    def _memory(self) -> tuple[int | None, int | None, int | None, MemoryInfo | None]:
+        """Used, reserved and total memory, and the version of the call that told."""
+        version = getattr(self._nvml, "nvmlMemory_v2", None)
+        if version is not None and not self._is_silent("nvmlDeviceGetMemoryInfo", "version"):
+            info = self._ask("nvmlDeviceGetMemoryInfo", version=version)
+            if info is not None:
+                return info.used, info.reserved, info.total, "v2"
+        # Only a driver that will never tell the better figure is asked for the other: the two do not mix.
+        if version is None or self._is_silent("nvmlDeviceGetMemoryInfo", "version"):
+            info = self._ask("nvmlDeviceGetMemoryInfo")
+            if info is not None:
+                return info.used, None, info.total, "v1"
+        return None, None, None, None
+
+    def _is_silent(self, function: str, *options: str) -> bool:
+        return (function, *options) in self._silent
+
+    def _ask(self, function: str, *args: Any, **options: Any) -> Any:
+        call = getattr(self._nvml, function, None)
+        if call is None or self._is_silent(function, *options):
+            return None
+        try:
+            return call(self._handle, *args, **options)
+        except self._errors as error:
+            # The bindings' own error has no code; it means that the driver lacks the function.
+            if getattr(error, "value", _FUNCTION_NOT_FOUND) in _FINAL:
+                self._silent.add((function, *options))
+            return None
+
+
+def _errors(pynvml: Any) -> tuple[type[Exception], ...]:
+    """What the module raises: its errors, and one of its own when the driver is older than a function."""
+    mismatch = getattr(pynvml, "NVMLLibraryMismatchError", None)
+    return (pynvml.NVMLError,) if mismatch is None else (pynvml.NVMLError, mismatch)
+
+
+def _devices(pynvml: Any) -> Iterator[Device]:
+    """Every card, in NVML's order, each followed by its slices; what cannot be opened is left out."""
+    errors = _errors(pynvml)
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+        except errors:
+            continue
+        yield Device(handle, uuid, uuid, (uuid,))
+        try:
+            slices = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+        except errors:
+            continue
+        for number in range(slices):
+            try:
+                yield _slice(pynvml, handle, uuid, number)
+            except errors:
+                continue
+
+
+def _slice(pynvml: Any, card: Any, card_uuid: str, number: int) -> Device:
+    handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
+    uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+    # Drivers before R470 name a slice by its card and its place there.
+    place = f"{pynvml.nvmlDeviceGetGpuInstanceId(handle)}/{pynvml.nvmlDeviceGetComputeInstanceId(handle)}"
+    return Device(handle, uuid, card_uuid, (uuid, f"MIG-{card_uuid}/{place}"))
+
+
+def _entries(visible: str) -> list[str]:
+    """The entries of CUDA_VISIBLE_DEVICES up to the first invalid one: CUDA ignores what follows an empty one or -1."""
+    entries = [entry.strip() for entry in visible.split(",")]
+    valid = next((i for i, entry in enumerate(entries) if not entry or entry.startswith("-")), len(entries))
+    return entries[:valid]
+
+
+def _fitting(devices: list[Device], name: str) -> list[Device]:
+    """The devices that a name, or the beginning of one, fits."""
+    exact = [device for device in devices if name in device.names]
+    return exact or [device for device in devices if any(known.startswith(name) for known in device.names)]
+
+
+def _named(devices: list[Device], name: str) -> Device:
+    return _only(_fitting(devices, name), f"CUDA_VISIBLE_DEVICES entry {name}")
+
+
+def _with_uuid(devices: list[Device], uuid: str) -> Device:
+    return _only([device for device in devices if _bare(device.uuid) == _bare(uuid)], f"UUID {uuid}")
+
+
+def _numbered(cards: list[Device], number: int, pci_order: bool) -> Device:
+    if number >= len(cards):
+        raise DeviceNotFoundError(f"NVML has no device number {number}; it has {len(cards)}")
+    if len(cards) > 1 and not pci_order:
+        raise DeviceNotFoundError(
+            f"which of {len(cards)} cards CUDA calls number {number} is unknown: "
+            "name cards by UUID in CUDA_VISIBLE_DEVICES, or set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        )
+    return cards[number]
+
+
+def _only(found: list[Device], what: str) -> Device:
+    if len(found) != 1:
+        raise DeviceNotFoundError(f"{what} fits {len(found)} of NVML's devices")
+    return found[0]
+
+
+def _bare(uuid: str) -> str:
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
+
+
+def _text(name: str | bytes) -> str:
+    """Older versions of the bindings return bytes."""
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _sum(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

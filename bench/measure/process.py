@@ -1,0 +1,150 @@
+"""This process's peak of resident memory, and what the rest of the machine did while it was measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TypeVar
+
+import psutil
+
+from bench.measure import cgroup
+
+Number = TypeVar("Number", int, float)
+
+OTHERS_LIMIT = 0.10
+THROTTLE_LIMIT = 0.01
+# CPU times come in ticks of 10 ms: over less than this a share would be made of a few of them.
+SHORTEST_SECONDS = 1.0
+
+
+def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """The largest resident set of this process so far, in bytes; None where the system does not tell.
+
+    Read from `VmHWM`, which starts afresh with the program: `ru_maxrss` is inherited from a big parent.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Running totals at one moment: seconds of CPU time, seconds, bytes. None where the system does not tell."""
+
+    at: float
+    capacity: float
+    busy: float
+    own: float
+    swapped_in: int | None
+    swapped_out: int | None
+    throttled: float | None
+
+
+@dataclass(frozen=True)
+class MachineReading:
+    """What disturbed a period.
+
+    `others_share` is the part of the machine's whole CPU time that went to processes other than this one and its
+    descendants, time stolen by a hypervisor included. Swapping is the machine's, in bytes; `throttled_seconds` is how
+    long a CPU quota held this process's group back. What is unknown is None.
+    """
+
+    seconds: float
+    others_share: float | None
+    swapped_in: int | None
+    swapped_out: int | None
+    throttled_seconds: float | None
+    warnings: tuple[str, ...]
+
+
+class MachineWatch:
+    """Watches the machine while the block runs; `reading` is there afterwards."""
+
+    def __init__(self) -> None:
+        self._before: Snapshot | None = None
+        self.reading: MachineReading | None = None
+
+    def __enter__(self) -> MachineWatch:
+        """Starts the period."""
+        self._before = take_snapshot()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Ends the period, also one that failed."""
+        assert self._before is not None
+        self.reading = compare(self._before, take_snapshot())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes a measurement in this period doubtful; empty while it lasts."""
+        return self.reading.warnings if self.reading else ()
+
+
+def take_snapshot(vmstat: Path = Path("/proc/vmstat")) -> Snapshot:
+    """The totals of this moment, for this process and its descendants and for the machine."""
+    cpu = psutil.cpu_times()._asdict()
+    # Linux has counted a guest's time under user and nice already.
+    capacity = sum(value for name, value in cpu.items() if not name.startswith("guest"))
+    pages = {name: int(value) for name, value in re.findall(r"^(pswp\w+) (\d+)$", _text(vmstat), re.MULTILINE)}
+    size = os.sysconf("SC_PAGE_SIZE")
+    return Snapshot(
+        at=monotonic(),
+        capacity=capacity,
+        busy=capacity - cpu["idle"] - cpu.get("iowait", 0.0),
+        own=_own_seconds(),
+        swapped_in=pages["pswpin"] * size if "pswpin" in pages else None,
+        swapped_out=pages["pswpout"] * size if "pswpout" in pages else None,
+        throttled=cgroup.throttled_seconds(),
+    )
+
+
+def compare(before: Snapshot, after: Snapshot) -> MachineReading:
+    """What happened between two snapshots, and the warnings that follow from it."""
+    seconds = after.at - before.at
+    share = None
+    if seconds >= SHORTEST_SECONDS and after.capacity > before.capacity:
+        others = (after.busy - before.busy) - (after.own - before.own)
+        share = max(0.0, others) / (after.capacity - before.capacity)
+    swapped_in = _difference(before.swapped_in, after.swapped_in)
+    swapped_out = _difference(before.swapped_out, after.swapped_out)
+    throttled = _difference(before.throttled, after.throttled)
+    warnings = []
+    if share is not None and share > OTHERS_LIMIT:
+        warnings.append(f"other processes took {share:.0%} of the machine's CPU time (more than {OTHERS_LIMIT:.0%})")
+    if swapped_in or swapped_out:
+        warnings.append(f"the machine swapped: {_mebibytes(swapped_in)} in, {_mebibytes(swapped_out)} out")
+    if throttled is not None and throttled > THROTTLE_LIMIT * seconds:
+        warnings.append(f"a CPU quota (cgroup) held this process back for {throttled:.1f} s of {seconds:.1f} s")
+    return MachineReading(seconds, share, swapped_in, swapped_out, throttled, tuple(warnings))
+
+
+def _own_seconds() -> float:
+    """CPU seconds of this process, of its living descendants, and of those it has waited for."""
+    process = psutil.Process()
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            times = member.cpu_times()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _difference(before: Number | None, after: Number | None) -> Number | None:
+    return None if before is None or after is None else after - before
+
+
+def _mebibytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else f"{count / 2**20:.1f} MiB"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

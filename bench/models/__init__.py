@@ -1,0 +1,1 @@
+"""Backbones, hidden states, the user encoder, the recommender and its loss."""

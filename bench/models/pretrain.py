@@ -1,0 +1,265 @@
+"""Pretrains the built-in backbones on the generated world, never on a shop's items or interactions.
+
+    python -m bench.models.pretrain                      # all four, two at a time, one thread each
+    python -m bench.models.pretrain --only text-partial  # one of them
+
+Text: a BERT that learns which titles describe the same item (InfoNCE over pairs of titles, Oord et al. 2018)
+and to fill in masked words. Image: a ViT that names attributes of drawings. The ``partial`` pair is never
+taught the purpose (title) nor the pattern (picture); the ``full`` pair is taught all attributes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
+
+from bench.data.shop import drawing, world
+
+HERE = Path(__file__).parent / "builtin"
+NAMES = ("text-partial", "image-partial", "text-full", "image-full")
+WIDTH, DEPTH, HEADS, INNER = 64, 12, 4, 256
+BATCH = 128
+STEPS = {"text": 1300, "image": 3500}
+N_DRAWINGS = 48_000
+PEAK_LR, WARMUP = 1e-3, 100
+TEMPERATURE, MASK_WEIGHT, MASK_SHARE = 0.07, 0.5, 0.15
+# With all 96 brands in a batch the brand alone would tell items apart and nothing else would be learnt.
+BRANDS_PER_BATCH = 8
+TITLE_TRAITS = ("category", "material", "purpose", "brand")
+PICTURE_TRAITS = ("category", "colour", "pattern")
+
+
+def text_tokenizer() -> BertTokenizer:
+    """A WordPiece tokenizer whose vocabulary is the world's words."""
+    vocab = {word: i for i, word in enumerate(world.vocabulary())}
+    return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=32)
+
+
+def text_model(vocab_size: int) -> BertModel:
+    """12 layers of 64, dropout off: a network this small underfits."""
+    return BertModel(
+        BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=WIDTH,
+            num_hidden_layers=DEPTH,
+            num_attention_heads=HEADS,
+            intermediate_size=INNER,
+            max_position_embeddings=32,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def image_model() -> ViTModel:
+    """12 layers of 64 over 16 patches of 8 x 8."""
+    return ViTModel(
+        ViTConfig(
+            hidden_size=WIDTH,
+            num_hidden_layers=DEPTH,
+            num_attention_heads=HEADS,
+            intermediate_size=INNER,
+            image_size=drawing.SIZE,
+            patch_size=8,
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def _train(modules: list[nn.Module], losses: Iterator[Tensor], steps: int) -> float:
+    """AdamW with warm-up and linear decay; returns the last loss."""
+    parameters = [p for m in modules for p in m.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / WARMUP, max(0.0, (steps - s) / max(1, steps - WARMUP)))
+    )
+    loss = torch.tensor(float("nan"))
+    for step in range(steps):
+        loss = next(losses)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 99:
+            print(f"step {step + 1}/{steps} loss {loss.item():.4f}", file=sys.stderr, flush=True)
+    return loss.item()
+
+
+def title_pairs(rng: np.random.Generator, teach_purpose: bool) -> tuple[list[str], list[str]]:
+    """BATCH pairs of titles of the same item; without ``teach_purpose`` the second one's purpose is drawn anew."""
+    allowed = {name: np.arange(size) for name, size in world.SIZES.items()}
+    allowed["brand"] = rng.choice(world.N_BRANDS, BRANDS_PER_BATCH, replace=False)
+    first = world.draw_traits(BATCH, rng, allowed)
+    second = first if teach_purpose else first._replace(purpose=rng.integers(world.SIZES["purpose"], size=BATCH))
+    return tuple([world.write_title(t.row(i), rng) for i in range(BATCH)] for t in (first, second))  # type: ignore[return-value]
+
+
+def _mask_words(ids: Tensor, mask: Tensor, tokenizer: BertTokenizer) -> tuple[Tensor, Tensor]:
+    chosen = (torch.rand(ids.shape) < MASK_SHARE) & mask.bool() & (ids > 4)
+    return ids.masked_fill(chosen, tokenizer.convert_tokens_to_ids("[MASK]")), chosen
+
+
+def text_losses(model: BertModel, head: nn.Module, teach_purpose: bool, seed: int) -> Iterator[Tensor]:
+    """InfoNCE of pairs plus masked words, one batch after the other."""
+    tokenizer, rng = text_tokenizer(), world.stream(seed, "pretrain", "text")
+    while True:
+        left, right = title_pairs(rng, teach_purpose)
+        batch = tokenizer(left + right, padding=True, return_tensors="pt")
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        hidden, chosen = _mask_words(ids, mask, tokenizer)
+        # Half of each pair keeps all its words: [CLS] must learn from whole titles, as it will be used.
+        hidden[:BATCH] = ids[:BATCH]
+        chosen[:BATCH] = False
+        states = model(input_ids=hidden, attention_mask=mask).last_hidden_state
+        a, b = F.normalize(states[:BATCH, 0], dim=-1), F.normalize(states[BATCH:, 0], dim=-1)
+        logits, target = a @ b.T / TEMPERATURE, torch.arange(BATCH)
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        yield contrast + MASK_WEIGHT * F.cross_entropy(head(states[chosen]), ids[chosen])
+
+
+def image_losses(model: ViTModel, heads: nn.ModuleDict, seed: int) -> Iterator[Tensor]:
+    """Cross-entropy of each taught attribute from [CLS] of the last layer."""
+    rng = world.stream(seed, "pretrain", "image")
+    traits = world.draw_traits(N_DRAWINGS, rng)
+    pictures = torch.from_numpy(draw_all(traits, seed))
+    labels = {name: torch.from_numpy(getattr(traits, name)) for name in heads}
+    while True:
+        rows = torch.from_numpy(rng.integers(N_DRAWINGS, size=BATCH))
+        cls = model(pixel_values=normalise(pictures[rows])).last_hidden_state[:, 0]
+        yield torch.stack([F.cross_entropy(head(cls), labels[name][rows]) for name, head in heads.items()]).sum()
+
+
+def draw_all(traits: world.Traits, seed: int) -> np.ndarray:
+    """One drawing per item, (n, 32, 32, 3) uint8."""
+    rng = world.stream(seed, "pretrain", "drawings")
+    rows = zip(traits.category.tolist(), traits.colour.tolist(), traits.pattern.tolist(), strict=True)
+    return np.stack([drawing.draw(c, k, p, rng) for c, k, p in rows])
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """uint8 (n, h, w, 3) to float (n, 3, h, w) in -1 .. 1, as ViT's image processor does by default."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+@torch.inference_mode()
+def cls_per_layer(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """[CLS] after every layer, (layers + 1, n, width)."""
+    return torch.stack([h[:, 0] for h in model(**inputs, output_hidden_states=True).hidden_states])
+
+
+def probe(features: Tensor, labels: Tensor, n_classes: int) -> float:
+    """Held-out accuracy of a linear classifier on standardised [CLS] vectors; two thirds train it."""
+    features = (features - features.mean(0)) / (features.std(0) + 1e-5)
+    cut = len(labels) * 2 // 3
+    linear = nn.Linear(features.shape[1], n_classes)
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=60)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(linear(features[:cut]), labels[:cut]) + 1e-3 * linear.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return (linear(features[cut:]).argmax(1) == labels[cut:]).float().mean().item()
+
+
+def probes(model: nn.Module, modality: str, seed: int, n: int = 3000) -> dict[str, list[float]]:
+    """Probe accuracy of every attribute that the modality shows, after layers 0, 2, ... 12."""
+    rng = world.stream(seed, "probe", modality)
+    traits = world.draw_traits(n, rng)
+    if modality == "text":
+        titles = [world.write_title(traits.row(i), rng) for i in range(n)]
+        inputs = dict(text_tokenizer()(titles, padding=True, return_tensors="pt"))
+    else:
+        inputs = {"pixel_values": normalise(torch.from_numpy(draw_all(traits, seed + 1)))}
+    states = cls_per_layer(model.eval(), inputs).clone()
+    names = TITLE_TRAITS if modality == "text" else PICTURE_TRAITS
+    return {
+        name: [
+            round(probe(states[layer], torch.from_numpy(getattr(traits, name)), world.SIZES[name]), 3)
+            for layer in range(0, DEPTH + 1, 2)
+        ]
+        for name in names
+    }
+
+
+def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None:
+    """Pretrains one backbone and writes its folder: weights in 16 bit, config, tokenizer or image processor."""
+    modality, coverage = name.split("-")
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    started = time.perf_counter()
+    steps = steps or STEPS[modality]
+    model: nn.Module
+    if modality == "text":
+        tokenizer = text_tokenizer()
+        model, head = text_model(len(tokenizer)), nn.Linear(WIDTH, len(tokenizer))
+        loss = _train([model, head], text_losses(model, head, coverage == "full", seed), steps)
+        tokenizer.save_pretrained(out)
+    else:
+        taught = PICTURE_TRAITS if coverage == "full" else ("category", "colour")
+        model, heads = image_model(), nn.ModuleDict({t: nn.Linear(WIDTH, world.SIZES[t]) for t in taught})
+        loss = _train([model, heads], image_losses(model, heads, seed), steps)
+        ViTImageProcessorPil(size={"height": drawing.SIZE, "width": drawing.SIZE}).save_pretrained(out)
+    seconds = time.perf_counter() - started
+    out.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(out)
+    half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    save_file(half, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    facts = {
+        "steps": steps,
+        "seed": seed,
+        "seconds": round(seconds),
+        "final_loss": round(loss, 4),
+        "probe_layers": list(range(0, DEPTH + 1, 2)),
+        "probes": probes(model, modality, seed),
+    }
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"{name}: {json.dumps(facts)}", file=sys.stderr, flush=True)
+
+
+def record_digests(out: Path) -> None:
+    """Writes the sha256 of every weights file, by folder name."""
+    files = sorted(out.glob("*/model.safetensors"))
+    digests = {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    (out / "digests.json").write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Builds what was asked for; all four go two at a time in processes of their own."""
+    parser = argparse.ArgumentParser(description="Pretrain the built-in backbones.", epilog=__doc__)
+    parser.add_argument("--only", choices=NAMES)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder that gets one folder per backbone")
+    parser.add_argument("--steps", type=int, help="fewer steps, for a try")
+    args = parser.parse_args()
+    if args.only:
+        build(args.only, args.out / args.only, steps=args.steps)
+        return
+    for pair in (NAMES[:2], NAMES[2:]):
+        command = [sys.executable, "-m", "bench.models.pretrain", "--out", str(args.out)]
+        command += ["--steps", str(args.steps)] if args.steps else []
+        jobs = [subprocess.Popen([*command, "--only", name]) for name in pair]
+        if any([job.wait() for job in jobs]):
+            sys.exit(1)
+    record_digests(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Live progress on stderr: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench.matrix import Cell
+
+
+class Reporter(AbstractContextManager["Reporter"]):
+    """Told about every event of every cell; prints to stderr."""
+
+    def __init__(self, n_cells: int):
+        self.n_cells = n_cells
+        self.done = 0
+        self.started = time.monotonic()
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bars: Progress | None = None
+        self.all: TaskID | None = None
+        self.one: TaskID | None = None
+        self.last: dict[str, Any] = {}
+
+    def __enter__(self) -> Reporter:
+        if sys.stderr.isatty():
+            self.bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.bars.start()
+            self.all = self.bars.add_task(f"cells (0/{self.n_cells})", total=self.n_cells, facts="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def __call__(self, cell: Cell, event: dict[str, Any]) -> None:
+        """Handles one event."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:
+            handler(cell, event)
+
+    def _say(self, text: str) -> None:
+        self.console.print(escape(text))
+
+    def _on_start(self, cell: Cell, event: dict[str, Any]) -> None:
+        self.last = {}
+        if self.bars is None:
+            self._say(f"[{self.done + 1}/{self.n_cells}] {cell.cell_id}")
+        else:
+            self.one = self.bars.add_task(escape(cell.method.name), total=1.0, facts="set-up")
+
+    def _on_phase(self, cell: Cell, event: dict[str, Any]) -> None:
+        if self.bars is not None and self.one is not None:
+            self.bars.update(self.one, facts=event["phase"])
+
+    def _on_step(self, cell: Cell, event: dict[str, Any]) -> None:
+        self.last |= event
+        if self.bars is not None and self.one is not None:
+            self.bars.update(self.one, completed=event["progress"], facts=self._facts())
+
+    def _on_evaluation(self, cell: Cell, event: dict[str, Any]) -> None:
+        self.last |= event
+        if self.bars is None:
+            self._say(f"    epoch {event['epoch']}: {self._facts()}, {self.last['train_seconds']:.1f} s of training")
+
+    def _facts(self) -> str:
+        valid = self.last.get("valid_hr@10")
+        return f"loss {self.last['loss']:.3f}" + ("" if valid is None else f", validation HR@10 {valid:.4f}")
+
+    def _on_kept(self, cell: Cell, event: dict[str, Any]) -> None:
+        self._finish(f"{cell.cell_id}: kept from an earlier run")
+
+    def _on_done(self, cell: Cell, event: dict[str, Any]) -> None:
+        if event["status"] == "ok":
+            self._finish(f"{cell.cell_id}: HR@10 {event['hr@10']:.4f}, {event['epoch_seconds']:.2f} s per epoch")
+        else:
+            self._finish(f"{cell.cell_id}: {event['status']}: {event['error']}")
+
+    def _finish(self, line: str) -> None:
+        self.done += 1
+        if self.bars is not None and self.all is not None:
+            if self.one is not None:
+                self.bars.remove_task(self.one)
+                self.one = None
+            self.bars.update(self.all, completed=self.done, description=f"cells ({self.done}/{self.n_cells})")
+        elapsed = time.monotonic() - self.started
+        self._say(f"[{self.done}/{self.n_cells}] {line}  ({elapsed:.0f} s so far)")

@@ -1,0 +1,173 @@
+"""The ``run`` command: options → matrix → checks → cells → report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import records
+from bench.assemble import load_data, raw_feed
+from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
+from bench.data.datasets import describe, references
+from bench.environment import capture
+from bench.errors import UserError
+from bench.launch import run_local
+from bench.matrix import Cell, cells
+from bench.progress import Reporter
+from methods.registry import REGISTRY, did_you_mean
+
+# Command-line option -> place in the matrix.
+PLACES: dict[str, Path_] = {
+    "seeds": ("seeds",),
+    "modality": ("modality",),
+    "device": ("device",),
+    "precision": ("precision",),
+    "dataset": ("dataset", "name"),
+    "data_dir": ("dataset", "data_dir"),
+    "image_dir": ("dataset", "image_dir"),
+    "missing_images": ("dataset", "missing_images"),
+    "epochs": ("budget", "epochs"),
+    "steps": ("budget", "steps"),
+    "seconds": ("budget", "seconds"),
+    "batch_size": ("budget", "batch_size"),
+    "text_model": ("backbones", 0, "text"),
+    "image_model": ("backbones", 0, "image"),
+    "weights": ("backbones", 0, "weights"),
+}
+BUDGETS = ("epochs", "steps", "seconds")
+
+
+def run(args: argparse.Namespace, command: str) -> int:
+    """Runs a matrix; 0 if every cell ended ok, 1 otherwise.
+
+    Raises:
+        UserError: for anything wrong with options, files or models, before anything is written.
+    """
+    matrix, origin = resolve(args)
+    for method in matrix.methods:
+        build_method(method, origin)
+    device = resolve_device(matrix.device)
+    todo = cells(matrix, device)
+    dataset = check_inputs(todo) | {"command": command}
+    out = choose_folder(args.out, matrix)
+    records.open_run(out, to_toml(matrix))
+    records.write_json(out / "dataset.json", dataset)
+    records.write_json(out / "environment.json", capture(device))
+    try:
+        with Reporter(len(todo)) as reporter:
+            run_local(todo, out, reporter)
+    finally:
+        render(out)
+    return 0 if all(records.finished(out, cell.cell_id) for cell in todo) else 1
+
+
+def render(out: Path) -> None:
+    """Tables, figures and report of what is there."""
+    if not any((out / "cells").glob("*/record.json")):
+        return
+    from reports.build import build
+
+    build([out], out)
+    print(f"report: {out / 'report.md'}", file=sys.stderr)
+
+
+def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
+    """The matrix of preset or file with the options laid over it, and what messages call it."""
+    if args.config is not None:
+        data, origin = read_toml(args.config), str(args.config)
+    else:
+        preset = args.preset or ("amazon" if args.dataset == "amazon" else "default")
+        data, origin = read_preset(preset), f"preset {preset}"
+    options: dict[Path_, str] = {}
+    for option, place in PLACES.items():
+        value = getattr(args, option)
+        if value is None:
+            continue
+        if option in BUDGETS:
+            for other in BUDGETS:
+                data.setdefault("budget", {}).pop(other, None)
+        _put(data, place, value)
+        options[place] = "--" + option.replace("_", "-")
+    if args.text_model or args.image_model or args.weights:
+        data["backbones"] = data["backbones"][:1]  # the options describe one pair
+    if args.methods is not None:
+        data["methods"] = _chosen(data.get("methods", []), args.methods)
+    return parse(data, origin, options), origin
+
+
+def _put(data: dict[str, Any], place: Path_, value: Any) -> None:
+    if place[0] == "backbones":
+        pairs = data.setdefault("backbones", [{}])
+        pairs[0] = {**pairs[0], place[2]: value}
+    elif len(place) == 1:
+        data[str(place[0])] = value
+    else:
+        data[str(place[0])] = {**data.get(str(place[0]), {}), str(place[1]): value}
+
+
+def _chosen(tables: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
+    """The named methods, with the recipe's options where it has them and defaults where not."""
+    known = {str(table.get("name")): table for table in tables}
+    for name in names:
+        if name not in known and name not in REGISTRY:
+            raise UserError(f"--methods: unknown method {name!r}{did_you_mean(name, {*known, *REGISTRY})}")
+        if names.count(name) > 1:
+            raise UserError(f"--methods: {name} is given twice")
+    return [known.get(name, {"name": name}) for name in names]
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" is the first GPU or the CPU.
+
+    Raises:
+        UserError: a GPU that is not there.
+    """
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return f"cuda:{index}"
+
+
+def check_inputs(todo: list[Cell]) -> dict[str, Any]:
+    """Loads data and tokenizers of every pair and modality once, so that bad input shows before anything runs.
+
+    Returns:
+        the content of ``dataset.json``.
+    """
+    seen: dict[tuple[Any, ...], None] = {}
+    facts: dict[str, Any] = {}
+    for cell in todo:
+        key = (cell.backbones, cell.modality)
+        if key in seen:
+            continue
+        seen[key] = None
+        data = load_data(cell)
+        _, unknown = raw_feed(data, cell)
+        if not facts:
+            facts = describe(data.catalogue, data.splits)
+            facts["references"] = references(cell.dataset, data.catalogue, data.splits)
+        if unknown is not None:
+            shares = facts.setdefault("unknown_token_share", {})
+            shares[str(cell.model("text"))] = unknown
+    return facts
+
+
+def choose_folder(out: Path | None, matrix: Matrix) -> Path:
+    """``--out``, or runs/<name>; where that holds another matrix, runs/<name>-2 and so on."""
+    if out is not None:
+        return out
+    text, base = to_toml(matrix), Path("runs") / matrix.name
+    for number in range(1, 1000):
+        folder = base if number == 1 else base.with_name(f"{matrix.name}-{number}")
+        recipe = folder / "matrix.toml"
+        if not folder.exists() or (recipe.is_file() and recipe.read_text(encoding="utf-8", errors="replace") == text):
+            return folder
+    raise UserError("--out: runs/ holds a thousand runs of this name; name a folder")

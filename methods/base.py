@@ -1,0 +1,208 @@
+"""The protocol of a method, the standard item encoder, and the registry.
+
+A method is a frozen dataclass: its fields are its options and can be set in a matrix file. There are two kinds.
+
+* An :class:`EncoderMethod` reads raw items. It says in ``adapt`` what it changes in one encoder and what trains;
+  the rest (frozen weights, head, learning-rate groups) is done here.
+* A :class:`HiddenMethod` reads the backbones' per-layer hidden states and nothing else. The harness computes them
+  live or, with ``cached = true``, serves them from the cache without ever loading the backbones.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.models.encoders import OUTPUT, Encoder, Inputs
+from methods.registry import REGISTRY, did_you_mean
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of one backbone: its width and number of layers."""
+
+    width: int
+    depth: int
+
+
+@dataclass
+class Adaptation:
+    """What a method did to one encoder.
+
+    Attributes:
+        parameters: what trains, by learning rate.
+        modules: how many modules were adapted; 0 fails the cell's gate.
+    """
+
+    parameters: Iterable[nn.Parameter]
+    lr: float
+    modules: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a learning rate."""
+
+    name: str
+    lr: float
+    parameters: tuple[nn.Parameter, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.parameters)
+
+
+class ItemEncoder(nn.Module):
+    """Items in, one vector of width d per item out.
+
+    Attributes:
+        groups: trained parameters and their learning rates.
+        adapted: modality -> number of adapted modules, for the gate "adapted modules > 0 per encoder".
+    """
+
+    def __init__(self, source: nn.Module, head: nn.Module, groups: Iterable[Group], adapted: Mapping[str, int]):
+        super().__init__()
+        self.source = source
+        self.head = head
+        self.groups = tuple(groups)
+        self.adapted = dict(adapted)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Vectors, (n, d)."""
+        return self.head(self.source(inputs))
+
+
+class ClsOutputs(nn.Module):
+    """[CLS] of the last hidden state of each encoder, as modality -> (n, width)."""
+
+    def __init__(self, encoders: Mapping[str, Encoder]):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Runs every encoder on its inputs."""
+        return {modality: encoder(inputs) for modality, encoder in self.encoders.items()}
+
+
+class Head(nn.Module):
+    """[CLS] of each encoder -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
+
+    def __init__(self, widths: Mapping[str, int], d: int):
+        super().__init__()
+        self.project = nn.ModuleDict({modality: nn.Linear(width, d) for modality, width in widths.items()})
+        self.fuse = nn.Linear(d * len(widths), d)
+
+    def forward(self, states: Mapping[str, Tensor]) -> Tensor:
+        """modality -> (n, width), or (n, 1, width) as hidden states come; gives (n, d)."""
+        parts = [F.gelu(linear(states[m].flatten(1))) for m, linear in self.project.items()]
+        return self.fuse(torch.cat(parts, dim=-1))
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Options that every method has.
+
+    Attributes:
+        lr_head: learning rate of the heads and of the user encoder.
+    """
+
+    reads: ClassVar[str]
+    lr_head: float = field(default=1e-4, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.startswith("lr") and not value > 0:
+                raise UserError(f"option {name}: must be above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class EncoderMethod(Method):
+    """A method that runs the backbones on raw items in every step."""
+
+    reads: ClassVar[str] = "items"
+
+    @abstractmethod
+    def adapt(self, encoder: Encoder) -> Adaptation:
+        """Changes one encoder in place. All its weights arrive frozen; what is returned will train."""
+
+    def build(self, encoders: Mapping[str, Encoder], d: int) -> ItemEncoder:
+        """The item encoder: adapted encoders and the standard head."""
+        groups, adapted = [], {}
+        for modality, encoder in encoders.items():
+            encoder.requires_grad_(False)
+            done = self.adapt(encoder)
+            parameters = tuple(done.parameters)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            groups.append(Group(modality, done.lr, parameters))
+            adapted[modality] = done.modules
+        head = Head({modality: encoder.width for modality, encoder in encoders.items()}, d)
+        groups.append(Group("head", self.lr_head, tuple(head.parameters())))
+        return ItemEncoder(ClsOutputs(encoders), head, groups, adapted)
+
+
+@dataclass(frozen=True)
+class HiddenMethod(Method):
+    """A method that reads [CLS] hidden states of frozen backbones and nothing else.
+
+    Attributes:
+        cached: serve the states from the cache; the backbones are not loaded then.
+    """
+
+    reads: ClassVar[str] = "hidden"
+    cached: bool = field(default=False, kw_only=True)
+
+    @abstractmethod
+    def kept(self, shape: Shape) -> tuple[int, ...]:
+        """The layers whose [CLS] state is needed: 0 is the embedding layer, OUTPUT the encoder's own output."""
+
+    @abstractmethod
+    def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
+        """Maps modality -> (n, kept layers, width) to (n, d)."""
+
+    @abstractmethod
+    def split(self, network: nn.Module) -> tuple[Group, ...]:
+        """The learning-rate groups of the network."""
+
+    def build(self, source: nn.Module, shapes: Mapping[str, Shape], d: int) -> ItemEncoder:
+        """The item encoder over live or cached hidden states."""
+        network = self.network(shapes, d)
+        groups = self.split(network)
+        return ItemEncoder(source, network, groups, {modality: len(self.kept(s)) for modality, s in shapes.items()})
+
+
+def method_class(kind: str) -> type[Method]:
+    """The class registered under ``kind``.
+
+    Raises:
+        UserError: unknown method, with the nearest known name.
+    """
+    if kind not in REGISTRY:
+        raise UserError(f"unknown method {kind!r}{did_you_mean(kind, REGISTRY)}")
+    module, _, name = REGISTRY[kind].target.partition(":")
+    found: type[Method] = getattr(importlib.import_module(module), name)
+    return found
+
+
+__all__ = [
+    "OUTPUT",
+    "Adaptation",
+    "Encoder",
+    "EncoderMethod",
+    "Group",
+    "Head",
+    "HiddenMethod",
+    "ItemEncoder",
+    "Method",
+    "Shape",
+    "method_class",
+]

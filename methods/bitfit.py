@@ -1,0 +1,19 @@
+"""BitFit: every bias of the encoders trains (Ben Zaken et al., ACL 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from methods.base import Adaptation, Encoder, EncoderMethod
+
+
+@dataclass(frozen=True)
+class BitFit(EncoderMethod):
+    """Biases of linear maps, convolutions and LayerNorms alike."""
+
+    lr: float = 4e-4
+
+    def adapt(self, encoder: Encoder) -> Adaptation:
+        """All parameters called ``bias``."""
+        biases = [p for name, p in encoder.model.named_parameters() if name.rpartition(".")[2] == "bias"]
+        return Adaptation(biases, self.lr, len(biases))

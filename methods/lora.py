@@ -1,0 +1,36 @@
+"""LoRA on the pretrained query and value projections, through peft (Hu et al., ICLR 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.models.structure import linears
+from methods.base import Adaptation, Encoder, EncoderMethod
+
+
+@dataclass(frozen=True)
+class LoRA(EncoderMethod):
+    """Low-rank updates.
+
+    Attributes:
+        rank: r.
+        alpha: the update is scaled by alpha / r.
+        dropout: on the update's input.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    lr: float = 2e-4
+
+    def adapt(self, encoder: Encoder) -> Adaptation:
+        """Targets are named in full per encoder: short names that fit one family would miss the other."""
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        targets = [*linears(encoder.model, "query"), *linears(encoder.model, "value")]
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
+        inject_adapter_in_model(config, encoder.model)
+        hits = [module for module in encoder.model.modules() if isinstance(module, LoraLayer)]
+        parameters = [p for name, p in encoder.model.named_parameters() if "lora_" in name]
+        return Adaptation(parameters, self.lr, len(hits))

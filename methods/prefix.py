@@ -1,0 +1,126 @@
+"""Prefix tuning: trained keys and values stand before every layer's own (Li & Liang, ACL 2021).
+
+peft's own wiring passes the prefix as ``past_key_values``, which ViT takes and ignores. Here peft's
+``PrefixEncoder`` holds the parameters, and an attention function registered with transformers puts them in front
+of keys and values, in BERT and ViT alike. Positions of the real tokens do not shift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from bench.models.structure import attentions
+from methods.base import Adaptation, Encoder, EncoderMethod
+
+
+class Prefixes(nn.Module):
+    """The keys and values of all layers, (positions, layers, 2, heads, head width)."""
+
+    def __init__(self, config: Any, device: torch.device):
+        super().__init__()
+        from peft import PrefixEncoder
+
+        self.encoder = PrefixEncoder(config).to(device)
+        self.shape = (
+            config.num_virtual_tokens,
+            config.num_layers,
+            2,
+            config.num_attention_heads,
+            config.token_dim // config.num_attention_heads,
+        )
+
+    def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer for a batch, each (n, heads, positions, head width)."""
+        weight = self.encoder.embedding.weight.view(self.shape)[:, index].to(like.dtype)
+        keys, values = weight.permute(1, 2, 0, 3).unbind(0)
+        n = like.shape[0]
+        return keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)
+
+
+def _with_prefix(module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None, positions: int):  # type: ignore[no-untyped-def]
+    holder, index = module.prefix
+    before_key, before_value = holder.layer(index, key)
+    if mask is not None:
+        # True (bool mask) and 0 (additive mask) both mean: may be looked at.
+        mask = F.pad(mask, (positions, 0), value=1 if mask.dtype == torch.bool else 0)
+    return torch.cat([before_key, key], dim=2), torch.cat([before_value, value], dim=2), mask
+
+
+def _prefix_sdpa(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    key, value, mask = _with_prefix(module, key, value, attention_mask, module.prefix[0].shape[0])
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _prefix_eager(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    key, value, mask = _with_prefix(module, key, value, attention_mask, module.prefix[0].shape[0])
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    weights = F.dropout((scores if mask is None else scores + mask).softmax(dim=-1), dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+ATTENTION = {"sdpa": (_prefix_sdpa, sdpa_mask), "eager": (_prefix_eager, eager_mask)}
+for _base, (_function, _mask) in ATTENTION.items():
+    AttentionInterface.register(f"prefix-{_base}", _function)
+    AttentionMaskInterface.register(f"prefix-{_base}", _mask)
+
+
+@dataclass(frozen=True)
+class Prefix(EncoderMethod):
+    """Prefixes in both encoders.
+
+    Attributes:
+        positions: prefix length per layer.
+        spread: standard deviation of the initial keys and values. peft's own start, N(0, 1), drowns the
+            pretrained attention of a narrow encoder.
+    """
+
+    positions: int = 16
+    spread: float = 0.02
+    lr: float = 4e-4
+
+    def adapt(self, encoder: Encoder) -> Adaptation:
+        """Gives every attention module its prefix and switches the encoder to the prefix attention function."""
+        from peft import PrefixTuningConfig
+
+        config = PrefixTuningConfig(
+            num_virtual_tokens=self.positions,
+            num_layers=encoder.depth,
+            token_dim=encoder.width,
+            num_attention_heads=encoder.model.config.num_attention_heads,
+        )
+        holder = Prefixes(config, next(encoder.model.parameters()).device)
+        nn.init.normal_(holder.encoder.embedding.weight, std=self.spread)
+        encoder.add_module("prefixes", holder)
+        modules = attentions(encoder.model)
+        for index, module in enumerate(modules):
+            # A tuple, not an attribute of its own: as a submodule it would be counted once per layer.
+            module.prefix = (holder, index)
+        base = encoder.model.config._attn_implementation
+        encoder.model.config._attn_implementation = f"prefix-{base if base in ATTENTION else 'sdpa'}"
+        return Adaptation(holder.parameters(), self.lr, len(modules))

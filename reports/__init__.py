@@ -1,0 +1,6 @@
+"""From records to tables, figures and Markdown: reads what cells left behind, and nothing else.
+
+`build` is the entrance. `load` reads run folders, `tables` makes the rows of results.csv and summary.csv, `blocks`
+cuts them into comparisons, `verdict` says what the numbers say, `figures` draws and `markdown` writes. Nothing here
+imports torch, transformers or peft, so a report can be made again anywhere in seconds.
+"""

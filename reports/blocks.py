@@ -1,0 +1,193 @@
+"""A block is one comparison: the cells that differ in nothing but method and seed, with what belongs to them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import UserError
+from reports.columns import GROUP
+from reports.load import Record, Run
+from reports.tables import comparison_keys, is_key, unique
+
+BASELINE = "fft"
+"""The method that all figures are set against where it ended ok."""
+
+Z95 = 1.959964
+"""Half-width of the 95 % interval of a normal variable in standard errors."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure with its 95 % interval, and where the interval comes from."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    source: str
+    """`seeds`: t interval over seeds; `users`: sqrt(p(1-p)/users) of one seed; `none`: there is no interval."""
+    count: int
+    """How many seeds or users the interval rests on."""
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.low is None else self.mean - self.low
+
+    def overlaps(self, other: Spread) -> bool | None:
+        """Whether the intervals have a point in common; None where either is unknown."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return None
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class Block:
+    """One comparison."""
+
+    title: str
+    slug: str
+    """Goes into file names; empty where there is only one block."""
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    """A row per method, indexed by method."""
+    records: tuple[Record, ...]
+    references: Mapping[str, Mapping[str, float]]
+    users: int | None
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods of the block in the order of the tables."""
+        return [str(method) for method in self.summary.index]
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the backbones were never pretrained, so that accuracy has no meaning."""
+        return bool((self.results["weights"] == "random").any())
+
+    def value(self, method: str, column: str) -> float | None:
+        """A figure of a method in the mean over its seeds; None where it was not measured."""
+        if method not in self.summary.index or column not in self.summary.columns:
+            return None
+        value: Any = self.summary.at[method, column]
+        return None if pd.isna(value) else float(value)
+
+    def seeds(self, method: str) -> int:
+        """With how many seeds a method ended ok."""
+        return int(self.value(method, "seeds") or 0)
+
+    def spread(self, method: str, column: str) -> Spread | None:
+        """A figure of a method with its 95 % interval; None where it was not measured.
+
+        With several seeds it is the t interval over them. With one, a hit rate has the standard error of a share of
+        users, and any other figure has none.
+        """
+        mean = self.value(method, column)
+        if mean is None:
+            return None
+        low, high = self.value(method, f"{column}_low"), self.value(method, f"{column}_high")
+        if low is not None and high is not None:
+            return Spread(mean, low, high, "seeds", self.seeds(method))
+        if "hr@" in column and self.users and 0 <= mean <= 1:
+            half = Z95 * math.sqrt(mean * (1 - mean) / self.users)
+            return Spread(mean, mean - half, mean + half, "users", self.users)
+        return Spread(mean, None, None, "none", self.seeds(method))
+
+    def reference(self, name: str, metric: str) -> float | None:
+        """A floor or ceiling such as ("popularity", "hr@10"); None where the dataset knows none."""
+        value = self.references.get(name, {}).get(metric)
+        return float(value) if isinstance(value, int | float) else None
+
+    def measured(self, column: str) -> list[str]:
+        """The methods that have this figure."""
+        return [method for method in self.methods if self.value(method, column) is not None]
+
+
+def blocks(runs: Sequence[Run], records: Sequence[Record], results: pd.DataFrame, summary: pd.DataFrame) -> list[Block]:
+    """Cut the tables into comparisons, in the order of first appearance.
+
+    Args:
+        runs: Where floors, ceilings and the number of users come from.
+        records: One per row of `results`, in its order.
+        results: As `tables.results` makes it.
+        summary: As `tables.summary` makes it from `results`.
+
+    Raises:
+        UserError: a method has different options in one comparison.
+    """
+    result_keys, summary_keys = comparison_keys(results), _summary_keys(summary)
+    keys = unique(result_keys)
+    titles = _titles(keys)
+    datasets = {run.path: run.dataset for run in runs}
+    cut: list[Block] = []
+    for key, title in zip(keys, titles, strict=True):
+        mine = is_key(result_keys, key)
+        own = tuple(record for record, is_mine in zip(records, mine, strict=True) if is_mine)
+        _one_meaning(own)
+        known = [dataset for record in own if (dataset := datasets[record.run])]
+        dataset = known[0] if known else {}
+        cut.append(
+            Block(
+                title=title,
+                slug="" if len(keys) == 1 else f"{len(cut) + 1}-{slug(title)}",
+                results=results[mine],
+                summary=summary[is_key(summary_keys, key)].set_index("method"),
+                records=own,
+                references=_references(dataset),
+                users=dataset["users"] if isinstance(dataset.get("users"), int) else None,
+            )
+        )
+    return cut
+
+
+def _one_meaning(records: Sequence[Record]) -> None:
+    """Within a comparison a method's name must stand for one set of options, or its row would mix two methods."""
+    seen: dict[str, Record] = {}
+    for record in records:
+        if not record.method:
+            continue
+        first = seen.setdefault(str(record.row["method"]), record)
+        if (first.method.get("type"), first.method.get("options")) != (
+            record.method.get("type"),
+            record.method.get("options"),
+        ):
+            raise UserError(
+                f"method {record.row['method']!r} has other options in {record.path} than in {first.path}: "
+                "give one of them another name"
+            )
+
+
+def _summary_keys(summary: pd.DataFrame) -> pd.Series[Any]:
+    plain = summary[list(GROUP)].astype(object).where(summary[list(GROUP)].notna(), None)
+    return pd.Series(list(plain.itertuples(index=False, name=None)), index=summary.index, dtype=object)
+
+
+def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    references = dataset.get("references")
+    if not isinstance(references, dict):
+        return {}
+    return {str(name): values for name, values in references.items() if isinstance(values, dict)}
+
+
+def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Dataset, modality and backbones, and whatever else sets the blocks apart."""
+    named = [dict(zip(GROUP, key, strict=True)) for key in keys]
+    usual = ("dataset", "modality", "text_model", "image_model", "dataset_digest")
+    apart = [column for column in GROUP if column not in usual and len({key[column] for key in named}) > 1]
+    titles = []
+    for key in named:
+        models = dict.fromkeys(model for model in (key["text_model"], key["image_model"]) if model)
+        parts = [key["dataset"], key["modality"], " + ".join(map(str, models))]
+        parts += [f"{column.replace('_', ' ')} {key[column]}" for column in apart]
+        titles.append(" · ".join(str(part) for part in parts if part))
+    return titles
+
+
+def slug(text: str) -> str:
+    """A file name's part: small letters, digits and hyphens, at most 60 of them."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].rstrip("-") or "block"

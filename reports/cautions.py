@@ -1,0 +1,90 @@
+"""What a reader must know before trusting the numbers, found in the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from reports.blocks import Block
+from reports.load import Record, Run
+from reports.text import escape
+
+UNKNOWN_TOKENS = 0.05
+"""From this share of unknown tokens on, a tokenizer does not speak the language of the catalogue."""
+
+
+def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence[str]) -> list[str]:
+    """Warnings in Markdown, one sentence each, without repetition."""
+    found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in run.notes]
+    found += [escape(note) for note in merge_notes]
+    for run in runs:
+        found += _unknown_tokens(run)
+    for block in blocks:
+        where = f" ({escape(block.title)})" if len(blocks) > 1 else ""
+        found += [f"{text}{where}." for text in _of_block(block)]
+    found += _from_records([record for block in blocks for record in block.records])
+    return list(dict.fromkeys(found))
+
+
+def _unknown_tokens(run: Run) -> Iterator[str]:
+    shares = run.dataset.get("unknown_token_share")
+    named = shares if isinstance(shares, Mapping) else {"the tokenizer": shares}
+    for name, share in named.items():
+        if isinstance(share, int | float) and share >= UNKNOWN_TOKENS:
+            yield f"{share:.0%} of the tokens of the titles are unknown to {escape(name)}: accuracy suffers."
+
+
+def _of_block(block: Block) -> Iterator[str]:
+    if block.random_weights:
+        yield "The backbones were initialised at random: accuracy has no meaning, costs have"
+    timed = block.results.loc[block.results["epoch_seconds"].notna(), "device"]
+    if timed.dropna().str.startswith("cpu").any():
+        yield (
+            "Timed on a CPU: seconds hold as ratios between methods of this table, not as seconds on another machine "
+            "or on a GPU"
+        )
+    sources = sorted(block.results.loc[block.results["status"] == "ok", "memory_source"].dropna().unique())
+    if len(sources) > 1:
+        yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
+    yield from _against_references(block)
+    yield from _different_batches(block)
+
+
+def _against_references(block: Block) -> Iterator[str]:
+    if block.random_weights:
+        return
+    floor, ceiling = block.reference("popularity", "hr@10"), block.reference("bayes", "hr@10")
+    for method in block.measured("hr@10"):
+        spread = block.spread(method, "hr@10")
+        if spread is None:
+            continue
+        if floor is not None and spread.mean <= floor:
+            yield f"{escape(method)} is not above popularity on HR@10 ({spread.mean:.3f} against {floor:.3f})"
+        low = spread.mean if spread.low is None else spread.low
+        if ceiling is not None and low > ceiling:
+            yield (
+                f"{escape(method)} is above the Bayes ceiling by more than its spread "
+                f"({spread.mean:.3f} against {ceiling:.3f}): something leaks"
+            )
+
+
+def _different_batches(block: Block) -> Iterator[str]:
+    digests: dict[object, set[str]] = {}
+    for record in block.records:
+        if record.batch_digest:
+            digests.setdefault(record.row.get("seed"), set()).add(record.batch_digest)
+    for seed, different in digests.items():
+        if len(different) > 1:
+            yield f"The methods did not see the same batches with seed {escape(seed)}: they are not comparable"
+
+
+def _from_records(records: Sequence[Record]) -> list[str]:
+    cells: dict[str, list[str]] = {}
+    for record in records:
+        for warning in record.warnings:
+            cells.setdefault(warning, []).append(record.cell_id)
+    texts = []
+    for warning, names in cells.items():
+        shown = ", ".join(escape(name) for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        texts.append(f"{escape(warning, limit=300)} ({shown}{more})")
+    return texts

@@ -1,0 +1,240 @@
+"""Run folders as they lie on disk, read into frozen values and checked on the way in."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from reports.columns import INTEGERS, NUMBERS, TEXTS
+
+SCHEMA = 1
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one cell left behind; see `record.json`. A figure that was not measured is None."""
+
+    path: Path
+    run: Path
+    row: Mapping[str, Any]
+    method: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    training: Mapping[str, Any]
+    curve: tuple[Mapping[str, Any], ...]
+    steps: Mapping[str, Any]
+    batch_digest: str
+    warnings: tuple[str, ...]
+    machine: str
+    """What the cell ran on, in words: two machines are never compared."""
+    dataset_digest: str
+
+    @property
+    def cell_id(self) -> str:
+        """The stable name of the cell."""
+        return str(self.row["cell_id"])
+
+    @property
+    def steps_path(self) -> Path:
+        """Where the cell keeps a row per step; it need not exist."""
+        return self.path.parent / "steps.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. What is missing from it is empty here and named in `notes`."""
+
+    path: Path
+    dataset: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    matrix: Mapping[str, Any]
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load_run(path: Path) -> Run:
+    """Read a run folder; its records come in the order of the matrix: backbones, modality, method, then seed.
+
+    A cell that has no record yet, and a missing dataset.json or environment.json, make a note and no error, so that
+    a run that was broken off can still be looked at.
+
+    Raises:
+        UserError: names the file; for a folder that is no run folder, holds no record, or holds a malformed file.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run folder")
+    if not (path / "matrix.toml").is_file():
+        raise UserError(f"{path}: not a run folder: it has no matrix.toml")
+    notes: list[str] = []
+    matrix = _toml(path / "matrix.toml")
+    dataset = _optional(path / "dataset.json", notes)
+    environment = _optional(path / "environment.json", notes)
+    records = []
+    cells = path / "cells"
+    for folder in sorted(cells.iterdir()) if cells.is_dir() else []:
+        if (folder / "record.json").is_file():
+            records.append(_record(folder / "record.json", path, dataset))
+        elif folder.is_dir():
+            notes.append(f"cell {folder.name} left no record")
+    if not records:
+        raise UserError(f"{path}: no cell has left a record.json")
+    records.sort(key=lambda record: _place(record, matrix))
+    return Run(path, dataset, environment, matrix, _with_machine(records, environment), tuple(notes))
+
+
+def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """The records of several runs, each cell once, and a note for each that was in more than one run.
+
+    Of the same cell measured twice on the same machine and data the one that ended ok counts, and of two such the
+    later given.
+    """
+    kept: dict[tuple[str, ...], Record] = {}
+    notes = []
+    for record in (record for run in runs for record in run.records):
+        key = (record.cell_id, record.machine, record.dataset_digest)
+        other = kept.get(key)
+        if other is None:
+            kept[key] = record
+            continue
+        winner = other if other.row["status"] == "ok" and record.row["status"] != "ok" else record
+        kept[key] = winner
+        notes.append(
+            f"cell {record.cell_id} is in {other.run.name} and in {record.run.name}: the figures are from {winner.run}"
+        )
+    return tuple(kept.values()), tuple(notes)
+
+
+def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """What records are sorted by; what the matrix does not name comes last."""
+    row = record.row
+    models = {"text": row.get("text_model"), "image": row.get("image_model"), "weights": row.get("weights")}
+    pairs = [
+        all(value is None or pair.get(key, value) == value for key, value in models.items())
+        for pair in _list(matrix, "backbones")
+        if isinstance(pair, dict)
+    ]
+    methods = [entry.get("name") == row["method"] for entry in _list(matrix, "methods") if isinstance(entry, dict)]
+    modalities = [modality == row.get("modality") for modality in _list(matrix, "modality")]
+    places = [found.index(True) if True in found else len(found) for found in (pairs, modalities, methods)]
+    return (*places, row["method"], row.get("seed") or 0, record.cell_id)
+
+
+def _list(matrix: Mapping[str, Any], key: str) -> list[Any]:
+    value = matrix.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _with_machine(records: Sequence[Record], environment: Mapping[str, Any]) -> tuple[Record, ...]:
+    """A cell that died before it could describe its machine has that of the other cells, or of the run."""
+    known = {record.machine for record in records if record.machine}
+    usual = known.pop() if len(known) == 1 else _machine(environment)
+    return tuple(record if record.machine else replace(record, machine=usual) for record in records)
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """The parts of an environment that timings hang on, in words."""
+    gpu = environment.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, dict) else gpu
+    threads = environment.get("threads")
+    parts = [environment.get("cpu"), name, f"{threads} threads" if threads else None]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _optional(path: Path, notes: list[str]) -> Json:
+    if not path.is_file():
+        notes.append(f"{path.name} is missing")
+        return {}
+    return _json(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+
+
+def _json(path: Path) -> Json:
+    try:
+        # NaN and Infinity are no JSON, and no figures: they are read as "not measured".
+        value = json.loads(_text(path), parse_constant=lambda _: None)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: malformed JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def _toml(path: Path) -> Json:
+    try:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: malformed TOML: {error}") from None
+
+
+def _record(path: Path, run: Path, dataset: Mapping[str, Any]) -> Record:
+    value = _json(path)
+    if value.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
+    return Record(
+        path=path,
+        run=run,
+        row=_row(path, _part(path, value, "row")),
+        method=_part(path, value, "method"),
+        budget=_part(path, value, "budget"),
+        training=_part(path, value, "training"),
+        curve=_curve(path, value.get("curve")),
+        steps=_part(path, value, "steps"),
+        batch_digest=str(value.get("batch_digest") or ""),
+        warnings=_warnings(path, value.get("warnings")),
+        machine=_machine(_part(path, value, "environment")),
+        dataset_digest=str(dataset.get("digest") or ""),
+    )
+
+
+def _part(path: Path, value: Json, key: str) -> Json:
+    part = value.get(key)
+    if part is None:
+        return {}
+    if not isinstance(part, dict):
+        raise UserError(f"{path}: {key} is not an object")
+    return part
+
+
+def _row(path: Path, row: Json) -> Json:
+    for column in ("cell_id", "method", "status"):
+        if not isinstance(row.get(column), str) or not row[column]:
+            raise UserError(f"{path}: row.{column} is missing or no text")
+    for column in TEXTS:
+        if row.get(column) is not None and not isinstance(row[column], str):
+            raise UserError(f"{path}: row.{column} is no text")
+    for column in (*INTEGERS, *NUMBERS):
+        if row.get(column) is not None and not _is_number(row[column]):
+            raise UserError(f"{path}: row.{column} is no number")
+    return row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _curve(path: Path, value: object) -> tuple[Json, ...]:
+    points = value or []
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise UserError(f"{path}: curve is not a list of objects")
+    return tuple(points)
+
+
+def _warnings(path: Path, value: object) -> tuple[str, ...]:
+    if not isinstance(value or [], list):
+        raise UserError(f"{path}: warnings is not a list")
+    return tuple(str(entry) for entry in value or [])  # type: ignore[attr-defined]

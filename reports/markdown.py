@@ -1,0 +1,180 @@
+"""report.md: the parts in their order. Whatever comes from data is escaped on its way in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports import sections
+from reports.blocks import Block
+from reports.cautions import cautions
+from reports.figures import Drawing
+from reports.load import Record, Run
+from reports.text import code_block, count, escape, table
+from reports.verdict import verdict
+
+_SIZES = ("users", "items", "interactions", "train_interactions")
+_APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command")
+
+
+def report(
+    runs: Sequence[Run],
+    blocks: Sequence[Block],
+    drawings: Sequence[Sequence[Drawing]],
+    merge_notes: Sequence[str],
+    out: Path,
+) -> str:
+    """The whole report.
+
+    Args:
+        runs: The runs that were merged into it, at least one.
+        blocks: Their comparisons.
+        drawings: The figures of each block, in the order of `blocks`.
+        merge_notes: What merging had to decide.
+        out: The folder that the report goes to.
+    """
+    warnings = cautions(runs, blocks, merge_notes)
+    parts = [f"# {_title(runs)}", "## Verdict", *_verdicts(blocks)]
+    if warnings:
+        parts.append(f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below.")
+    for block, drawn in zip(blocks, drawings, strict=True):
+        parts += _block(block, drawn, alone=len(blocks) == 1)
+    records = [record for block in blocks for record in block.records]
+    parts += ["## Budget and methods", _budgets(records), _methods(records)]
+    parts += ["## Data", *_per_run(runs, _data)]
+    parts += ["## Environment", *_per_run(runs, _environment)]
+    parts += ["## Warnings", "\n".join(f"- {text}" for text in warnings) or "None."]
+    parts += ["## Make it again", *_commands(runs, out)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = dict.fromkeys(str(run.matrix.get("name") or run.path.resolve().name) for run in runs)
+    return f"What fine-tuning costs and what it buys: {', '.join(escape(name) for name in names)}"
+
+
+def _verdicts(blocks: Sequence[Block]) -> list[str]:
+    if len(blocks) == 1:
+        return [" ".join(verdict(blocks[0]))]
+    return [f"_{escape(block.title)}:_ {' '.join(verdict(block))}" for block in blocks]
+
+
+def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
+    parts = [f"## {escape(block.title)}", sections.main_table(block), sections.failures(block)]
+    suffix = "" if alone else f": {escape(block.title)}"
+    return [
+        *parts,
+        f"### How far to trust the TPME{suffix}",
+        sections.robustness(block),
+        f"### Figures{suffix}",
+        sections.figures(drawings),
+    ]
+
+
+def _budgets(records: Sequence[Record]) -> str:
+    different = dict.fromkeys(json.dumps(dict(record.budget), sort_keys=True) for record in records if record.budget)
+    lines = []
+    for text in different:
+        known = {key: value for key, value in json.loads(text).items() if value is not None}
+        lines.append(
+            "- " + ", ".join(f"{escape(key.replace('_', ' '))} {_plain(value)}" for key, value in known.items())
+        )
+    seeds = sorted({seed for record in records if isinstance(seed := record.row.get("seed"), int)})
+    lines.append(f"- seeds {', '.join(map(str, seeds))}" if seeds else "- seeds unknown")
+    return "The same for every method:\n\n" + "\n".join(lines)
+
+
+def _methods(records: Sequence[Record]) -> str:
+    rows = []
+    for record in records:
+        method = record.method
+        if not method:
+            continue
+        groups = [group for group in method.get("groups") or [] if isinstance(group, dict)]
+        rows.append(
+            [
+                escape(method.get("name") or record.row["method"]),
+                _pairs(method.get("options")),
+                ", ".join(f"{escape(group.get('name'))} {_plain(group.get('lr'))}" for group in groups),
+                _pairs(method.get("adapted")),
+            ]
+        )
+    different = [list(cells) for cells in dict.fromkeys(tuple(row) for row in rows)]
+    header = ["Method", "Options", "Learning rate per group", "Adapted modules per encoder"]
+    return table(header, different, numbers_from=len(header)) if different else ""
+
+
+def _pairs(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return "" if value is None else escape(value)
+    return ", ".join(f"{escape(key)} {_plain(entry)}" for key, entry in value.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else escape(value, limit=200)
+
+
+def _per_run(runs: Sequence[Run], describe: Any) -> list[str]:
+    """The description of each run; runs that share it are named together."""
+    described: dict[str, list[str]] = {}
+    for run in runs:
+        described.setdefault(describe(run), []).append(escape(run.path.resolve().name))
+    if len(runs) == 1:
+        return list(described)
+    return [part for text, names in described.items() for part in (f"Of {', '.join(names)}:", text)]
+
+
+def _data(run: Run) -> str:
+    data = run.dataset
+    if not data:
+        return "Unknown: the run has no dataset.json."
+    lines = [f"- {escape(data.get('name') or 'unnamed')}, digest {escape(data.get('digest') or 'unknown')}"]
+    known = [(key, data[key]) for key in _SIZES if isinstance(data.get(key), int)]
+    if known:
+        lines.append("- " + ", ".join(f"{count(value)} {key.replace('_', ' ')}" for key, value in known))
+    dropped = data.get("dropped") or {}
+    entries = dropped.items() if isinstance(dropped, Mapping) else [("dropped", dropped)]
+    left_out = [f"{escape(reason)}: {count(n) if isinstance(n, int) else escape(n)}" for reason, n in entries]
+    lines.append(f"- left out: {'; '.join(left_out) if left_out else 'nothing'}")
+    for key, value in _flat({key: value for key, value in data.items() if key not in _APART}):
+        lines.append(f"- {escape(key.replace('_', ' '))}: {_plain(value)}")
+    lines += [f"- {escape(note)}" for note in data.get("notes") or []]
+    return "\n".join(lines)
+
+
+def _environment(run: Run) -> str:
+    rows = [[escape(key), _plain(value)] for key, value in _flat(run.environment)]
+    return table(["Environment", ""], rows, numbers_from=2) if rows else "Unknown: the run has no environment.json."
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as one level with dotted keys, lists as text."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
+        else:
+            rows.append((f"{prefix}{key}", "none" if value is None else value))
+    return rows
+
+
+def _commands(runs: Sequence[Run], out: Path) -> list[str]:
+    commands = [str(run.dataset["command"]) for run in runs if run.dataset.get("command")]
+    folders = " ".join(shlex.quote(str(run.path)) for run in runs)
+    target = f" --out {shlex.quote(str(out))}" if [run.path for run in runs] != [out] else ""
+    again = f"python run_bench.py report {folders}{target}"
+    parts = (
+        [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The runs do not say how they were made."]
+    )
+    return [*parts, "This report alone, from the records:", code_block(again)]

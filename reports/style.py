@@ -1,0 +1,211 @@
+"""How figures look: one colour and one marker per method, everywhere, and labels that stay clear of one another."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.transforms import Bbox
+
+WIDTH_INCHES = 8.0
+DPI = 160
+"""1,280 pixels wide; shown at 800 px, a point of text is 1.4 pixels."""
+
+INK = "#222222"
+FAINT = "#8a8a8a"
+
+DECADES = 30.0
+"""From this ratio of the largest to the smallest value on, an axis is logarithmic."""
+
+RC = {
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.labelsize": 10.5,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "figure.dpi": DPI,
+    "text.parse_math": False,  # a method called `a$b$` is no formula
+}
+
+# Okabe and Ito's palette, which the common kinds of colour blindness keep apart; its yellow is too pale on white.
+_KNOWN = {
+    "fft": ("#000000", "s"),
+    "frozen": ("#7f7f7f", "o"),
+    "bitfit": ("#CC79A7", "v"),
+    "adapter": ("#E69F00", "^"),
+    "lora": ("#0072B2", "D"),
+    "prefix": ("#56B4E9", "P"),
+    "iisan": ("#009E73", "X"),
+    "iisan-cached": ("#D55E00", "*"),
+}
+_SPARE_COLORS = ("#332288", "#882255", "#999933", "#44AA99", "#661100", "#AA4499", "#117733")
+_SPARE_MARKERS = ("p", "h", "d", "<", ">", "8")
+
+
+class NotDrawn(Exception):
+    """There is nothing to draw; the message says why, as part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+
+    @property
+    def size(self) -> float:
+        """Factor that makes thin markers look as large as solid ones."""
+        return {"*": 1.5, "P": 1.2, "X": 1.15}.get(self.marker, 1.0)
+
+
+Styles = Mapping[str, Style]
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A style per method: fixed for our own, and for others drawn from their name, so that it stays from run to run."""
+    chosen: dict[str, Style] = {}
+    for method in sorted(set(methods)):
+        chosen[method] = Style(*_KNOWN[method]) if method in _KNOWN else _spare(method, set(chosen.values()))
+    return chosen
+
+
+def _spare(method: str, taken: set[Style]) -> Style:
+    """The first free style from the place on that the name points to; colours are used up before markers."""
+    start = zlib.crc32(method.encode())
+    colors = [_SPARE_COLORS[(start + step) % len(_SPARE_COLORS)] for step in range(len(_SPARE_COLORS))]
+    free = [Style(color, marker) for marker in _SPARE_MARKERS for color in colors]
+    return next((style for style in free if style not in taken), free[0])
+
+
+def short(name: str, limit: int = 24) -> str:
+    """A name that fits into a figure."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the usual width, which draws itself without a display."""
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def label_points(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    colors: Sequence[str],
+    bars: Sequence[tuple[float, float]],
+    lines: Sequence[float],
+) -> None:
+    """Write a text beside each point where it covers no other text, point, bar or line.
+
+    Limits of the axes must be final. Each label takes the cheapest of 24 places around its point; one that had to move
+    away gets a thin line to its point.
+
+    Args:
+        axes: Where the points are drawn.
+        points: In data coordinates.
+        texts: One per point.
+        colors: One per point.
+        bars: Lower and upper end of the vertical bar through each point, in data coordinates.
+        lines: Heights of horizontal lines, in data coordinates.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unit = figure.dpi / 72
+    places: list[tuple[float, float]] = [tuple(axes.transData.transform(point)) for point in points]
+    heights = [axes.transData.transform((0, height))[1] for height in lines]
+    frame = axes.get_window_extent(renderer)
+    taken = [Bbox.from_extents(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
+    for (x, _), ends in zip(points, bars, strict=True):
+        (left, low), (_, high) = axes.transData.transform([(x, end) for end in ends])
+        taken.append(Bbox.from_extents(left - 2 * unit, low, left + 2 * unit, high))
+    for place, point, text, color in zip(places, points, texts, colors, strict=True):
+        label = axes.annotate(
+            text, point, (0, 0), textcoords="offset points", color=color, fontweight="bold", va="center", ha="center"
+        )
+        label.set_path_effects([Stroke(linewidth=2.5, foreground="white"), Normal()])
+        extent = label.get_window_extent(renderer)
+        best = min(
+            _candidates(extent.width / unit, extent.height / unit),
+            key=lambda offset: _cost(offset, place, extent, unit, taken, heights, frame),
+        )
+        label.xyann = best
+        taken.append(_moved(extent, best, place, unit))
+        if max(abs(best[0]) - extent.width / unit / 2, abs(best[1]) - extent.height / unit / 2) > 12:
+            axes.annotate(
+                "", point, best, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7}
+            )
+
+
+def _candidates(width: float, height: float) -> list[tuple[float, float]]:
+    """Offsets of a label's centre from its point, in points: right, left, above and below, near ones first."""
+    places = []
+    for distance in (9.0, 21.0, 35.0):
+        aside, above = width / 2 + distance, height / 2 + distance
+        places += [(aside, 0.0), (-aside, 0.0), (0.0, above), (0.0, -above)]
+        places += [(sx * aside, sy * above * 0.8) for sy in (1, -1) for sx in (1, -1)]
+    return places
+
+
+def _moved(extent: Bbox, offset: tuple[float, float], place: tuple[float, float], unit: float) -> Bbox:
+    x, y = place[0] + offset[0] * unit, place[1] + offset[1] * unit
+    return Bbox.from_bounds(x - extent.width / 2, y - extent.height / 2, extent.width, extent.height)
+
+
+def _cost(
+    offset: tuple[float, float],
+    place: tuple[float, float],
+    extent: Bbox,
+    unit: float,
+    taken: Sequence[Bbox],
+    lines: Sequence[float],
+    frame: Bbox,
+) -> float:
+    box = _moved(extent, offset, place, unit)
+    aside, above = abs(offset[0]) - extent.width / unit / 2, abs(offset[1]) - extent.height / unit / 2
+    cost: float = 0.002 * (max(aside, 0) + max(above, 0))
+    for other in taken:
+        shared = Bbox.intersection(box, other)
+        if shared is not None:
+            cost += 1 + shared.width * shared.height / (extent.width * extent.height)
+    cost += sum(0.7 for line in lines if box.y0 - 2 * unit < line < box.y1 + 2 * unit)
+    outside = max(frame.x0 - box.x0, box.x1 - frame.x1, frame.y0 - box.y0, box.y1 - frame.y1, 0.0)
+    return float(cost + outside / 10)
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights apart so that neighbours keep at least a gap, each as little as a push of neighbours allows."""
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    groups: list[tuple[list[int], float]] = []  # members, and the height of the middle of the group
+    for place in order:
+        members, middle = [place], heights[place]
+        while groups:
+            below, centre = groups[-1]
+            if middle - gap * (len(members) - 1) / 2 - (centre + gap * (len(below) - 1) / 2) >= gap:
+                break
+            groups.pop()
+            members = below + members
+            middle = sum(heights[member] for member in members) / len(members)
+        groups.append((members, middle))
+    moved = list(heights)
+    for members, middle in groups:
+        for rank, member in enumerate(members):
+            moved[member] = middle + gap * (rank - (len(members) - 1) / 2)
+    return moved

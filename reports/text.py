@@ -1,0 +1,101 @@
+"""Numbers as people read them, and text from data made safe for Markdown and for spreadsheets."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pandas as pd
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_AT_LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)])(?=\s|$))")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def escape(value: object, limit: int | None = None) -> str:
+    """Text that comes from data, so that it shows in Markdown as it is, on one line, also within a table cell.
+
+    Control characters and those that turn the direction of text vanish; line breaks become spaces. With a limit, text
+    longer than that many characters is cut short with an ellipsis.
+    """
+    text = " ".join("".join(_visible(character) for character in str(value)).split())
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    text = "".join(_ENTITIES.get(character, character) for character in text)
+    text = _SPECIAL.sub(r"\\\1", text)
+    # GitHub links bare addresses; what a cell wrote is no invitation to follow one.
+    text = re.sub(r"(?i)(https?|ftp)(:)(?=//)", r"\1\\\2", text)
+    text = re.sub(r"(?i)\bwww\.", lambda match: match.group()[:-1] + "\\.", text)
+    return _AT_LINE_START.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", text)
+
+
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    return "" if unicodedata.category(character) in {"Cc", "Cf", "Cs"} else character
+
+
+def code_block(text: str) -> str:
+    """A fenced block that nothing in the text can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def table(header: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
+    """A Markdown table of cells that are escaped already; columns from `numbers_from` on are right-aligned."""
+    rule = ["---" if place < numbers_from else "---:" for place in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
+
+
+def guard_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Text cells that a spreadsheet would run get an apostrophe in front; numbers stay numbers."""
+    guarded = frame.copy()
+    for column in guarded.columns:
+        if not pd.api.types.is_numeric_dtype(guarded[column]):
+            runs = guarded[column].str.startswith(_FORMULA, na=False)
+            guarded[column] = guarded[column].where(~runs, "'" + guarded[column])
+    return guarded
+
+
+def number(value: float) -> str:
+    """Three significant digits, with separators of thousands: 0.0123, 4.56, 78.9, 12,300."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    if abs(value) < 0.001:
+        return f"{value:.2e}"
+    text = f"{float(f'{value:.3g}'):#.3g}"
+    return text.rstrip(".")
+
+
+def count(value: float) -> str:
+    """A whole number with separators of thousands."""
+    return f"{round(value):,}"
+
+
+def size(value: float) -> str:
+    """Bytes in binary units."""
+    unit = "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:,.0f} {unit}" if unit == "B" else f"{number(value)} {unit}"
+
+
+def ratio(value: float, base: float) -> str:
+    """How many times the base, for instance `0.84×`."""
+    times = value / base
+    if times >= 100:
+        return f"{times:,.0f}×"
+    if times >= 10:
+        return f"{times:.1f}×"
+    return f"{times:.2f}×" if times >= 0.095 else f"{times:.2g}×"
+
+
+def listing(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

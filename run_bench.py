@@ -1,0 +1,195 @@
+"""The command line.
+
+python run_bench.py                       the default matrix on the built-in shop
+python run_bench.py run --preset smoke    all eight methods in a minute
+python run_bench.py COMMAND --help        what a command takes, with an example
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench.errors import UserError
+
+# Nothing heavy is imported before a command is known: --help and list must answer at once.
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text above it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit status 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"an empty name in {text!r}")
+    return names
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(weight) for weight in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three numbers separated by commas, got {text!r}") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = Parser(
+        prog="run_bench.py",
+        description="What fine-tuning a multimodal foundation model costs, and what it buys. "
+        "Without a command the default matrix runs on the built-in shop.",
+        epilog="example: python run_bench.py run --preset smoke --out runs/try",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    report = commands.add_parser(
+        "report",
+        help="render again, from records alone; several runs are merged",
+        epilog="example: python run_bench.py report runs/seed0 runs/seed1 --out runs/both",
+    )
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    report.add_argument("--out", type=Path, help="folder for the result; needed for several runs")
+    score = commands.add_parser(
+        "score",
+        help="TPME of any table with columns method, time, params, memory",
+        epilog="example: python run_bench.py score published.csv --json",
+    )
+    score.add_argument("table", type=Path, metavar="TABLE.csv")
+    score.add_argument("--weights", type=_weights, metavar="T,P,M", help="default 0.45,0.10,0.45")
+    score.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    listing = commands.add_parser(
+        "list",
+        help="methods, presets, datasets, built-in backbones",
+        epilog="example: python run_bench.py list --json",
+    )
+    listing.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a matrix",
+        description="Runs a matrix and leaves a run folder. Options go over what the preset or file says.",
+        epilog="example: python run_bench.py run --methods iisan-cached,lora --seeds 0,1,2 --epochs 5 --out runs/mine",
+    )
+    recipe = run.add_mutually_exclusive_group()
+    recipe.add_argument("--preset", help="a shipped recipe, see list (default: default, or amazon for it)")
+    recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
+    run.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1")
+    run.add_argument("--modality", help="text+image, text or image")
+    run.add_argument("--dataset", help="shop or amazon")
+    run.add_argument("--data-dir", metavar="DIR", help="folder with *items.tsv and *users*.tsv")
+    run.add_argument("--image-dir", metavar="DIR", help="folder with <item>.jpg (default: images/ in the data folder)")
+    run.add_argument("--missing-images", help="fail, drop-item or mean-image")
+    run.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
+    run.add_argument("--image-model", metavar="ID|DIR")
+    run.add_argument("--weights", help="pretrained, or random: from the configuration alone")
+    budget = run.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=int, metavar="N")
+    budget.add_argument("--steps", type=int, metavar="N")
+    budget.add_argument("--seconds", type=float, metavar="S", help="of training alone")
+    run.add_argument("--batch-size", type=int, metavar="N", help="users per step")
+    run.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
+    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
+    run.add_argument("--launcher", choices=["local"], default="local")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bench.run import run
+
+    return run(args, shown_command(sys.argv[1:]))
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """The command as one would type it again."""
+    import shlex
+
+    return shlex.join(["python", "run_bench.py", *arguments])
+
+
+def _report(args: argparse.Namespace) -> int:
+    from reports.build import build
+
+    if len(args.runs) > 1 and args.out is None:
+        raise UserError("report: several runs need --out DIR")
+    out = args.out or args.runs[0]
+    build(args.runs, out)
+    print(f"report: {out / 'report.md'}", file=sys.stderr)
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from bench.tpme import WEIGHTS, score
+
+    rows = score(args.table, args.weights or WEIGHTS)
+    if args.json:
+        _print_json(rows)
+        return 0
+    width = max(6, *(len(row["method"]) for row in rows))
+    print(f"{'method':{width}}  {'TPME':>7}")
+    for row in rows:
+        print(f"{row['method']:{width}}  {row['tpme']:7.2%}")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from bench.listing import catalogue_of_parts
+
+    parts = catalogue_of_parts()
+    if args.json:
+        _print_json(parts)
+        return 0
+    for kind, entries in parts.items():
+        print(f"{kind}:")
+        for entry in entries:
+            print(f"  {entry['name']:14} {entry['summary']}")
+    return 0
+
+
+COMMANDS = {"run": _run, "report": _report, "score": _score, "list": _list}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; gives the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    args = parser.parse_args(given if given else ["run"])
+    if args.command is None:
+        parser.error("no command given")
+    try:
+        return COMMANDS[args.command](args)
+    except UserError as error:
+        print(f"run_bench.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("run_bench.py: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

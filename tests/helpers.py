@@ -1,0 +1,29 @@
+"""Inputs and encoders that several rooms' tests use."""
+
+from pathlib import Path
+
+import torch
+
+from bench.models.backbones import locate
+from bench.models.encoders import Encoder
+
+
+def encoder(folder: Path, modality: str) -> Encoder:
+    return Encoder.from_source(locate(str(folder), modality))  # type: ignore[arg-type]
+
+
+def text_inputs(n: int = 5) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.ones(n, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    mask[3, 4:] = 0
+    return {"input_ids": torch.randint(5, 280, (n, 9), generator=generator), "attention_mask": mask}
+
+
+def image_inputs(n: int = 5) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {"pixels": torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8, generator=generator)}
+
+
+def inputs(modality: str, n: int = 5) -> dict[str, torch.Tensor]:
+    return text_inputs(n) if modality == "text" else image_inputs(n)

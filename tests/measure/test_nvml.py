@@ -1,0 +1,442 @@
+"""The NVML sampler against a driver that plays every case, and against a real card."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pynvml
+import pytest
+
+from bench.measure.nvml import DeviceNotFoundError, NvmlReading, NvmlSampler, find_device
+from tests.measure.fake_nvml import (
+    DRIVER_NOT_LOADED,
+    FUNCTION_NOT_FOUND,
+    GPU_IS_LOST,
+    NOT_SUPPORTED,
+    FakeDevice,
+    FakeNvml,
+    NVMLError,
+    NVMLLibraryMismatchError,
+    functions,
+    process,
+)
+
+OWN = os.getpid()
+A, B = "GPU-aaaa1111-0000-0000-0000-000000000000", "GPU-bbbb2222-0000-0000-0000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def no_choice_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+
+
+def ticking(step: float = 2.0) -> Iterator[float]:
+    at = 100.0
+    while True:
+        yield at
+        at += step
+
+
+def read(card: FakeDevice, refused: Mapping[str, Exception] | None = None, pauses: int = 0) -> NvmlReading:
+    """Two samples, one at each end and 2 s apart, and two more per pause."""
+    nvml = FakeNvml([card], refused)
+    times = ticking()
+    with NvmlSampler(A, interval=60, pynvml=nvml, now=lambda: next(times)) as sampler:
+        for _ in range(pauses):
+            with sampler.paused():
+                pass
+    assert sampler.reason is None
+    assert sampler.reading is not None
+    assert nvml.open == 0
+    return sampler.reading
+
+
+def test_the_stand_in_offers_what_the_real_module_does() -> None:
+    for name, signature in functions().items():
+        real = list(inspect.signature(getattr(pynvml, name)).parameters)
+        assert list(signature.parameters)[1:] == real, name
+    for name in ("NVML_CLOCK_SM", "NVML_TEMPERATURE_GPU", "nvmlMemory_v2"):
+        assert getattr(FakeNvml, name) == getattr(pynvml, name)
+    for code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND, DRIVER_NOT_LOADED, GPU_IS_LOST):
+        assert pynvml.NVMLError(code).value == code
+    assert not hasattr(pynvml.NVMLLibraryMismatchError(), "value")
+
+
+def test_the_bits_of_throttling_are_nvmls() -> None:
+    from bench.measure.nvml import _THROTTLES
+
+    assert set(_THROTTLES) == {
+        pynvml.nvmlClocksEventReasonSwPowerCap,
+        pynvml.nvmlClocksEventReasonHwSlowdown,
+        pynvml.nvmlClocksEventReasonSwThermalSlowdown,
+        pynvml.nvmlClocksEventReasonHwThermalSlowdown,
+        pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
+    }
+
+
+def test_peaks_and_means() -> None:
+    card = FakeDevice(
+        A,
+        compute=[[process(OWN, 3_000)], [process(OWN, 2_000)]],
+        used=[4_000, 6_000],
+        utilisation=[20, 60],
+        milliwatts=[100_000, 200_000],
+        clock=[1_000, 1_500],
+        temperature=[70, 65],
+    )
+    reading = read(card)
+    assert (reading.name, reading.uuid, reading.mig) == ("Fake H100", A, False)
+    assert (reading.samples, reading.seconds) == (2, 2.0)
+    assert (reading.process_bytes, reading.device_bytes) == (3_000, 6_000)
+    assert (reading.reserved_bytes, reading.total_bytes, reading.memory_info) == (700, 80_000, "v2")
+    assert (reading.utilisation_mean, reading.utilisation_peak) == (40, 60)
+    assert (reading.power_mean_watts, reading.power_peak_watts) == (150, 200)
+    assert (reading.sm_clock_mean_mhz, reading.sm_clock_lowest_mhz) == (1_250, 1_000)
+    assert reading.temperature_peak_celsius == 70
+    assert (reading.other_processes, reading.warnings) == (0, ())
+    assert reading.as_dict()["process_bytes"] == 3_000
+
+
+def test_the_thread_sees_a_peak_between_the_ends() -> None:
+    card = FakeDevice(A, used=[1, 1, 9_000, 1])
+    with NvmlSampler(A, interval=0.001, pynvml=FakeNvml([card])) as sampler:
+        deadline = time.monotonic() + 10
+        while len(card.used) > 1 and time.monotonic() < deadline:
+            time.sleep(0.002)
+    assert sampler.reading is not None
+    assert sampler.reading.device_bytes == 9_000
+    assert sampler.reading.samples >= 4
+
+
+def test_without_a_driver_there_is_a_reason_and_no_reading() -> None:
+    nvml = FakeNvml(refused={"nvmlInit": NVMLError(DRIVER_NOT_LOADED)})
+    with NvmlSampler(A, pynvml=nvml) as sampler, sampler.paused():
+        pass
+    assert (sampler.reading, sampler.reason) == (None, "NVML: code 9")
+    with NvmlSampler(A, pynvml=FakeNvml([FakeDevice(B)])) as sampler:
+        pass
+    assert sampler.reading is None
+    assert sampler.reason is not None
+    assert A in sampler.reason
+
+
+def test_without_the_bindings_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with NvmlSampler() as sampler:
+        pass
+    assert (sampler.reading, sampler.reason) == (None, "nvidia-ml-py is not installed")
+
+
+QUERIES = {
+    "nvmlDeviceGetName": ("name",),
+    "nvmlDeviceGetComputeRunningProcesses": ("process_bytes", "other_processes", "other_bytes"),
+    "nvmlDeviceGetMemoryInfo": ("device_bytes", "reserved_bytes", "total_bytes", "memory_info"),
+    "nvmlDeviceGetUtilizationRates": ("utilisation_mean", "utilisation_peak"),
+    "nvmlDeviceGetPowerUsage": ("power_mean_watts", "power_peak_watts"),
+    "nvmlDeviceGetClockInfo": ("sm_clock_mean_mhz", "sm_clock_lowest_mhz"),
+    "nvmlDeviceGetTemperature": ("temperature_peak_celsius",),
+}
+
+
+@pytest.mark.parametrize("function", QUERIES)
+@pytest.mark.parametrize(
+    "error",
+    [NVMLError(NOT_SUPPORTED), NVMLError(FUNCTION_NOT_FOUND), NVMLError(GPU_IS_LOST), NVMLLibraryMismatchError()],
+    ids=["not supported", "not found", "lost", "mismatch"],
+)
+def test_what_the_driver_refuses_is_unknown_and_the_rest_is_there(function: str, error: Exception) -> None:
+    def card() -> FakeDevice:
+        return FakeDevice(A, compute=[[process(OWN, 3_000), process(1, 5)]], energy=[1_000, 2_000])
+
+    reading = read(card(), {function: error}).as_dict()
+    unknown = {name for name, value in reading.items() if value is None}
+    assert unknown == set(QUERIES[function])
+    whole = read(card()).as_dict()
+    assert {k: v for k, v in reading.items() if k not in unknown | {"warnings"}} == {
+        k: v for k, v in whole.items() if k not in unknown | {"warnings"}
+    }
+
+
+def test_a_function_that_is_not_supported_is_not_asked_again_and_a_lost_card_is() -> None:
+    for code, times in ((NOT_SUPPORTED, 1), (GPU_IS_LOST, 2)):
+        nvml = FakeNvml([FakeDevice(A)])
+        asked: list[FakeDevice] = []
+
+        def power(handle: FakeDevice, code: int = code, asked: list[FakeDevice] = asked) -> int:
+            asked.append(handle)
+            raise NVMLError(code)
+
+        nvml.nvmlDeviceGetPowerUsage = power  # type: ignore[method-assign]
+        with NvmlSampler(A, interval=60, pynvml=nvml):
+            pass
+        assert len(asked) == times
+
+
+def test_nothing_supported_at_all() -> None:
+    refused: dict[str, Exception] = {name: NVMLError(NOT_SUPPORTED) for name in QUERIES}
+    refused |= {
+        name: NVMLError(NOT_SUPPORTED)
+        for name in (
+            "nvmlDeviceGetGraphicsRunningProcesses",
+            "nvmlDeviceGetCurrentClocksEventReasons",
+            "nvmlDeviceGetCurrentClocksThrottleReasons",
+        )
+    }
+    reading = read(FakeDevice(A), refused)
+    known = {name for name, value in reading.as_dict().items() if value is not None}
+    assert known == {"uuid", "mig", "seconds", "samples", "warnings"}
+    assert reading.warnings == ()
+
+
+def test_an_old_driver_counts_reserved_memory_as_used_and_the_reading_says_so() -> None:
+    reading = read(FakeDevice(A, used=4_000, reserved=NVMLError(FUNCTION_NOT_FOUND)))
+    assert (reading.device_bytes, reading.reserved_bytes, reading.memory_info) == (4_700, None, "v1")
+
+
+def test_one_lost_answer_does_not_mix_the_two_memory_figures() -> None:
+    reading = read(FakeDevice(A, used=4_000, reserved=[NVMLError(GPU_IS_LOST), 700]))
+    assert (reading.device_bytes, reading.reserved_bytes, reading.memory_info) == (4_000, 700, "v2")
+
+
+def test_old_names_of_the_throttle_reasons_serve() -> None:
+    card = FakeDevice(A, reasons=[0x20])
+    reading = read(card, {"nvmlDeviceGetCurrentClocksEventReasons": NVMLError(FUNCTION_NOT_FOUND)})
+    assert reading.throttled is not None
+    assert reading.throttled["software thermal slowdown"] == 1
+
+
+@pytest.mark.parametrize(
+    ("processes", "own", "others", "others_bytes"),
+    [
+        ([process(OWN, 3_000)], 3_000, 0, 0),
+        ([process(OWN, None)], None, 0, 0),
+        ([process(OWN, 3_000), process(1, 2 << 30)], 3_000, 1, 2 << 30),
+        ([process(OWN, 3_000), process(1, None), process(2, 7)], 3_000, 2, None),
+        ([], None, None, None),
+        # One that is not us under our number can be us under the number of outside the container; of two, one is not.
+        ([process(1, 5)], None, None, None),
+        ([process(1, 5), process(2, 6)], None, 1, None),
+    ],
+)
+def test_processes_on_the_card(processes: list[Any], own: int | None, others: int | None, others_bytes: Any) -> None:
+    reading = read(FakeDevice(A, compute=[processes]))
+    assert (reading.process_bytes, reading.other_processes, reading.other_bytes) == (own, others, others_bytes)
+    assert bool(reading.warnings) == bool(others)
+
+
+def test_other_processes_are_a_warning_and_one_in_both_lists_is_one() -> None:
+    card = FakeDevice(A, compute=[[process(OWN, 3_000), process(7, 2 << 30)]], graphics=[[process(7, 2 << 30)]])
+    assert read(card).warnings == ("1 other process on the GPU, holding up to 2.00 GiB",)
+
+
+@pytest.mark.parametrize(
+    ("bit", "words"),
+    [(0x20, "by heat"), (0x40, "by heat"), (0x04, "by power"), (0x80, "by power"), (0x08, "by heat or power")],
+)
+def test_throttling_is_a_warning_with_its_share(bit: int, words: str) -> None:
+    (warning,) = read(FakeDevice(A, reasons=[0, bit | 0x01])).warnings
+    assert words in warning
+    assert "50% of the samples" in warning
+
+
+def test_an_idle_card_or_set_clocks_are_no_throttling() -> None:
+    reading = read(FakeDevice(A, reasons=[0x01, 0x02]))
+    assert reading.warnings == ()
+    assert reading.throttled is not None
+    assert set(reading.throttled.values()) == {0}
+
+
+def test_energy_from_the_counter() -> None:
+    reading = read(FakeDevice(A, energy=[10_000, 460_000]))
+    assert (reading.energy_joules, reading.energy_source) == (450.0, "counter")
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        [NVMLError(NOT_SUPPORTED)],
+        [2**64 - 100, 50],
+        [500_000, 1_000],
+        [10_000, 10_000],
+        [NVMLError(GPU_IS_LOST), 460_000],
+        [10_000, NVMLError(GPU_IS_LOST)],
+    ],
+    ids=["none", "wraps", "goes backwards", "has not moved", "late", "lost"],
+)
+def test_energy_from_power_when_the_counter_does_not_serve(counter: list[Any]) -> None:
+    reading = read(FakeDevice(A, energy=counter, milliwatts=[100_000, 200_000]))
+    assert reading.energy_joules == pytest.approx(150 * 2)
+    assert reading.energy_source == "power"
+
+
+def test_a_counter_that_goes_backwards_on_the_way_is_not_trusted_at_the_end() -> None:
+    reading = read(FakeDevice(A, energy=[10_000, 20_000, 5_000, 30_000], milliwatts=100_000), pauses=1)
+    assert (reading.energy_joules, reading.energy_source) == (35.0, "counter"), "a reset during a pause does no harm"
+    reading = read(FakeDevice(A, energy=[10_000, 5_000, 20_000, 30_000], milliwatts=100_000), pauses=1)
+    assert reading.energy_joules == pytest.approx(400)
+    assert reading.energy_source == "power"
+
+
+def test_energy_is_unknown_without_counter_and_power() -> None:
+    refused = {"nvmlDeviceGetPowerUsage": NVMLError(NOT_SUPPORTED)}
+    reading = read(FakeDevice(A), refused)
+    assert (reading.energy_joules, reading.energy_source) == (None, None)
+
+
+def test_a_pause_is_left_out_of_everything() -> None:
+    # Samples at 100, 102 | 104, 106: the counter's 4,000 mJ between the second and the third are the pause's.
+    card = FakeDevice(A, energy=[1_000, 2_000, 6_000, 9_000], used=[1, 2, 3, 4])
+    reading = read(card, pauses=1)
+    assert (reading.samples, reading.seconds) == (4, 4.0)
+    assert (reading.energy_joules, reading.energy_source) == (4.0, "counter")
+    by_power = read(FakeDevice(A, milliwatts=[100_000, 200_000, 500_000, 700_000]), pauses=1)
+    assert by_power.energy_joules == pytest.approx(150 * 2 + 600 * 2)
+
+
+def test_the_thread_rests_during_a_pause() -> None:
+    card = FakeDevice(A)
+    nvml = FakeNvml([card])
+    with NvmlSampler(A, interval=0.001, pynvml=nvml) as sampler, sampler.paused():
+        card.used = 70_000
+        time.sleep(0.03)
+        card.used = 5_000
+    assert sampler.reading is not None
+    assert sampler.reading.device_bytes == 5_000
+
+
+def test_a_failing_meter_does_not_end_what_it_measures() -> None:
+    card = FakeDevice(A, used=[4_000, RuntimeError("bindings broken")])
+    reading = read(card)
+    assert reading.device_bytes == 4_000
+    assert reading.warnings == ("sampling the GPU stopped early: RuntimeError: bindings broken",)
+
+
+def test_devices_are_matched_by_uuid_whatever_their_order() -> None:
+    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    for uuid in (A, A.removeprefix("GPU-"), A.upper().replace("GPU-", "")):
+        assert find_device(nvml, None, 0, uuid).handle is nvml.devices[1]
+        # CUDA's own numbers turn the order round once more; they do not matter.
+        assert find_device(nvml, "1,0", 0, uuid).handle is nvml.devices[1]
+        assert find_device(nvml, f"{B},{A}", 1, uuid).handle is nvml.devices[1]
+
+
+def test_devices_are_matched_by_the_names_in_cuda_visible_devices() -> None:
+    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    assert find_device(nvml, f"{A},{B}", 0, None).uuid == A
+    assert find_device(nvml, "GPU-bbbb, GPU-aaaa", 1, None).uuid == A
+    for visible, index in (("", 0), ("-1", 0), (A, 1), (f"{A},-1,{B}", 1)):
+        with pytest.raises(DeviceNotFoundError, match="CUDA_VISIBLE_DEVICES="):
+            find_device(nvml, visible, index, None)
+    with pytest.raises(DeviceNotFoundError, match="fits 2"):
+        find_device(nvml, "GPU-", 0, None)
+    with pytest.raises(DeviceNotFoundError, match="fits 0"):
+        find_device(nvml, "GPU-cccc", 0, None)
+
+
+def test_a_number_alone_is_trusted_only_where_it_cannot_mislead() -> None:
+    two = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    with pytest.raises(DeviceNotFoundError, match="PCI_BUS_ID"):
+        find_device(two, None, 1, None)
+    assert find_device(two, None, 1, None, pci_order=True).uuid == A
+    assert find_device(two, "1", 0, None, pci_order=True).uuid == A
+    one = FakeNvml([FakeDevice(A)])
+    assert find_device(one, None, 0, None).uuid == A
+    with pytest.raises(DeviceNotFoundError, match="number 3"):
+        find_device(one, "3", 0, None)
+    with pytest.raises(DeviceNotFoundError, match="no device"):
+        find_device(FakeNvml(), None, 0, A)
+
+
+def test_a_card_that_cannot_be_opened_does_not_hide_the_others() -> None:
+    class OneLost(FakeNvml):
+        def nvmlDeviceGetUUID(self, handle: FakeDevice) -> str:
+            if handle.uuid == B:
+                raise NVMLError(GPU_IS_LOST)
+            return handle.uuid
+
+    assert find_device(OneLost([FakeDevice(B), FakeDevice(A)]), None, 0, A).uuid == A
+
+
+def sliced() -> FakeNvml:
+    slices = [FakeDevice("MIG-s1", place=(1, 0)), None, FakeDevice("MIG-s2", place=(2, 0))]
+    return FakeNvml([FakeDevice(B), FakeDevice(A, slices=slices)])
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "uuid"),
+    [
+        ("MIG-s2", 0, None),
+        ("MIG-s1,MIG-s2", 1, None),
+        (f"MIG-{A}/2/0", 0, None),
+        (None, 0, "s2"),
+        ("MIG-s2", 0, "s2"),
+        ("MIG-s1,MIG-s2", 0, "MIG-s2"),
+        ("MIG-s2", 0, A),
+    ],
+)
+def test_slices_are_found_by_each_of_their_names(visible: str | None, index: int, uuid: str | None) -> None:
+    device = find_device(sliced(), visible, index, uuid)
+    assert (device.uuid, device.card, device.mig) == ("MIG-s2", A, True)
+
+
+def test_cards_are_still_found_where_there_are_slices() -> None:
+    nvml = sliced()
+    assert find_device(nvml, None, 0, B).uuid == B
+    assert find_device(nvml, None, 0, A).uuid == A
+    assert find_device(nvml, None, 1, None, pci_order=True).uuid == A
+
+
+def test_a_slice_tells_its_memory_and_neither_power_nor_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-s2")
+    nvml = sliced()
+    nvml.refused = {
+        "nvmlDeviceGetPowerUsage": NVMLError(NOT_SUPPORTED),
+        "nvmlDeviceGetUtilizationRates": NVMLError(NOT_SUPPORTED),
+    }
+    with NvmlSampler(None, interval=60, pynvml=nvml) as sampler:
+        pass
+    assert sampler.reading is not None
+    assert (sampler.reading.uuid, sampler.reading.mig) == ("MIG-s2", True)
+    assert sampler.reading.device_bytes == 5_000
+    assert (sampler.reading.energy_joules, sampler.reading.utilisation_mean) == (None, None)
+
+
+def test_it_needs_no_torch() -> None:
+    program = "import sys, bench.measure.nvml; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.gpu
+def test_a_real_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    monkeypatch.undo()
+    properties = torch.cuda.get_device_properties(0)
+    x = torch.randn(4096, 4096, device="cuda")
+    with NvmlSampler(str(properties.uuid)) as sampler:
+        block = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            x @ x
+            torch.cuda.synchronize()
+        reserved = torch.cuda.max_memory_reserved()
+        del block
+    reading = sampler.reading
+    assert reading is not None, sampler.reason
+    assert str(properties.uuid) in reading.uuid
+    assert reading.samples > 10
+    # A driver in a container may not tell each of these; what it tells has to be possible.
+    assert reading.device_bytes is None or reserved <= reading.device_bytes <= properties.total_memory * 1.05
+    assert reading.process_bytes is None or reading.process_bytes >= reserved
+    assert reading.power_mean_watts is None or 10 < reading.power_mean_watts < 2000
+    if reading.energy_joules is not None and reading.power_mean_watts is not None:
+        assert reading.energy_joules == pytest.approx(reading.power_mean_watts * reading.seconds, rel=0.5)

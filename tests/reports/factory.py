@@ -1,0 +1,199 @@
+"""Synthetic run folders. Every figure here is made up by a formula; nothing was measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.columns import CONTRACT, FURTHER
+
+# method: HR@10, seconds of a step, trainable parameters, MiB at the peak, shares of data, backbone, forward, backward,
+# optimizer in a step.
+METHODS: dict[str, tuple[float, float, int, float, tuple[float, ...]]] = {
+    "fft": (0.262, 0.450, 1_290_000, 410.0, (0.02, 0.30, 0.06, 0.56, 0.06)),
+    "frozen": (0.185, 0.170, 16_900, 95.0, (0.04, 0.80, 0.08, 0.06, 0.02)),
+    "bitfit": (0.190, 0.370, 33_400, 330.0, (0.02, 0.36, 0.07, 0.53, 0.02)),
+    "adapter": (0.248, 0.420, 72_700, 372.0, (0.02, 0.38, 0.07, 0.50, 0.03)),
+    "lora": (0.272, 0.400, 66_048, 368.0, (0.02, 0.37, 0.07, 0.51, 0.03)),
+    "prefix": (0.182, 0.390, 41_472, 355.0, (0.02, 0.39, 0.07, 0.49, 0.03)),
+    "iisan": (0.226, 0.215, 98_000, 120.0, (0.03, 0.64, 0.14, 0.16, 0.03)),
+    "iisan-cached": (0.226, 0.045, 98_000, 31.0, (0.10, 0.0, 0.40, 0.38, 0.12)),
+}
+STEPS = 47
+EPOCHS = 3
+USERS = 1500
+
+
+def make_run(
+    path: Path,
+    methods: Sequence[str] = tuple(METHODS),
+    seeds: Sequence[int] = (0, 1),
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    **everywhere: Any,
+) -> Path:
+    """Write a run folder of `methods` x `seeds`.
+
+    Args:
+        path: The folder to make.
+        methods: Names; one that is not in `METHODS` gets figures of its own.
+        seeds: One cell each per method.
+        changes: Per method, columns of the row to overwrite; a status other than ok also takes all figures away.
+        everywhere: Columns of the row to overwrite in all cells.
+    """
+    path.mkdir(parents=True)
+    names = "\n".join(f"[[methods]]\nname = {json.dumps(name)}" for name in methods)
+    (path / "matrix.toml").write_text(f'name = "synthetic"\nseeds = {list(seeds)}\n{names}\n', encoding="utf-8")
+    write_json(path / "environment.json", environment())
+    write_json(path / "dataset.json", dataset())
+    for method in methods:
+        for seed in seeds:
+            record = make_record(method, seed, {**everywhere, **(changes or {}).get(method, {})})
+            folder = path / "cells" / record["row"]["cell_id"]
+            folder.mkdir(parents=True)
+            write_json(folder / "record.json", record)
+            if record["row"]["status"] == "ok":
+                (folder / "steps.csv").write_text(steps_csv(method, seed), encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON."""
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """What environment.json holds."""
+    return {
+        "python": "3.11.0",
+        "torch": "2.9.0",
+        "platform": "Linux-synthetic",
+        "cpu": "Made-up CPU",
+        "cores": 2,
+        "threads": 2,
+        "gpu": None,
+    }
+
+
+def dataset() -> dict[str, Any]:
+    """What dataset.json holds."""
+    return {
+        "name": "shop",
+        "digest": "0123abcd",
+        "users": USERS,
+        "items": 700,
+        "interactions": 13_451,
+        "train_interactions": 10_451,
+        "dropped": {"users with fewer than 5 interactions": 12},
+        "notes": [],
+        "unknown_token_share": 0.0,
+        "references": {
+            "random": {"hr@10": 0.0145, "ndcg@10": 0.0066},
+            "popularity": {"hr@10": 0.094, "ndcg@10": 0.043},
+            "bayes": {"hr@10": 0.509, "ndcg@10": 0.316},
+            "oracle": {"hr@10": 0.571, "ndcg@10": 0.375},
+        },
+        "command": "python run_bench.py run --preset default",
+    }
+
+
+def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What record.json of one cell holds."""
+    accuracy, step, params, mebibytes, shares = METHODS.get(
+        method, (0.2, 0.3, 50_000, 200.0, (0.1, 0.3, 0.2, 0.3, 0.1))
+    )
+    draw = random.Random(f"{method} {seed}")
+    accuracy += draw.gauss(0, 0.006)
+    step *= 1 + draw.gauss(0, 0.02)
+    ok = changes.get("status", "ok") == "ok"
+    figures = {
+        "epochs": EPOCHS,
+        "steps": STEPS * EPOCHS,
+        "hr@10": round(accuracy, 4),
+        "ndcg@10": round(0.55 * accuracy, 4),
+        "valid_hr@10": round(1.03 * accuracy, 4),
+        "best_epoch": EPOCHS,
+        "step_seconds_median": step,
+        "epoch_seconds": step * STEPS,
+        "train_seconds": step * STEPS * EPOCHS,
+        "setup_seconds": 2.5,
+        "trainable_params": params,
+        "total_params": 1_273_000 + params,
+        "peak_memory_bytes": round(mebibytes * 2**20),
+        "memory_source": "account",
+        "peak_rss_bytes": round((mebibytes + 400) * 2**20),
+        "flops_forward": 4_000_000_000 + params,
+        "flops_backward": 8_000_000_000 + params,
+        "valid_ndcg@10": round(0.57 * accuracy, 4),
+        "unique_items_per_step": 214.5,
+    }
+    row: dict[str, Any] = dict.fromkeys((*CONTRACT, *FURTHER))
+    row |= {
+        "method": method,
+        "dataset": "shop",
+        "modality": "text+image",
+        "text_model": "shop-partial",
+        "image_model": "shop-partial",
+        "seed": seed,
+        "status": "ok",
+        "device": "cpu",
+        "precision": "fp32",
+        "batch_size": 32,
+        "weights": "pretrained",
+        "dataset_seed": 0,
+    }
+    row |= {**(figures if ok else {}), **changes}
+    name = method.replace("/", "-")
+    row["cell_id"] = f"{name}--{row['text_model']}--{row['modality']}--s{seed}--{draw.randrange(16**6):06x}"
+    return {
+        "schema": 1,
+        "row": row,
+        "method": {
+            "name": method,
+            "type": method,
+            "options": {},
+            "groups": [{"name": "head", "lr": 0.005, "parameters": params}],
+            "adapted": {"text": 12, "image": 12},
+        },
+        "budget": {"epochs": EPOCHS, "batch_size": 32},
+        "curve": _curve(accuracy, step) if ok else [],
+        "steps": {
+            "count": STEPS * EPOCHS,
+            "median": step,
+            "phases": dict(zip(("data", "backbone", "forward", "backward", "optimizer"), shares, strict=True)),
+        },
+        "memory": None,
+        "nvml": None,
+        "environment": {},
+        "gates": {},
+        "batch_digest": f"digest of seed {seed}",
+        "warnings": [],
+        "traceback": "" if ok else "Traceback (most recent call last): ...",
+    }
+
+
+def _curve(accuracy: float, step: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": epoch,
+            "step": STEPS * epoch,
+            "train_seconds": STEPS * epoch * step,
+            "loss": 5.0 - epoch,
+            "valid_hr@10": 1.03 * accuracy * share,
+            "valid_ndcg@10": 0.57 * accuracy * share,
+        }
+        for epoch, share in zip(range(1, EPOCHS + 1), (0.45, 0.8, 1.0), strict=True)
+    ]
+
+
+def steps_csv(method: str, seed: int) -> str:
+    """A row per step, with a long tail like that of real step times."""
+    step = METHODS.get(method, (0.2, 0.3))[1]
+    draw = random.Random(f"steps {method} {seed}")
+    lines = ["epoch,step,seconds,data,transfer,backbone,forward,backward,optimizer,loss"]
+    for place in range(STEPS * EPOCHS):
+        seconds = step * draw.lognormvariate(0, 0.06) * (1.5 if draw.random() < 0.02 else 1)
+        lines.append(f"{place // STEPS + 1},{place + 1},{seconds:.6f},,,,,,,{5 - place / 100:.3f}")
+    return "\n".join(lines) + "\n"

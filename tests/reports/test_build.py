@@ -1,0 +1,287 @@
+"""Whole reports: files, links, parts, escaping, merging, and what is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from bench.errors import UserError
+from reports.blocks import blocks
+from reports.build import build
+from reports.load import load_run
+from reports.markdown import report
+from reports.tables import results, summary
+from tests.reports.factory import METHODS, dataset, environment, make_run, write_json
+
+ROOT = Path(__file__).parents[2]
+FIGURES = {"accuracy-tpme.png", "costs.png", "learning.png", "step-times.png", "phases.png"}
+PARSER = MarkdownIt("commonmark").enable("table")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def report_of(path: Path, **arguments: Any) -> str:
+    """The report of a synthetic run as it lies on disk."""
+    make_run(path, **arguments)
+    build([path], path)
+    return (path / "report.md").read_text(encoding="utf-8")
+
+
+def text_of(path: Path, **arguments: Any) -> str:
+    """The report of a synthetic run without its figures, which take most of the time."""
+    return text_from(make_run(path, **arguments))
+
+
+def text_from(path: Path) -> str:
+    run = load_run(path)
+    cells = results(run.records)
+    compared = blocks([run], run.records, cells, summary(cells))
+    return report([run], compared, [[] for _ in compared], [], path)
+
+
+def images(text: str) -> list[str]:
+    tokens = [child for token in PARSER.parse(text) for child in token.children or []]
+    return [str(token.attrs["src"]) for token in tokens if token.type == "image"]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """All tables of a report as rows of cells."""
+    found: list[list[list[str]]] = []
+    tokens = PARSER.parse(text)
+    for token, inside in itertools.pairwise(tokens):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type in {"td_open", "th_open"}:
+            found[-1][-1].append(inside.content)
+    return found
+
+
+def row_of(text: str, name: str) -> list[str]:
+    return next(row for row in tables(text)[0] if row[0].strip("_") == name)
+
+
+def test_everything_is_written_and_nothing_measured_is_touched(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    before = digests(run)
+    build([run], run)
+    after = digests(run)
+    assert {name: after[name] for name in before} == before
+    new = {"results.csv", "summary.csv", "report.md", *(f"figures/{name}" for name in FIGURES)}
+    assert set(after) - set(before) == new
+    build([run], run)
+    assert digests(run) == after
+
+
+def test_tables_on_disk(tmp_path: Path) -> None:
+    report_of(tmp_path / "run")
+    cells = pd.read_csv(tmp_path / "run" / "results.csv")
+    methods = pd.read_csv(tmp_path / "run" / "summary.csv")
+    assert len(cells) == 16
+    assert list(methods["method"]) == list(METHODS)
+    assert {"hr@10", "hr@10_low", "hr@10_high", "seeds", "tpme", "status_ok"} <= set(methods.columns)
+    assert cells["energy_joules"].isna().all()
+
+
+def test_parts_of_the_report(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "run")
+    headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
+    assert headings == [
+        "Verdict", "shop · text+image · shop-partial", "How far to trust the TPME", "Figures", "Budget and methods",
+        "Data", "Environment", "Warnings", "Make it again",
+    ]  # fmt: skip
+    assert {Path(source).name for source in images(text)} == FIGURES
+    assert all((tmp_path / "run" / source).is_file() for source in images(text))
+    assert "python run_bench.py run --preset default" in text
+    assert "users with fewer than 5 interactions: 12" in text
+    assert "Timed on a CPU" in text
+    assert "1,500 users, 700 items" in text
+
+
+def test_main_table(tmp_path: Path) -> None:
+    changes = {
+        "fft": {"hr@10": 0.2, "epoch_seconds": 20.0, "trainable_params": 1000, "peak_memory_bytes": 100 * 2**20},
+        "lora": {"hr@10": 0.3, "epoch_seconds": 5.0, "trainable_params": 10, "peak_memory_bytes": 50 * 2**20},
+    }
+    text = text_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0], changes=changes)
+    names = [row[0] for row in tables(text)[0][1:]]
+    assert names == ["_random order_", "_popularity_", "fft", "lora", "_Bayes ceiling_", "_oracle_"]
+    assert row_of(text, "popularity")[1:] == ["_0.094_", "_0.043_", "", "", "", ""]
+    fft, lora = row_of(text, "fft"), row_of(text, "lora")
+    assert fft[1] == "0.200 ± 0.020"
+    assert lora[1] == "**0.300** ± 0.023 (1.50×)"
+    assert fft[3:] == ["20.0", "1,000", "100 MiB", "1.000"]
+    assert lora[3:] == ["**5.00** (0.25×)", "**10** (0.01×)", "**50.0 MiB** (0.50×)", "**0.000** (0×)"]
+
+
+def test_failed_cells_are_listed(tmp_path: Path) -> None:
+    broken = {"prefix": {"status": "oom", "error": "out of memory | tried *2 GiB*\nline two"}}
+    text = text_of(tmp_path / "run", changes=broken)
+    listed = tables(text)[1]
+    assert listed[0] == ["Cell that did not end ok", "Status", "Error"]
+    assert [row[1] for row in listed[1:]] == ["oom", "oom"]
+    assert listed[1][2] == "out of memory | tried \\*2 GiB\\* line two"
+    assert row_of(text, "prefix")[1:] == ["_oom_", "", "", "", "", ""]
+
+
+def test_all_cells_failed(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "run", status="failed", error="no luck")
+    assert "No cell ended ok" in text
+    assert images(text) == []
+    assert "not drawn" in text
+    assert pd.read_csv(tmp_path / "run" / "results.csv")["hr@10"].isna().all()
+
+
+def test_one_method_alone(tmp_path: Path) -> None:
+    text = report_of(tmp_path / "run", methods=["lora"])
+    assert "TPME cannot be computed" in text
+    assert len(images(text)) == 4
+    assert pd.read_csv(tmp_path / "run" / "summary.csv")["tpme"].isna().all()
+
+
+def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    report_of(run)
+    (run / "figures" / "mine.png").write_bytes(b"kept")
+    for record in (run / "cells").glob("*/record.json"):
+        if not record.parent.name.startswith("lora--"):
+            record.unlink()
+    build([run], run)
+    assert {path.name for path in (run / "figures").iterdir()} == FIGURES - {"accuracy-tpme.png"} | {"mine.png"}
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "words"),
+    [
+        ({"weights": "random"}, "initialised at random: accuracy has no meaning"),
+        ({"hr@10": 0.05}, "fft is not above popularity on HR@10 (0.050 against 0.094)"),
+        ({"hr@10": 0.9}, "fft is above the Bayes ceiling by more than its spread"),
+    ],
+)
+def test_warnings_from_the_numbers(tmp_path: Path, everywhere: dict[str, Any], words: str) -> None:
+    text = text_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0], **everywhere)
+    assert words in text.split("## Warnings")[1]
+
+
+def test_gpu_runs_and_pretrained_backbones_are_not_warned_of(tmp_path: Path) -> None:
+    text = text_of(tmp_path / "run", device="cuda:0")
+    assert text.split("## Warnings")[1].startswith("\n\nNone.")
+
+
+def test_warnings_from_the_records(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0])
+    write_json(run / "dataset.json", {**dataset(), "unknown_token_share": 0.31})
+    for place, path in enumerate(sorted((run / "cells").glob("*/record.json"))):
+        record = json.loads(path.read_text())
+        record["warnings"] = ["step times drift by 7 %"]
+        record["batch_digest"] = f"digest {place // 2}"
+        write_json(path, record)
+    text = text_from(run).split("## Warnings")[1]
+    assert "31% of the tokens of the titles are unknown" in text
+    assert text.count("step times drift by 7 %") == 1
+    assert "did not see the same batches with seed 0" in text
+
+
+def test_text_from_data_cannot_change_the_report(tmp_path: Path) -> None:
+    evil = "=x|y* <img src=x> [a](http://b.c) `d`\n# e"
+    run = make_run(tmp_path / "run", methods=["fft", evil], seeds=[0, 1], changes={evil: {"error": evil}}, dataset=evil)
+    write_json(run / "dataset.json", {**dataset(), "name": evil, "dropped": {evil: 3}, "notes": [evil]})
+    write_json(run / "environment.json", {**environment(), "cpu": evil, evil: {"deep|er": evil}})
+    (run / "matrix.toml").write_text(f"name = {json.dumps(evil)}\n")
+    build([run], run)
+    text = (run / "report.md").read_text(encoding="utf-8")
+    tokens = PARSER.parse(text)
+    children = [child for token in tokens for child in token.children or []]
+    assert {token.type for token in tokens if "html" in token.type} == set()
+    assert {child.type for child in children} <= {
+        "text", "image", "em_open", "em_close", "strong_open", "strong_close", "link_open", "link_close", "softbreak",
+    }  # fmt: skip
+    assert [child.attrs["href"] for child in children if child.type == "link_open"] == ["#warnings"]
+    assert all(len(row) == len(table[0]) for table in tables(text) for row in table)
+    assert len([token for token in tokens if token.type == "heading_open" and token.tag == "h1"]) == 1
+    names = pd.read_csv(run / "summary.csv")["method"]
+    assert names.tolist() == ["fft", f"'{evil}"] or names.tolist() == [f"'{evil}", "fft"]
+
+
+def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
+    two = ["fft", "lora"]
+    first = make_run(tmp_path / "partial", two)
+    second = make_run(tmp_path / "full", two, text_model="shop-full", image_model="shop-full")
+    out = tmp_path / "both"
+    build([first, second], out)
+    text = (out / "report.md").read_text()
+    assert "## shop · text+image · shop-partial\n" in text
+    assert "## shop · text+image · shop-full\n" in text
+    assert len(images(text)) == len(set(images(text))) == 10
+    assert all((out / source).is_file() for source in images(text))
+    assert len(pd.read_csv(out / "results.csv")) == 8
+    assert not (first / "report.md").exists()
+    assert f"report {first} {second} --out {out}" in text
+    build([first, second], out)  # a report may be made again in its place
+
+
+def test_seeds_of_two_runs_are_merged(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(seed), methods=["fft", "lora"], seeds=[seed]) for seed in (0, 1)]
+    build(runs, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert table["seeds"].tolist() == [2, 2]
+    assert table["hr@10_low"].notna().all()
+
+
+def test_bad_input_leaves_the_old_report(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    report_of(run, methods=["fft", "lora"], seeds=[0])
+    next((run / "cells").glob("*/record.json")).write_text("{")
+    before = digests(run)
+    with pytest.raises(UserError, match="malformed JSON"):
+        build([run], run)
+    assert digests(run) == before
+
+
+def test_outputs_that_are_refused(tmp_path: Path) -> None:
+    first, second = (make_run(tmp_path / name, methods=["fft", "lora"], seeds=[0]) for name in "ab")
+    with pytest.raises(UserError, match="no run folder was given"):
+        build([], tmp_path / "out")
+    with pytest.raises(UserError, match="given twice"):
+        build([first, tmp_path / "b" / ".." / "a"], tmp_path / "out")
+    with pytest.raises(UserError, match="holds a run"):
+        build([first, second], first)
+    with pytest.raises(UserError, match="holds a run"):
+        build([first], second)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds something else"):
+        build([first], full)
+    with pytest.raises(UserError, match="not a folder"):
+        build([first], full / "thesis.tex")
+    assert [path.name for path in full.iterdir()] == ["thesis.tex"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_deep_learning_is_imported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    code = (
+        "import sys; from pathlib import Path; from reports.build import build; run = Path(sys.argv[1]); "
+        "build([run], run); print([m for m in ('torch', 'transformers', 'peft', 'tkinter') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""

@@ -1,0 +1,144 @@
+"""Run folders: what is read, what is noted, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import UserError
+from reports.load import Run, load_run, merge
+from tests.reports.factory import environment, make_run, write_json
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    write_json(path, value)
+
+
+def record_of(run: Path, method: str) -> Path:
+    return next((run / "cells").glob(f"{method}--*")) / "record.json"
+
+
+def test_records_come_in_the_order_of_the_matrix_then_of_seeds(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", methods=["lora", "fft", "adapter"], seeds=[10, 9]))
+    found = [(record.row["method"], record.row["seed"]) for record in run.records]
+    assert found == [(method, seed) for method in ("lora", "fft", "adapter") for seed in (9, 10)]
+    assert run.dataset["users"] == 1500
+    assert run.notes == ()
+    assert {record.machine for record in run.records} == {"Made-up CPU, 2 threads"}
+
+
+def test_machine_is_that_of_the_cell_where_the_cell_knows_it(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    gpu = {**environment(), "gpu": {"name": "Made-up GPU"}}
+    edit(record_of(path, "fft"), lambda value: value.update(environment=gpu))
+    assert load_run(path).records[0].machine == "Made-up CPU, Made-up GPU, 2 threads"
+
+
+def test_what_is_missing_is_noted(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    record_of(path, "lora").unlink()
+    (path / "dataset.json").unlink()
+    (path / "environment.json").unlink()
+    run = load_run(path)
+    assert [record.row["method"] for record in run.records] == ["fft"]
+    assert len(run.notes) == 3
+    assert any(note.startswith("cell lora--") for note in run.notes)
+    assert any("dataset.json" in note for note in run.notes)
+
+
+def test_not_a_number_is_read_as_not_measured(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    file = record_of(path, "fft")
+    edit(file, lambda value: value["row"].update({"energy_joules": float("nan"), "hr@10": float("inf")}))
+    assert "NaN" in file.read_text()
+    row = load_run(path).records[0].row
+    assert row["energy_joules"] is None
+    assert row["hr@10"] is None
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such run folder"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"not a run folder: it has no matrix\.toml"):
+        load_run(tmp_path)
+    (tmp_path / "matrix.toml").write_text("")
+    with pytest.raises(UserError, match=r"no cell has left a record\.json"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("matrix.toml", "a = ", "malformed TOML"),
+        ("dataset.json", "{", "malformed JSON"),
+        ("dataset.json", "[1]", "expected a JSON object"),
+        ("environment.json", "", "malformed JSON"),
+    ],
+)
+def test_malformed_files_are_named(tmp_path: Path, file: str, text: str, words: str) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    (path / file).write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        load_run(path)
+    assert str(path / file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value.update(schema=99), "schema 99 is not known"),
+        (lambda value: value.pop("row"), r"row\.cell_id is missing"),
+        (lambda value: value.update(row=[1]), "row is not an object"),
+        (lambda value: value["row"].update(status=None), r"row\.status is missing"),
+        (lambda value: value["row"].update({"hr@10": "high"}), r"row\.hr@10 is no number"),
+        (lambda value: value["row"].update(steps=True), r"row\.steps is no number"),
+        (lambda value: value["row"].update(device=3), r"row\.device is no text"),
+        (lambda value: value.update(curve={"epoch": 1}), "curve is not a list"),
+        (lambda value: value.update(warnings="hot"), "warnings is not a list"),
+    ],
+)
+def test_malformed_records_are_named(tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    file = record_of(path, "fft")
+    edit(file, change)
+    with pytest.raises(UserError, match=words) as caught:
+        load_run(path)
+    assert str(file) in str(caught.value)
+
+
+def test_binary_record_is_refused(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    record_of(path, "fft").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_run(path)
+
+
+def two_runs(tmp_path: Path, first: str, second: str) -> tuple[Run, Run]:
+    changes = [{"fft": {"status": status}} for status in (first, second)]
+    paths = [make_run(tmp_path / name, ["fft"], [0], change) for name, change in zip("ab", changes, strict=True)]
+    return load_run(paths[0]), load_run(paths[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "winner"), [("ok", "ok", "b"), ("ok", "oom", "a"), ("oom", "ok", "b"), ("oom", "failed", "b")]
+)
+def test_a_cell_in_two_runs_counts_once(tmp_path: Path, first: str, second: str, winner: str) -> None:
+    runs = two_runs(tmp_path, first, second)
+    records, notes = merge(runs)
+    assert [record.run.name for record in records] == [winner]
+    assert len(notes) == 1
+    assert notes[0].endswith(f"/{winner}")
+
+
+def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name, ["fft"], [0]) for name in "ab"]
+    write_json(paths[1] / "environment.json", {**environment(), "cpu": "Another CPU"})
+    records, notes = merge([load_run(path) for path in paths])
+    assert len(records) == 2
+    assert notes == ()

@@ -1,0 +1,92 @@
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.config import parse, preset_names, read_preset, read_toml, to_toml
+from bench.errors import UserError
+from bench.matrix import Cell, cells
+
+BASE: dict[str, Any] = {"name": "t", "methods": [{"name": "lora"}, {"name": "mine", "kind": "iisan", "bottleneck": 4}]}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> None:
+    data = read_preset(name)
+    if name == "amazon":
+        data["dataset"]["data_dir"] = "somewhere"
+    matrix = parse(data, name)
+    assert parse(tomllib.loads(to_toml(matrix)), name) == matrix
+    assert len(matrix.methods) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": [1]}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({"budget": {"epochs": 0}}, "budget.epochs: .* greater than or equal to 1, got 0"),
+        ({"budget": {"epochs": -3}}, "budget.epochs"),
+        ({"budget": {"seconds": float("inf")}}, "budget.seconds"),
+        ({"budget": {"batch_size": 10**9, "epochs": 1}}, "budget.batch_size"),
+        ({"budget": {"epochs": 1, "steps": 3}}, "exactly one of"),
+        ({"budget": {}}, "exactly one of"),
+        ({"budget": {"epoch": 3}}, "unknown key 'budget.epoch'; did you mean 'epochs'"),
+        ({"training": {"dropuot": 0.1}}, "did you mean 'dropout'"),
+        ({"backbones": [{"txt": "a"}]}, "did you mean 'text'"),
+        ({"methods": [{"name": "lorra"}]}, "unknown method 'lorra'; did you mean 'lora'"),
+        ({"methods": []}, "methods"),
+        ({"methods": "lora"}, "methods must be tables"),
+        ({"methods": [{"kind": "lora"}]}, "needs a name"),
+        ({"methods": [{"name": "../x", "kind": "lora"}]}, "methods.0.name"),
+        ({"methods": [{"name": "lora"}, {"name": "lora"}]}, "given twice: lora"),
+        ({"name": "../../etc"}, "name"),
+        ({"dataset": {"name": "shp"}}, "dataset.name"),
+        ({"dataset": {"name": "amazon"}}, "needs --data-dir"),
+        ({"device": "gpu"}, "device"),
+        ({"precision": "fp8"}, "precision"),
+        ({"modality": "audio"}, "modality"),
+        ({"seeds": [0, 0]}, "given twice: 0"),
+        ({"seeds": [-1]}, "seeds"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        parse({**copy.deepcopy(BASE), **change}, "file.toml")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("file.toml")
+
+
+def test_a_value_from_the_command_line_is_named_by_its_option() -> None:
+    data = {**BASE, "budget": {"epochs": 0}}
+    with pytest.raises(UserError, match=r"^--epochs: "):
+        parse(data, "preset default", {("budget", "epochs"): "--epochs"})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"name = \nb = 1\n", "line 1"), (b"\xff\xfe", "not UTF-8"), (b"a = 1\na = 2\nb = 3\n", "line 2")],
+)
+def test_malformed_files_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        read_toml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_toml(tmp_path / "nothing.toml")
+
+
+def test_cells_are_the_product_with_stable_ids() -> None:
+    data = {**copy.deepcopy(BASE), "seeds": [0, 1], "modality": ["text", "image"]}
+    made = cells(parse(data, "f"), "cpu")
+    assert len(made) == 2 * 2 * 2
+    assert len({cell.cell_id for cell in made}) == 8
+    assert [c.cell_id for c in made] == [c.cell_id for c in cells(parse(data, "f"), "cpu")]
+    assert all(Cell.from_json(cell.to_json()) == cell for cell in made)
+    data["training"] = {"dropout": 0.2}
+    assert not {c.cell_id for c in made} & {c.cell_id for c in cells(parse(data, "f"), "cpu")}
