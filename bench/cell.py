@@ -11,6 +11,7 @@ import json
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,15 @@ class CellRun:
         clock = clocks.StepClock(self.device)
         watches = [clock.watch(encoder) for encoder in assembly.encoders]
         self.report({"event": "phase", "phase": "training"})
+        # A card that the cell does not run on is nobody's business.
+        sampler = NvmlSampler(_uuid(self.device), index=self.device.index or 0) if self.device.type == "cuda" else None
+
+        def validate() -> tuple[float, float]:
+            with sampler.paused() if sampler else nullcontext():
+                return self._validate(assembly, trainer)
+
         try:
-            with NvmlSampler(_uuid(self.device)) as sampler, MachineWatch() as machine:
+            with sampler or nullcontext(), MachineWatch() as machine:
                 training = train(
                     trainer,
                     all_batches(splits, size, seed),
@@ -163,14 +171,15 @@ class CellRun:
                     log_popularity(splits),
                     Budget.of(self.cell.budget, steps_per_epoch(len(splits.train), size)),
                     clock,
-                    lambda: self._validate(assembly, trainer),
+                    validate,
                     self.report,
                 )
         finally:
             for watch in watches:
                 watch.remove()
-        self.warnings += [*machine.warnings, *clocks.step_warnings(clock.rows)]
-        return training, clock, sampler.reading
+        reading = sampler.reading if sampler else None
+        self.warnings += [*machine.warnings, *clocks.step_warnings(clock.rows), *(reading.warnings if reading else ())]
+        return training, clock, reading
 
     def _test(self, assembly: Assembly, trainer: Trainer, training: Training) -> None:
         splits = assembly.data.splits
@@ -274,8 +283,8 @@ class CellRun:
         }
 
 
-def _uuid(device: torch.device) -> str | None:
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+def _uuid(device: torch.device) -> str:
+    return str(torch.cuda.get_device_properties(device).uuid)
 
 
 def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,9 +165,7 @@ def _keeps_order(base: FloatArray, scores: FloatArray) -> NDArray[np.bool_]:
     return np.asarray((scores[:, ranked] >= worst_ahead - _TIE).all(axis=1))
 
 
-def score(
-    path: Path, weights: Sequence[float] = WEIGHTS, reference: Path | None = None
-) -> list[dict[str, str | float]]:
+def score(path: Path, weights: Sequence[float] = WEIGHTS, reference: Path | None = None) -> list[dict[str, Any]]:
     """Score the table of a CSV file: rows of method, tpme, time, params and memory, the lowest TPME first.
 
     Raises:

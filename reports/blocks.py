@@ -120,7 +120,7 @@ def blocks(runs: Sequence[Run], records: Sequence[Record], results: pd.DataFrame
     Raises:
         UserError: a method has different options in one comparison.
     """
-    result_keys, summary_keys = comparison_keys(results), _summary_keys(summary)
+    result_keys, summary_keys = comparison_keys(results), comparison_keys(summary)
     keys = unique(result_keys)
     titles = _titles(keys)
     datasets = {run.path: run.dataset for run in runs}
@@ -160,11 +160,6 @@ def _one_meaning(records: Sequence[Record]) -> None:
                 f"method {record.row['method']!r} has other options in {record.path} than in {first.path}: "
                 "give one of them another name"
             )
-
-
-def _summary_keys(summary: pd.DataFrame) -> pd.Series[Any]:
-    plain = summary[list(GROUP)].astype(object).where(summary[list(GROUP)].notna(), None)
-    return pd.Series(list(plain.itertuples(index=False, name=None)), index=summary.index, dtype=object)
 
 
 def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:

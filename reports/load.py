@@ -80,7 +80,7 @@ def load_run(path: Path) -> Run:
     cells = path / "cells"
     for folder in sorted(cells.iterdir()) if cells.is_dir() else []:
         if (folder / "record.json").is_file():
-            records.append(_record(folder / "record.json", path, dataset))
+            records.append(_record(folder / "record.json", path, dataset, matrix))
         elif folder.is_dir():
             notes.append(f"cell {folder.name} left no record")
     if not records:
@@ -124,6 +124,12 @@ def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
     modalities = [modality == row.get("modality") for modality in _list(matrix, "modality")]
     places = [found.index(True) if True in found else len(found) for found in (pairs, modalities, methods)]
     return (*places, row["method"], row.get("seed") or 0, record.cell_id)
+
+
+def _table(matrix: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What the matrix says, for a cell that died before it could say it."""
+    value = matrix.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _list(matrix: Mapping[str, Any], key: str) -> list[Any]:
@@ -181,7 +187,7 @@ def _toml(path: Path) -> Json:
         raise UserError(f"{path}: malformed TOML: {error}") from None
 
 
-def _record(path: Path, run: Path, dataset: Mapping[str, Any]) -> Record:
+def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[str, Any]) -> Record:
     value = _json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
@@ -190,8 +196,8 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any]) -> Record:
         run=run,
         row=_row(path, _part(path, value, "row")),
         method=_part(path, value, "method"),
-        budget=_part(path, value, "budget"),
-        training=_part(path, value, "training"),
+        budget=_part(path, value, "budget") or _table(matrix, "budget"),
+        training=_part(path, value, "training") or _table(matrix, "training"),
         curve=_curve(path, value.get("curve")),
         steps=_part(path, value, "steps"),
         batch_digest=str(value.get("batch_digest") or ""),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,42 +74,33 @@ def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
 
 
 def _budgets(records: Sequence[Record]) -> str:
-    different = dict.fromkeys(json.dumps(dict(record.budget), sort_keys=True) for record in records if record.budget)
-    lines = []
-    for text in different:
-        known = {key: value for key, value in json.loads(text).items() if value is not None}
-        lines.append(
-            "- " + ", ".join(f"{escape(key.replace('_', ' '))} {_plain(value)}" for key, value in known.items())
-        )
+    settings = [values for record in records for values in (record.budget, record.training) if values]
+    lines = [f"- {text}" for text in dict.fromkeys(_pairs(values) for values in settings)]
     seeds = sorted({seed for record in records if isinstance(seed := record.row.get("seed"), int)})
     lines.append(f"- seeds {', '.join(map(str, seeds))}" if seeds else "- seeds unknown")
     return "The same for every method:\n\n" + "\n".join(lines)
 
 
 def _methods(records: Sequence[Record]) -> str:
-    rows = []
+    rows: dict[tuple[str, str], list[str]] = {}
     for record in records:
         method = record.method
-        if not method:
-            continue
+        name, options = escape(method.get("name") or record.row["method"]), _pairs(method.get("options"))
         groups = [group for group in method.get("groups") or [] if isinstance(group, dict)]
-        rows.append(
-            [
-                escape(method.get("name") or record.row["method"]),
-                _pairs(method.get("options")),
-                ", ".join(f"{escape(group.get('name'))} {_plain(group.get('lr'))}" for group in groups),
-                _pairs(method.get("adapted")),
-            ]
-        )
-    different = [list(cells) for cells in dict.fromkeys(tuple(row) for row in rows)]
+        rates = ", ".join(f"{escape(group.get('name'))} {_plain(group.get('lr'))}" for group in groups)
+        row = [name, options, rates, _pairs(method.get("adapted"))]
+        # A cell that failed early does not know its groups; another of the same method may.
+        if not any(rows.get((name, options), ["", "", "", ""])[2:]):
+            rows[name, options] = row
     header = ["Method", "Options", "Learning rate per group", "Adapted modules per encoder"]
-    return table(header, different, numbers_from=len(header)) if different else ""
+    return table(header, list(rows.values()), numbers_from=len(header))
 
 
 def _pairs(value: object) -> str:
     if not isinstance(value, Mapping):
         return "" if value is None else escape(value)
-    return ", ".join(f"{escape(key)} {_plain(entry)}" for key, entry in value.items())
+    known = [(str(key).replace("_", " "), entry) for key, entry in value.items() if entry is not None]
+    return ", ".join(f"{escape(key)} {_plain(entry)}" for key, entry in known)
 
 
 def _plain(value: object) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
-from matplotlib.transforms import Bbox
 
 WIDTH_INCHES = 8.0
 DPI = 160
@@ -104,6 +104,31 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def width(self) -> float:
+        """From left to right."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        """From bottom to top."""
+        return self.y1 - self.y0
+
+    def shared(self, other: Box) -> float:
+        """The area in common with another."""
+        width = min(self.x1, other.x1) - max(self.x0, other.x0)
+        height = min(self.y1, other.y1) - max(self.y0, other.y0)
+        return max(width, 0.0) * max(height, 0.0)
+
+
 def label_points(
     axes: Axes,
     points: Sequence[tuple[float, float]],
@@ -131,17 +156,17 @@ def label_points(
     unit = figure.dpi / 72
     places: list[tuple[float, float]] = [tuple(axes.transData.transform(point)) for point in points]
     heights = [axes.transData.transform((0, height))[1] for height in lines]
-    frame = axes.get_window_extent(renderer)
-    taken = [Bbox.from_extents(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
+    frame = Box(*axes.get_window_extent(renderer).extents)
+    taken = [Box(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
     for (x, _), ends in zip(points, bars, strict=True):
         (left, low), (_, high) = axes.transData.transform([(x, end) for end in ends])
-        taken.append(Bbox.from_extents(left - 2 * unit, low, left + 2 * unit, high))
+        taken.append(Box(left - 2 * unit, low, left + 2 * unit, high))
     for place, point, text, color in zip(places, points, texts, colors, strict=True):
         label = axes.annotate(
             text, point, (0, 0), textcoords="offset points", color=color, fontweight="bold", va="center", ha="center"
         )
         label.set_path_effects([Stroke(linewidth=2.5, foreground="white"), Normal()])
-        extent = label.get_window_extent(renderer)
+        extent = Box(*label.get_window_extent(renderer).extents)
         best = min(
             _candidates(extent.width / unit, extent.height / unit),
             key=lambda offset: _cost(offset, place, extent, unit, taken, heights, frame),
@@ -164,27 +189,25 @@ def _candidates(width: float, height: float) -> list[tuple[float, float]]:
     return places
 
 
-def _moved(extent: Bbox, offset: tuple[float, float], place: tuple[float, float], unit: float) -> Bbox:
+def _moved(extent: Box, offset: tuple[float, float], place: tuple[float, float], unit: float) -> Box:
     x, y = place[0] + offset[0] * unit, place[1] + offset[1] * unit
-    return Bbox.from_bounds(x - extent.width / 2, y - extent.height / 2, extent.width, extent.height)
+    return Box(x - extent.width / 2, y - extent.height / 2, x + extent.width / 2, y + extent.height / 2)
 
 
 def _cost(
     offset: tuple[float, float],
     place: tuple[float, float],
-    extent: Bbox,
+    extent: Box,
     unit: float,
-    taken: Sequence[Bbox],
+    taken: Sequence[Box],
     lines: Sequence[float],
-    frame: Bbox,
+    frame: Box,
 ) -> float:
     box = _moved(extent, offset, place, unit)
     aside, above = abs(offset[0]) - extent.width / unit / 2, abs(offset[1]) - extent.height / unit / 2
-    cost: float = 0.002 * (max(aside, 0) + max(above, 0))
-    for other in taken:
-        shared = Bbox.intersection(box, other)
-        if shared is not None:
-            cost += 1 + shared.width * shared.height / (extent.width * extent.height)
+    cost = 0.002 * (max(aside, 0) + max(above, 0))
+    shared = [area for other in taken if (area := box.shared(other)) > 0]
+    cost += len(shared) + sum(shared) / (extent.width * extent.height)
     cost += sum(0.7 for line in lines if box.y0 - 2 * unit < line < box.y1 + 2 * unit)
     outside = max(frame.x0 - box.x0, box.x1 - frame.x1, frame.y0 - box.y0, box.y1 - frame.y1, 0.0)
     return float(cost + outside / 10)

@@ -18,8 +18,6 @@ from reports.load import Record
 COST_COLUMNS = {"time": "epoch_seconds", "params": "trainable_params", "memory": "peak_memory_bytes"}
 """Which columns feed the TPME."""
 
-_FILLED = ("dataset_seed", "weights", "device", "machine", "precision", "batch_size", "budget", "training")
-
 Key = tuple[Hashable, ...]
 
 
@@ -35,9 +33,9 @@ def results(records: Iterable[Record]) -> pd.DataFrame:
     columns = [*CONTRACT, *FURTHER, *others, *ADDED]
     frame = pd.DataFrame({column: _typed(column, [row.get(column) for row in rows]) for column in columns})
     scores: dict[Hashable, float] = {}
-    keys = _words(list(zip(comparison_keys(frame), frame["seed"], strict=True)), frame.index)
+    keys = comparison_keys(frame, "seed")
     for key in unique(keys):
-        scores.update(scores_of(frame[keys == key]))
+        scores.update(scores_of(frame[is_key(keys, key)]))
     frame["tpme"] = pd.Series(scores, dtype="float64").reindex(frame.index)
     return frame
 
@@ -72,24 +70,14 @@ def _typed(column: str, values: list[Any]) -> pd.Series[Any]:
     return pd.Series([None if value is None else float(value) for value in values], dtype="float64")
 
 
-def comparison_keys(frame: pd.DataFrame) -> pd.Series[Any]:
-    """For each row the tuple of what decides whether it may be compared with another.
+def comparison_keys(frame: pd.DataFrame, *further: str) -> pd.Series[Any]:
+    """For each row of either table the tuple of what decides whether it may be compared with another.
 
-    A cell that died early may not know its device or budget; it is counted to the rest of its run where that is of
-    one mind.
+    A missing value is None there, which unlike NaN is equal to itself.
     """
-    filled = frame[[*GROUP, "run"]].astype(object).where(frame[[*GROUP, "run"]].notna(), None)
-    for _, part in filled.groupby("run"):
-        for column in _FILLED:
-            present = {value for value in part[column] if value is not None}
-            if len(present) == 1:
-                filled.loc[part.index, column] = present.pop()
-    return pd.Series(list(filled[list(GROUP)].itertuples(index=False, name=None)), index=frame.index, dtype=object)
-
-
-def _words(keys: Sequence[Key], index: pd.Index[Any]) -> pd.Series[Any]:
-    """Keys as text: a missing value is not equal to itself, its name is."""
-    return pd.Series([repr(key) for key in keys], index=index, dtype=object)
+    group = frame[[*GROUP, *further]]
+    plain = group.astype(object).where(group.notna(), None)
+    return pd.Series(list(plain.itertuples(index=False, name=None)), index=frame.index, dtype=object)
 
 
 def unique(keys: pd.Series[Any]) -> list[Any]:
@@ -198,8 +186,8 @@ def mean_interval(values: NDArray[np.floating[Any]]) -> tuple[float | None, floa
 
 
 def _summary_scores(table: pd.DataFrame) -> pd.Series[float]:
-    keys = _words(list(table[list(GROUP)].itertuples(index=False, name=None)), table.index)
+    keys = comparison_keys(table)
     scores: dict[Hashable, float] = {}
     for key in unique(keys):
-        scores.update(scores_of(table[keys == key]))
+        scores.update(scores_of(table[is_key(keys, key)]))
     return pd.Series(scores, dtype="float64").reindex(table.index)

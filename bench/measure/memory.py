@@ -133,7 +133,7 @@ def allocator_peaks(device: torch.device) -> AllocatorPeaks:
 
 
 class _Entry:
-    """One storage of one size: alive at the ends of the operations `born` to `died`, both included."""
+    """One storage of one size: alive at the moments `born` to `died`, both included."""
 
     __slots__ = ("born", "died", "kind", "nbytes", "settled")
 
@@ -144,7 +144,7 @@ class _Entry:
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    """Every storage that operations return, with its time of life counted in operations.
+    """Every storage that operations return, with its time of life; a moment is the end of an operation.
 
     The split is made at the end and not as it goes, since a storage that is live at the peak may only later turn
     out to be a gradient or an optimizer's state.
@@ -173,6 +173,8 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         """Books the storage under `kind`, unless it is something that goes before; enters it if it is new."""
         if kind not in _RANK:
             raise ValueError(f"no kind of memory is called {kind!r}; there are {', '.join(_FIRST_MATCH)}")
+        # A moment of its own: what has died since the last operation is not there together with what is new.
+        self._now += 1
         entry = self._enter(tensor)
         if entry is not None and not entry.settled and _RANK[kind] < _RANK[entry.kind]:
             entry.kind = kind

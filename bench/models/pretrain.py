@@ -217,7 +217,6 @@ def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None
         model, heads = image_model(), nn.ModuleDict({t: nn.Linear(WIDTH, world.SIZES[t]) for t in taught})
         loss = _train([model, heads], image_losses(model, heads, seed), steps)
         ViTImageProcessorPil(size={"height": drawing.SIZE, "width": drawing.SIZE}).save_pretrained(out)
-    seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(out)
     half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
@@ -226,13 +225,12 @@ def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None
     facts = {
         "steps": steps,
         "seed": seed,
-        "seconds": round(seconds),
         "final_loss": round(loss, 4),
         "probe_layers": list(range(0, DEPTH + 1, 2)),
         "probes": probes(model, modality, seed),
     }
     (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"{name}: {json.dumps(facts)}", file=sys.stderr, flush=True)
+    print(f"{name}: {time.perf_counter() - started:.0f} s {json.dumps(facts)}", file=sys.stderr, flush=True)
 
 
 def record_digests(out: Path) -> None:

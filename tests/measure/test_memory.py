@@ -228,6 +228,21 @@ def test_a_storage_that_grows_counts_with_its_size_of_the_moment() -> None:
     assert parts(result) == result.peak_bytes
 
 
+def test_an_input_that_nobody_declared_counts_from_when_backward_needs_it() -> None:
+    weight = nn.Linear(100, 1, bias=False)
+    scale = torch.ones(1, 1000)
+
+    def step() -> None:
+        hidden = weight.weight.sum() * torch.ones(1, 1000)
+        torch.zeros(300)
+        hidden.mul_(scale)
+
+    result = account(step, modules=[weight])
+    assert result.parameters == 100 * FLOAT
+    assert result.activations >= scale.nbytes
+    assert parts(result) == result.peak_bytes
+
+
 def test_what_dies_makes_room() -> None:
     def step() -> None:
         for _ in range(10):

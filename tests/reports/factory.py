@@ -45,7 +45,8 @@ def make_run(
     """
     path.mkdir(parents=True)
     names = "\n".join(f"[[methods]]\nname = {json.dumps(name)}" for name in methods)
-    (path / "matrix.toml").write_text(f'name = "synthetic"\nseeds = {list(seeds)}\n{names}\n', encoding="utf-8")
+    settings = f"[budget]\nepochs = {EPOCHS}\nbatch_size = 32\n[training]\ndropout = 0.1\n"
+    (path / "matrix.toml").write_text(f'name = "synthetic"\n{names}\n{settings}', encoding="utf-8")
     write_json(path / "environment.json", environment())
     write_json(path / "dataset.json", dataset())
     for method in methods:
@@ -57,6 +58,15 @@ def make_run(
             if record["row"]["status"] == "ok":
                 (folder / "steps.csv").write_text(steps_csv(method, seed), encoding="utf-8")
     return path
+
+
+def set_machine(run: Path, cpu: str) -> None:
+    """Let a run and all its cells have run on another CPU."""
+    changed = {**environment(), "cpu": cpu}
+    write_json(run / "environment.json", changed)
+    for path in (run / "cells").glob("*/record.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {**record, "environment": changed})
 
 
 def write_json(path: Path, value: object) -> None:
@@ -147,6 +157,15 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
     row |= {**(figures if ok else {}), **changes}
     name = method.replace("/", "-")
     row["cell_id"] = f"{name}--{row['text_model']}--{row['modality']}--s{seed}--{draw.randrange(16**6):06x}"
+    if not ok:  # what a cell that died leaves: no budget, no environment, no groups
+        return {
+            "schema": 1,
+            "row": row,
+            "method": {"name": method, "type": method, "options": {}},
+            "curve": [],
+            "warnings": [],
+            "traceback": "Traceback (most recent call last): ...",
+        }
     return {
         "schema": 1,
         "row": row,
@@ -157,8 +176,9 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
             "groups": [{"name": "head", "lr": 0.005, "parameters": params}],
             "adapted": {"text": 12, "image": 12},
         },
-        "budget": {"epochs": EPOCHS, "batch_size": 32},
-        "curve": _curve(accuracy, step) if ok else [],
+        "budget": {"epochs": EPOCHS, "steps": None, "batch_size": 32},
+        "training": {"dropout": 0.1},
+        "curve": _curve(accuracy, step),
         "steps": {
             "count": STEPS * EPOCHS,
             "median": step,
@@ -166,11 +186,11 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
         },
         "memory": None,
         "nvml": None,
-        "environment": {},
+        "environment": environment(),
         "gates": {},
         "batch_digest": f"digest of seed {seed}",
         "warnings": [],
-        "traceback": "" if ok else "Traceback (most recent call last): ...",
+        "traceback": "",
     }
 
 

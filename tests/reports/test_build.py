@@ -245,6 +245,19 @@ def test_seeds_of_two_runs_are_merged(tmp_path: Path) -> None:
     assert table["hr@10_low"].notna().all()
 
 
+def test_one_name_for_two_methods_is_refused(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(seed), methods=["fft", "iisan"], seeds=[seed]) for seed in (0, 1)]
+    path = next((runs[1] / "cells").glob("iisan--*")) / "record.json"
+    record = json.loads(path.read_text())
+    record["method"]["options"] = {"bottleneck": 8}
+    write_json(path, record)
+    with pytest.raises(
+        UserError, match=r"method 'iisan' has other options in .*1/cells.*give one of them another name"
+    ):
+        build(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_input_leaves_the_old_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     report_of(run, methods=["fft", "lora"], seeds=[0])

@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import UserError
 from reports.load import Run, load_run, merge
-from tests.reports.factory import environment, make_run, write_json
+from tests.reports.factory import environment, make_run, set_machine, write_json
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -38,6 +38,27 @@ def test_machine_is_that_of_the_cell_where_the_cell_knows_it(tmp_path: Path) -> 
     gpu = {**environment(), "gpu": {"name": "Made-up GPU"}}
     edit(record_of(path, "fft"), lambda value: value.update(environment=gpu))
     assert load_run(path).records[0].machine == "Made-up CPU, Made-up GPU, 2 threads"
+
+
+def test_a_cell_that_died_early_has_the_machine_of_the_others(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0], changes={"lora": {"status": "oom"}})
+    edit(record_of(path, "fft"), lambda value: value["environment"].update(cpu="Seen by the cell"))
+    assert {record.machine for record in load_run(path).records} == {"Seen by the cell, 2 threads"}
+
+
+def test_backbones_and_modalities_come_in_the_order_of_the_matrix(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    pairs = "".join(f'[[backbones]]\ntext = "{name}"\nimage = "{name}"\n' for name in ("zebra", "ant"))
+    (path / "matrix.toml").write_text(f'modality = ["text", "text+image"]\n{pairs}[[methods]]\nname = "fft"\n')
+    for name in ("ant", "zebra"):
+        for modality in ("text+image", "text"):
+            image = name if modality == "text+image" else None
+            row = {"text_model": name, "image_model": image, "modality": modality}
+            make_run(tmp_path / f"{name} {modality}", methods=["fft"], seeds=[0], changes={"fft": row})
+            (cell,) = (tmp_path / f"{name} {modality}" / "cells").iterdir()
+            cell.rename(path / "cells" / cell.name)
+    found = [(record.row["text_model"], record.row["modality"]) for record in load_run(path).records[:4]]
+    assert found == [(name, modality) for name in ("zebra", "ant") for modality in ("text", "text+image")]
 
 
 def test_what_is_missing_is_noted(tmp_path: Path) -> None:
@@ -138,7 +159,7 @@ def test_a_cell_in_two_runs_counts_once(tmp_path: Path, first: str, second: str,
 
 def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / name, ["fft"], [0]) for name in "ab"]
-    write_json(paths[1] / "environment.json", {**environment(), "cpu": "Another CPU"})
+    set_machine(paths[1], "Another CPU")
     records, notes = merge([load_run(path) for path in paths])
     assert len(records) == 2
     assert notes == ()

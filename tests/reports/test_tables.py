@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from bench import records
+from reports import columns
 from reports.load import load_run
 from reports.tables import mean_interval, results, summary
-from tests.reports.factory import METHODS, environment, make_run, write_json
+from tests.reports.factory import METHODS, make_run, set_machine
 
 CONTRACT = """cell_id, method, dataset, modality, text_model, image_model, seed, status, error, device, precision,
 batch_size, epochs, steps, hr@10, ndcg@10, valid_hr@10, best_epoch, step_seconds_median, epoch_seconds,
@@ -42,6 +44,10 @@ def plain_tpme(rows: pd.DataFrame) -> dict[str, float]:
     return {name: 0.45 * parts[0][name] + 0.10 * parts[1][name] + 0.45 * parts[2][name] for name in parts[0]}
 
 
+def test_columns_are_those_that_cells_write() -> None:
+    assert (*columns.CONTRACT, *columns.FURTHER) == records.COLUMNS
+
+
 def test_columns_stand_in_the_order_of_the_contract(tmp_path: Path) -> None:
     frame = frame_of(tmp_path / "run")
     assert list(frame.columns[: len(CONTRACT)]) == CONTRACT
@@ -69,7 +75,7 @@ def test_half_an_epoch_is_not_rounded(tmp_path: Path) -> None:
 
 def test_columns_that_only_some_records_have_come_last_but_for_ours(tmp_path: Path) -> None:
     frame = frame_of(tmp_path / "run", changes={"lora": {"rank": 8, "note": "hot", "tokens": 1.5}})
-    own = [column for column in frame.columns if column not in CONTRACT]
+    own = [column for column in frame.columns if column not in CONTRACT]  # seven columns of each record come first
     assert own[7:10] == ["rank", "note", "tokens"]
     assert by_method(frame, "lora")["rank"] == 8
     assert pd.isna(by_method(frame, "fft")["rank"])
@@ -106,7 +112,7 @@ def test_tpme_never_compares_across(tmp_path: Path, column: str, value: object) 
 
 def test_two_machines_are_two_comparisons(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / name, seeds=[0]) for name in "ab"]
-    write_json(paths[1] / "environment.json", {**environment(), "cpu": "Another CPU"})
+    set_machine(paths[1], "Another CPU")
     frame = results([record for path in paths for record in load_run(path).records])
     for name in "ab":
         rows = frame[frame["run"] == name]
@@ -139,10 +145,10 @@ def test_a_failed_method_leaves_the_others_their_score(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_died_early_counts_to_the_rest_of_its_run(tmp_path: Path) -> None:
-    unknown = {"status": "failed", "device": None, "precision": None, "batch_size": None, "weights": None}
-    table = summary(frame_of(tmp_path / "run", changes={"lora": unknown}))
+    table = summary(frame_of(tmp_path / "run", changes={"lora": {"status": "failed"}}))
     assert len(table) == len(METHODS)
-    assert table["device"].eq("cpu").all()
+    assert table["budget"].eq("epochs=3; batch_size=32").all()
+    assert table["machine"].eq("Made-up CPU, 2 threads").all()
 
 
 def test_summary_means_and_t_intervals(tmp_path: Path) -> None:
