@@ -178,6 +178,8 @@ class CellRun:
             for watch in watches:
                 watch.remove()
         reading = sampler.reading if sampler else None
+        if sampler is not None and reading is None:
+            self.warnings.append(f"no figures from NVML: {sampler.reason}")
         self.warnings += [*machine.warnings, *clocks.step_warnings(clock.rows), *(reading.warnings if reading else ())]
         return training, clock, reading
 

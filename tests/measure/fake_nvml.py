@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+A, B = "GPU-aaaa1111-0000-0000-0000-000000000000", "GPU-bbbb2222-0000-0000-0000-000000000000"
 NOT_SUPPORTED = 3
 FUNCTION_NOT_FOUND = 13
 DRIVER_NOT_LOADED = 9
@@ -150,6 +151,12 @@ class FakeNvml:
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: FakeDevice) -> int:
         return int(play(handle, "energy"))
+
+
+def sliced() -> FakeNvml:
+    """Card B, and card A with two slices and a free place between them."""
+    slices = [FakeDevice("MIG-s1", place=(1, 0)), None, FakeDevice("MIG-s2", place=(2, 0))]
+    return FakeNvml([FakeDevice(B), FakeDevice(A, slices=slices)])
 
 
 def handle_reserved(reserved: Any) -> int:

@@ -331,6 +331,20 @@ def test_cuda_phases_follow_the_stream_with_one_synchronisation_per_step() -> No
     assert clock.rows[0]["seconds"] == pytest.approx(62 - 1)
 
 
+def test_waiting_for_data_inside_a_cuda_phase_is_read_from_the_hosts_clock() -> None:
+    hand = Hand()
+    cuda = FakeCuda(hand)
+    clock = StepClock(torch.device("cuda:0"), now=hand, cuda=cuda)
+    with clock.step(0, 0), clock.phase("forward"):
+        cuda.stream.launch(2)
+        with clock.phase("data"):
+            hand.turn(5)
+        cuda.stream.launch(1)
+    (row,) = clock.rows
+    # The device works on while the host waits, so the two overlap and add up to more than the step.
+    assert (row["data"], row["forward"], row["seconds"]) == pytest.approx((5, 3, 6))
+
+
 @pytest.mark.gpu
 def test_a_real_card() -> None:
     if not torch.cuda.is_available():

@@ -228,19 +228,30 @@ def test_a_storage_that_grows_counts_with_its_size_of_the_moment() -> None:
     assert parts(result) == result.peak_bytes
 
 
-def test_an_input_that_nobody_declared_counts_from_when_backward_needs_it() -> None:
-    weight = nn.Linear(100, 1, bias=False)
+def test_an_input_that_nobody_declared_counts_when_backward_needs_it() -> None:
+    weight = nn.Linear(1000, 1, bias=False)
     scale = torch.ones(1, 1000)
 
     def step() -> None:
-        hidden = weight.weight.sum() * torch.ones(1, 1000)
-        torch.zeros(300)
-        hidden.mul_(scale)
+        (weight.weight * scale).sum()
 
     result = account(step, modules=[weight])
-    assert result.parameters == 100 * FLOAT
-    assert result.activations >= scale.nbytes
+    assert result.activations == scale.nbytes
     assert parts(result) == result.peak_bytes
+
+
+def test_state_that_comes_from_outside_does_not_meet_what_has_just_died() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = Adam(model.parameters())
+    state = torch.ones(1000)
+
+    def step() -> None:
+        torch.zeros(300)
+        optimizer.state[model.weight]["from outside"] = state
+        optimizer.step()
+
+    result = account(step, modules=[model], optimizer=optimizer, steps=1)
+    assert result == MemoryAccount(1001 * FLOAT, FLOAT, 0, 1000 * FLOAT, 0, 0, 0)
 
 
 def test_what_dies_makes_room() -> None:

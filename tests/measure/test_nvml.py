@@ -13,22 +13,24 @@ from typing import Any
 import pynvml
 import pytest
 
-from bench.measure.nvml import DeviceNotFoundError, NvmlReading, NvmlSampler, find_device
+from bench.measure.nvml import NvmlReading, NvmlSampler
 from tests.measure.fake_nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
     GPU_IS_LOST,
     NOT_SUPPORTED,
+    A,
+    B,
     FakeDevice,
     FakeNvml,
     NVMLError,
     NVMLLibraryMismatchError,
     functions,
     process,
+    sliced,
 )
 
 OWN = os.getpid()
-A, B = "GPU-aaaa1111-0000-0000-0000-000000000000", "GPU-bbbb2222-0000-0000-0000-000000000000"
 
 
 @pytest.fixture(autouse=True)
@@ -316,81 +318,6 @@ def test_a_failing_meter_does_not_end_what_it_measures() -> None:
     reading = read(card)
     assert reading.device_bytes == 4_000
     assert reading.warnings == ("sampling the GPU stopped early: RuntimeError: bindings broken",)
-
-
-def test_devices_are_matched_by_uuid_whatever_their_order() -> None:
-    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
-    for uuid in (A, A.removeprefix("GPU-"), A.upper().replace("GPU-", "")):
-        assert find_device(nvml, None, 0, uuid).handle is nvml.devices[1]
-        # CUDA's own numbers turn the order round once more; they do not matter.
-        assert find_device(nvml, "1,0", 0, uuid).handle is nvml.devices[1]
-        assert find_device(nvml, f"{B},{A}", 1, uuid).handle is nvml.devices[1]
-
-
-def test_devices_are_matched_by_the_names_in_cuda_visible_devices() -> None:
-    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
-    assert find_device(nvml, f"{A},{B}", 0, None).uuid == A
-    assert find_device(nvml, "GPU-bbbb, GPU-aaaa", 1, None).uuid == A
-    for visible, index in (("", 0), ("-1", 0), (A, 1), (f"{A},-1,{B}", 1)):
-        with pytest.raises(DeviceNotFoundError, match="CUDA_VISIBLE_DEVICES="):
-            find_device(nvml, visible, index, None)
-    with pytest.raises(DeviceNotFoundError, match="fits 2"):
-        find_device(nvml, "GPU-", 0, None)
-    with pytest.raises(DeviceNotFoundError, match="fits 0"):
-        find_device(nvml, "GPU-cccc", 0, None)
-
-
-def test_a_number_alone_is_trusted_only_where_it_cannot_mislead() -> None:
-    two = FakeNvml([FakeDevice(B), FakeDevice(A)])
-    with pytest.raises(DeviceNotFoundError, match="PCI_BUS_ID"):
-        find_device(two, None, 1, None)
-    assert find_device(two, None, 1, None, pci_order=True).uuid == A
-    assert find_device(two, "1", 0, None, pci_order=True).uuid == A
-    one = FakeNvml([FakeDevice(A)])
-    assert find_device(one, None, 0, None).uuid == A
-    with pytest.raises(DeviceNotFoundError, match="number 3"):
-        find_device(one, "3", 0, None)
-    with pytest.raises(DeviceNotFoundError, match="no device"):
-        find_device(FakeNvml(), None, 0, A)
-
-
-def test_a_card_that_cannot_be_opened_does_not_hide_the_others() -> None:
-    class OneLost(FakeNvml):
-        def nvmlDeviceGetUUID(self, handle: FakeDevice) -> str:
-            if handle.uuid == B:
-                raise NVMLError(GPU_IS_LOST)
-            return handle.uuid
-
-    assert find_device(OneLost([FakeDevice(B), FakeDevice(A)]), None, 0, A).uuid == A
-
-
-def sliced() -> FakeNvml:
-    slices = [FakeDevice("MIG-s1", place=(1, 0)), None, FakeDevice("MIG-s2", place=(2, 0))]
-    return FakeNvml([FakeDevice(B), FakeDevice(A, slices=slices)])
-
-
-@pytest.mark.parametrize(
-    ("visible", "index", "uuid"),
-    [
-        ("MIG-s2", 0, None),
-        ("MIG-s1,MIG-s2", 1, None),
-        (f"MIG-{A}/2/0", 0, None),
-        (None, 0, "s2"),
-        ("MIG-s2", 0, "s2"),
-        ("MIG-s1,MIG-s2", 0, "MIG-s2"),
-        ("MIG-s2", 0, A),
-    ],
-)
-def test_slices_are_found_by_each_of_their_names(visible: str | None, index: int, uuid: str | None) -> None:
-    device = find_device(sliced(), visible, index, uuid)
-    assert (device.uuid, device.card, device.mig) == ("MIG-s2", A, True)
-
-
-def test_cards_are_still_found_where_there_are_slices() -> None:
-    nvml = sliced()
-    assert find_device(nvml, None, 0, B).uuid == B
-    assert find_device(nvml, None, 0, A).uuid == A
-    assert find_device(nvml, None, 1, None, pci_order=True).uuid == A
 
 
 def test_a_slice_tells_its_memory_and_neither_power_nor_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
