@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
         if tokens.unknown_share > UNKNOWN_ERROR and not cell.dataset.force_tokenizer:
             raise UserError(
                 f"--text-model {data.sources['text'].name}: it does not know {tokens.unknown_share:.0%} of the "
-                f"words of dataset {data.catalogue.name}; choose another model, or set force_tokenizer = true in [dataset]"
+                f"words of dataset {data.catalogue.name}; choose another, or set force_tokenizer = true in [dataset]"
             )
     if "image" in data.sources:
         size = data.sources["image"].preprocessing.image_size
@@ -101,7 +102,8 @@ def load_encoders(data: Data, cell: Cell) -> dict[str, Encoder]:
     for index, (modality, source) in enumerate(data.sources.items()):
         torch.manual_seed(1000 * cell.seed + index)
         encoders[modality] = Encoder.from_source(source)
-        encoders[modality].model.set_attn_implementation(cell.training.attention)
+        model: Any = encoders[modality].model
+        model.set_attn_implementation(cell.training.attention)
     return encoders
 
 

@@ -144,6 +144,7 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
     """
     seen: dict[tuple[Any, ...], None] = {}
     facts: dict[str, Any] = {}
+    unknown_shares: dict[str, float] = {}
     for cell in todo:
         key = (cell.backbones, cell.modality)
         if key in seen:
@@ -155,9 +156,8 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
             facts = describe(data.catalogue, data.splits)
             facts["references"] = references(cell.dataset, data.catalogue, data.splits)
         if unknown is not None:
-            shares = facts.setdefault("unknown_token_share", {})
-            shares[str(cell.model("text"))] = unknown
-    return facts
+            unknown_shares[str(cell.model("text"))] = unknown
+    return facts | {"unknown_token_share": unknown_shares}
 
 
 def choose_folder(out: Path | None, matrix: Matrix) -> Path:

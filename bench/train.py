@@ -185,7 +185,9 @@ def train(
                 trainer.backward(loss)
             with clock.phase("optimizer"):
                 trainer.update()
-        seconds += clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
+        elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
+        assert elapsed is not None  # a step that ended has its seconds
+        seconds += elapsed
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise Diverged(f"loss is {losses[-1]} at step {len(losses)}")

@@ -17,9 +17,9 @@ class Adapted(nn.Module):
     def __init__(self, base: nn.Linear, bottleneck: int):
         super().__init__()
         self.base = base
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.down = nn.Linear(base.out_features, bottleneck, **like)
-        self.up = nn.Linear(bottleneck, base.out_features, **like)
+        device, dtype = base.weight.device, base.weight.dtype
+        self.down = nn.Linear(base.out_features, bottleneck, device=device, dtype=dtype)
+        self.up = nn.Linear(bottleneck, base.out_features, device=device, dtype=dtype)
         nn.init.normal_(self.down.weight, std=0.02)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)

@@ -44,9 +44,10 @@ class Prefixes(nn.Module):
         return keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)
 
 
-def _with_prefix(module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None, positions: int):  # type: ignore[no-untyped-def]
+def _with_prefix(module: Any, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     holder, index = module.prefix
     before_key, before_value = holder.layer(index, key)
+    positions = before_key.shape[2]
     if mask is not None:
         # True (bool mask) and 0 (additive mask) both mean: may be looked at.
         mask = F.pad(mask, (positions, 0), value=1 if mask.dtype == torch.bool else 0)
@@ -63,7 +64,7 @@ def _prefix_sdpa(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    key, value, mask = _with_prefix(module, key, value, attention_mask, module.prefix[0].shape[0])
+    key, value, mask = _with_prefix(module, key, value, attention_mask)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return out.transpose(1, 2).contiguous(), None
 
@@ -78,7 +79,7 @@ def _prefix_eager(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    key, value, mask = _with_prefix(module, key, value, attention_mask, module.prefix[0].shape[0])
+    key, value, mask = _with_prefix(module, key, value, attention_mask)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     weights = F.dropout((scores if mask is None else scores + mask).softmax(dim=-1), dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -108,19 +109,20 @@ class Prefix(EncoderMethod):
         """Gives every attention module its prefix and switches the encoder to the prefix attention function."""
         from peft import PrefixTuningConfig
 
+        model: Any = encoder.model
         config = PrefixTuningConfig(
             num_virtual_tokens=self.positions,
             num_layers=encoder.depth,
             token_dim=encoder.width,
-            num_attention_heads=encoder.model.config.num_attention_heads,
+            num_attention_heads=model.config.num_attention_heads,
         )
-        holder = Prefixes(config, next(encoder.model.parameters()).device)
+        holder = Prefixes(config, next(model.parameters()).device)
         nn.init.normal_(holder.encoder.embedding.weight, std=self.spread)
         encoder.add_module("prefixes", holder)
-        modules = attentions(encoder.model)
+        modules: list[Any] = list(attentions(model))
         for index, module in enumerate(modules):
             # A tuple, not an attribute of its own: as a submodule it would be counted once per layer.
             module.prefix = (holder, index)
-        base = encoder.model.config._attn_implementation
-        encoder.model.config._attn_implementation = f"prefix-{base if base in ATTENTION else 'sdpa'}"
+        base = model.config._attn_implementation
+        model.config._attn_implementation = f"prefix-{base if base in ATTENTION else 'sdpa'}"
         return Adaptation(holder.parameters(), self.lr, len(modules))

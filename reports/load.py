@@ -241,6 +241,7 @@ def _curve(path: Path, value: object) -> tuple[Json, ...]:
 
 
 def _warnings(path: Path, value: object) -> tuple[str, ...]:
-    if not isinstance(value or [], list):
+    entries = value or []
+    if not isinstance(entries, list):
         raise UserError(f"{path}: warnings is not a list")
-    return tuple(str(entry) for entry in value or [])  # type: ignore[attr-defined]
+    return tuple(str(entry) for entry in entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +22,7 @@ FAINT = "#8a8a8a"
 DECADES = 30.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.titlesize": 11.5,
     "axes.labelsize": 10.5,
@@ -152,11 +152,10 @@ def label_points(
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unit = figure.dpi / 72
     places: list[tuple[float, float]] = [tuple(axes.transData.transform(point)) for point in points]
     heights = [axes.transData.transform((0, height))[1] for height in lines]
-    frame = Box(*axes.get_window_extent(renderer).extents)
+    frame = Box(*axes.get_window_extent().extents)
     taken = [Box(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
     for (x, _), ends in zip(points, bars, strict=True):
         (left, low), (_, high) = axes.transData.transform([(x, end) for end in ends])
@@ -166,7 +165,7 @@ def label_points(
             text, point, (0, 0), textcoords="offset points", color=color, fontweight="bold", va="center", ha="center"
         )
         label.set_path_effects([Stroke(linewidth=2.5, foreground="white"), Normal()])
-        extent = Box(*label.get_window_extent(renderer).extents)
+        extent = Box(*label.get_window_extent().extents)
         best = min(
             _candidates(extent.width / unit, extent.height / unit),
             key=lambda offset: _cost(offset, place, extent, unit, taken, heights, frame),

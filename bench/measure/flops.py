@@ -48,16 +48,16 @@ def count_flops(forward: Callable[[], Tensor]) -> Flops:
         raise ValueError(f"the loss must be one number, not a tensor of shape {tuple(loss.shape)}")
     with FlopCounterMode(display=False, custom_mapping=_MISSED) as back:
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
     return Flops(forward=there.get_total_flops(), backward=back.get_total_flops())
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+    return int(sdpa_flop_count(query, key, value))
 
 
 def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
 
 
 def _matrix_vector(matrix: Shape, vector: Shape, **_: Any) -> int:

@@ -143,7 +143,7 @@ class _Entry:
         self.settled = False
 
 
-class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+class _Ledger(TorchDispatchMode):  # torch leaves it unannotated
     """Every storage that operations return, with its time of life; a moment is the end of an operation.
 
     The split is made at the end and not as it goes, since a storage that is live at the peak may only later turn
@@ -151,7 +151,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
     """
 
     def __init__(self, device: torch.device, ignored: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._device = device
         # Held, so that no storage can be born at the address of an ignored one.
         self._ignored = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in ignored)}
@@ -256,7 +256,7 @@ def _recognising(ledger: _Ledger, parameters: Iterable[Tensor], optimizer: Optim
         return tensor
 
     handles: list[Any] = [
-        parameter.register_post_accumulate_grad_hook(ledger.book_gradient)  # type: ignore[no-untyped-call]
+        parameter.register_post_accumulate_grad_hook(ledger.book_gradient)
         for parameter in parameters
         if parameter.requires_grad
     ]

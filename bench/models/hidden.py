@@ -42,7 +42,7 @@ class LiveHiddenStates(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """modality -> (n, kept layers, width)."""
-        return {m: encoder.hidden_states(inputs, self.kept[m]) for m, encoder in self.encoders.items()}  # type: ignore[operator,misc]
+        return {m: encoder.hidden_states(inputs, self.kept[m]) for m, encoder in self.encoders.items()}  # type: ignore[operator]
 
 
 class CachedHiddenStates(nn.Module):

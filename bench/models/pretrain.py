@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,7 +207,7 @@ def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None
     torch.manual_seed(seed)
     started = time.perf_counter()
     steps = steps or STEPS[modality]
-    model: nn.Module
+    model: Any
     if modality == "text":
         tokenizer = text_tokenizer()
         model, head = text_model(len(tokenizer)), nn.Linear(WIDTH, len(tokenizer))
@@ -254,7 +255,8 @@ def main() -> None:
         command = [sys.executable, "-m", "bench.models.pretrain", "--out", str(args.out)]
         command += ["--steps", str(args.steps)] if args.steps else []
         jobs = [subprocess.Popen([*command, "--only", name]) for name in pair]
-        if any([job.wait() for job in jobs]):
+        codes = [job.wait() for job in jobs]  # both, before the next two start
+        if any(codes):
             sys.exit(1)
     record_digests(args.out)
 

@@ -47,15 +47,12 @@ def test_the_same_records_give_the_same_bytes(block: Block) -> None:
 def test_labels_cover_neither_each_other_nor_the_edge(block: Block) -> None:
     with mpl.rc_context(RC):
         figure = accuracy_against_tpme(block, styles(block.methods))
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     axes = figure.axes[0]
     labels = [
-        text.get_window_extent(renderer)
-        for text in axes.texts
-        if isinstance(text, Annotation) and text.get_text() in METHODS
+        text.get_window_extent() for text in axes.texts if isinstance(text, Annotation) and text.get_text() in METHODS
     ]
     assert len(labels) == len(METHODS)
-    frame = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent()
     for one, other in itertools.combinations(labels, 2):
         assert not one.overlaps(other)
     for label in labels:

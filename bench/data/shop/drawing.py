@@ -79,9 +79,9 @@ def _umbrella(d: Draw) -> None:
 
 
 def _shirt(d: Draw) -> None:
-    d.polygon([(4, 18), (22, 8), (42, 8), (60, 18), (54, 30), (46, 26)], fill=255)
-    d.polygon([(4, 18), (42, 8), (18, 26), (10, 30)], fill=255)
-    d.rectangle([18, 18, 46, 58], fill=255)
+    right = [(42, 8), (60, 18), (54, 30), (46, 26), (46, 58)]
+    left = [(18, 58), (18, 26), (10, 30), (4, 18), (22, 8)]
+    d.polygon([*right, *left], fill=255)
 
 
 def _vase(d: Draw) -> None:
@@ -113,7 +113,8 @@ def _kite(d: Draw) -> None:
 
 
 SILHOUETTES: tuple[Callable[[Draw], None], ...] = (
-    _lamp, _chair, _mug, _bottle, _bag, _boot, _hat, _clock, _table, _umbrella, _shirt, _vase, _star, _box, _house, _kite,
+    _lamp, _chair, _mug, _bottle, _bag, _boot, _hat, _clock,
+    _table, _umbrella, _shirt, _vase, _star, _box, _house, _kite,
 )  # fmt: skip
 
 
