@@ -142,6 +142,9 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
     Returns:
         the content of ``dataset.json``.
     """
+    folder = todo[0].dataset.data_dir
+    if folder is not None and not Path(folder).is_dir():  # before a hub is asked for models
+        raise UserError(f"--data-dir {folder}: no such folder")
     seen: dict[tuple[Any, ...], None] = {}
     facts: dict[str, Any] = {}
     unknown_shares: dict[str, float] = {}

@@ -149,7 +149,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
     gpu = environment.get("gpu")
     name = gpu.get("name") if isinstance(gpu, dict) else gpu
     threads = environment.get("threads")
-    parts = [environment.get("cpu"), name, f"{threads} threads" if threads else None]
+    parts = [environment.get("cpu"), name, f"{threads} thread{'s' * (threads != 1)}" if threads else None]
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -12,7 +12,7 @@ from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
 from reports.load import Record, Run
-from reports.text import code_block, count, escape, table
+from reports.text import code_block, count, escape, size, table
 from reports.verdict import verdict
 
 _SIZES = ("users", "items", "interactions", "train_interactions")
@@ -142,16 +142,22 @@ def _data(run: Run) -> str:
 
 
 def _environment(run: Run) -> str:
-    rows = [[escape(key), _plain(value)] for key, value in _flat(run.environment)]
+    rows = [
+        [
+            escape(key.replace("_", " ")),
+            size(value) if key.endswith("_bytes") and isinstance(value, int) else _plain(value),
+        ]
+        for key, value in _flat(run.environment)
+    ]
     return table(["Environment", ""], rows, numbers_from=2) if rows else "Unknown: the run has no environment.json."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as one level with dotted keys, lists as text."""
+    """Nested mappings as one level, the keys one after the other, lists as text."""
     rows: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            rows += _flat(value, f"{prefix}{key}.")
+            rows += _flat(value, f"{prefix}{key} ")
         elif isinstance(value, list):
             rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
         else:

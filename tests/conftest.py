@@ -1,10 +1,13 @@
 """Tiny encoders, saved as folders the way a user would have them, and a cache of the test run's own."""
 
+import os
 from pathlib import Path
 
-import pytest
-import torch
-from transformers import (
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import (  # noqa: E402
     BertConfig,
     BertModel,
     BertTokenizer,
@@ -17,13 +20,12 @@ from transformers import (
     ViTModel,
 )
 
-from bench.data.shop import world
+from bench.data.shop import world  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IISAN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "bench-cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 VOCABULARY = {word: i for i, word in enumerate(world.vocabulary())}

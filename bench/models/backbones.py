@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,6 +105,8 @@ def _from_configuration(name: str, modality: Modality, weights: str, option: str
 def _read_config(location: str, option: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
+    # A hub that cannot be reached is told in one line below, not in a line per attempt.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     folder = Path(location)
     if folder.exists() and not (folder / "config.json").is_file():
         raise UserError(f"{option}: {location} has no config.json")
