@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from reports.blocks import Block
 from reports.load import Record, Run
 from reports.text import escape
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 UNKNOWN_TOKENS = 0.05
 """From this share of unknown tokens on, a tokenizer does not speak the language of the catalogue."""
@@ -53,14 +56,14 @@ def _against_references(block: Block) -> Iterator[str]:
     if block.random_weights:
         return
     floor, ceiling = block.reference("popularity", "hr@10"), block.reference("bayes", "hr@10")
-    for method in block.measured("hr@10"):
-        spread = block.spread(method, "hr@10")
-        if spread is None:
-            continue
-        if floor is not None and spread.mean <= floor:
-            yield f"{escape(method)} is not above popularity on HR@10 ({spread.mean:.3f} against {floor:.3f})"
-        low = spread.mean if spread.low is None else spread.low
-        if ceiling is not None and low > ceiling:
+    spreads = {method: spread for method in block.measured("hr@10") if (spread := block.spread(method, "hr@10"))}
+    if floor is not None:
+        low = [f"{escape(method)} {spread.mean:.3f}" for method, spread in spreads.items() if spread.mean <= floor]
+        if low:
+            yield f"Not above popularity on HR@10 ({floor:.3f}): {', '.join(low)}"
+    for method, spread in spreads.items():
+        surely = spread.mean if spread.low is None else spread.low
+        if ceiling is not None and surely > ceiling:
             yield (
                 f"{escape(method)} is above the Bayes ceiling by more than its spread "
                 f"({spread.mean:.3f} against {ceiling:.3f}): something leaks"
@@ -78,13 +81,15 @@ def _different_batches(block: Block) -> Iterator[str]:
 
 
 def _from_records(records: Sequence[Record]) -> list[str]:
-    cells: dict[str, list[str]] = {}
+    """The warnings of the cells; those that differ in nothing but their numbers make one line, with the largest."""
+    alike: dict[str, dict[str, str]] = {}
     for record in records:
         for warning in record.warnings:
-            cells.setdefault(warning, []).append(record.cell_id)
+            alike.setdefault(_NUMBER.sub("#", warning), {})[record.cell_id] = warning
     texts = []
-    for warning, names in cells.items():
-        shown = ", ".join(escape(name) for name in names[:3])
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        texts.append(f"{escape(warning, limit=300)} ({shown}{more})")
+    for cells in alike.values():
+        worst = max(cells, key=lambda cell: [float(number) for number in _NUMBER.findall(cells[cell])])
+        others = f" and {len(cells) - 1} more cell{'s' * (len(cells) > 2)}" if len(cells) > 1 else ""
+        largest = ", at most" if len(set(cells.values())) > 1 else ""
+        texts.append(f"{escape(cells[worst], limit=300)}{largest} ({escape(worst)}{others})")
     return texts

@@ -74,12 +74,8 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
     axes.set_xlim(-0.06, 1.06)
     tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
     axes.set_ylim(0, 1.12 * max([*tops, *lines.values(), 1e-3]))
-    for name, height in lines.items():
+    for height in lines.values():
         axes.axhline(height, color=FAINT, lw=1, ls=(0, (5, 3)))
-        axes.annotate(
-            f"{name} {height:.3f}", (1, height), (-4, 3), xycoords=("axes fraction", "data"), ha="right",
-            textcoords="offset points", color="#555555", fontsize=9.5,
-        )  # fmt: skip
     axes.set_xlabel("TPME: time, parameters and memory together, 0 to 1; further left is cheaper")
     axes.set_ylabel(_hit_rate("test HR@10", block))
     style.label_points(
@@ -88,7 +84,7 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
         [short(method) for method in spreads],
         [styles[method].color for method in spreads],
         [(max(spread.low or spread.mean, 0), min(spread.high or spread.mean, 1)) for spread in spreads.values()],
-        list(lines.values()),
+        {f"{name} {height:.3f}": height for name, height in lines.items()},
     )
     return figure
 

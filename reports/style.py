@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,9 +136,9 @@ def label_points(
     texts: Sequence[str],
     colors: Sequence[str],
     bars: Sequence[tuple[float, float]],
-    lines: Sequence[float],
+    lines: Mapping[str, float],
 ) -> None:
-    """Write a text beside each point where it covers no other text, point, bar or line.
+    """Write a text beside each point and on each line where it covers no other text, point, bar or line.
 
     Limits of the axes must be final. Each label takes the cheapest of 24 places around its point; one that had to move
     away gets a thin line to its point.
@@ -148,18 +149,20 @@ def label_points(
         texts: One per point.
         colors: One per point.
         bars: Lower and upper end of the vertical bar through each point, in data coordinates.
-        lines: Heights of horizontal lines, in data coordinates.
+        lines: Horizontal lines by their text: heights in data coordinates.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     unit = figure.dpi / 72
     places: list[tuple[float, float]] = [tuple(axes.transData.transform(point)) for point in points]
-    heights = [axes.transData.transform((0, height))[1] for height in lines]
+    heights = [axes.transData.transform((0, height))[1] for height in lines.values()]
     frame = Box(*axes.get_window_extent().extents)
     taken = [Box(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
     for (x, _), ends in zip(points, bars, strict=True):
         (left, low), (_, high) = axes.transData.transform([(x, end) for end in ends])
         taken.append(Box(left - 2 * unit, low, left + 2 * unit, high))
+    for text, height in lines.items():
+        taken.append(_label_line(axes, text, height, taken, unit))
     for place, point, text, color in zip(places, points, texts, colors, strict=True):
         label = axes.annotate(
             text, point, (0, 0), textcoords="offset points", color=color, fontweight="bold", va="center", ha="center"
@@ -173,9 +176,41 @@ def label_points(
         label.xyann = best
         taken.append(_moved(extent, best, place, unit))
         if max(abs(best[0]) - extent.width / unit / 2, abs(best[1]) - extent.height / unit / 2) > 12:
-            axes.annotate(
-                "", point, best, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7}
+            # To the nearest edge of the text, not through it.
+            aside, above = (
+                math.copysign(max(abs(way) - side / unit / 2, 0), way)
+                for way, side in zip(best, (extent.width, extent.height), strict=True)
             )
+            axes.annotate(
+                "",
+                point,
+                (aside, above),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 0, "shrinkB": 3},
+            )
+
+
+def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit: float) -> Box:
+    """Write on a horizontal line: at its right end, its left end or in between, wherever least is covered."""
+    label = axes.annotate(
+        text,
+        (1, height),
+        (-4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        color="#555555",
+        fontsize=9.5,
+    )
+    extent = Box(*label.get_window_extent().extents)
+    room = axes.get_window_extent().width - extent.width - 8 * unit
+
+    def moved(share: float) -> Box:
+        return Box(extent.x0 - share * room, extent.y0, extent.x1 - share * room, extent.y1)
+
+    best = min((0.0, 1.0, 0.5, 0.75, 0.25), key=lambda share: sum(moved(share).shared(other) for other in taken))
+    label.xyann = (-4 - best * room / unit, 3)
+    return moved(best)
 
 
 def _candidates(width: float, height: float) -> list[tuple[float, float]]:

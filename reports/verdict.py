@@ -72,6 +72,8 @@ def _accuracy(block: Block) -> str:
         return f"{text}; the spread of some is unknown, so whether that is a difference cannot be said."
     if not level:
         return f"{text}; its interval is apart from that of every other method."
+    if level == rest and len(rest) > 2:
+        return f"{text}; the intervals of all others overlap with that: {NO_DIFFERENCE}."
     return f"{text}; the intervals overlap with {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from transformers import (  # noqa: E402
+import pytest
+import torch
+from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
@@ -20,7 +20,7 @@ from transformers import (  # noqa: E402
     ViTModel,
 )
 
-from bench.data.shop import world  # noqa: E402
+from bench.data.shop import world
 
 
 @pytest.fixture(autouse=True)

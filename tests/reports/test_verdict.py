@@ -59,6 +59,12 @@ def test_intervals_apart_and_overlapping_are_told_apart(tmp_path: Path) -> None:
     assert "iisan" not in first
 
 
+def test_all_others_are_not_listed_one_by_one(tmp_path: Path) -> None:
+    values = {"fft": 0.26, "lora": 0.25, "iisan": 0.25, "frozen": 0.25}
+    first = verdict(with_accuracy(tmp_path / "run", values, seeds=[0]))[0]
+    assert first.endswith("the intervals of all others overlap with that: no difference shown.")
+
+
 def test_several_seeds_have_their_own_interval(tmp_path: Path) -> None:
     block = block_of(tmp_path / "run", methods=["fft", "lora", "frozen"], seeds=[0, 1, 2])
     spread = block.spread("fft", "hr@10")
