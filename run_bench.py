@@ -96,11 +96,17 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--seeds", type=_seeds, metavar="0,1")
     run.add_argument("--modality", help="text+image, text or image")
     run.add_argument("--dataset", help="shop or amazon")
+    run.add_argument("--shop-seed", type=int, metavar="N", help="another generated shop")
     run.add_argument("--data-dir", metavar="DIR", help="folder with *items.tsv and *users*.tsv")
     run.add_argument("--image-dir", metavar="DIR", help="folder with <item>.jpg (default: images/ in the data folder)")
     run.add_argument("--missing-images", help="fail, drop-item or mean-image")
     run.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
     run.add_argument("--image-model", metavar="ID|DIR")
+    run.add_argument(
+        "--hidden-states",
+        choices=["live", "cached"],
+        help="how methods that read hidden states alone get them (default: as the recipe says)",
+    )
     run.add_argument("--weights", help="pretrained, or random: from the configuration alone")
     budget = run.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=int, metavar="N")

@@ -56,13 +56,6 @@ class Backbones:
     image: str = "shop-partial"
     weights: Literal["pretrained", "random"] = "pretrained"
 
-    @property
-    def label(self) -> str:
-        """Short name of the pair."""
-        names = [Path(name).name or name for name in (self.text, self.image)]
-        pair = names[0] if names[0] == names[1] else "+".join(names)
-        return pair if self.weights == "pretrained" else f"{pair}-random"
-
 
 @dataclass(frozen=True, config=STRICT)
 class BudgetConfig:

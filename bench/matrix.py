@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, TrainingConfig
@@ -52,6 +53,13 @@ class Cell:
         return cls(**data)
 
 
+def _label(cell: Cell) -> str:
+    """Short name of the encoders that the cell uses."""
+    names = [Path(name).name for name in map(cell.model, cell.modalities) if name is not None]
+    pair = "+".join(dict.fromkeys(names))
+    return pair if cell.backbones.weights == "pretrained" else f"{pair}-random"
+
+
 def cells(matrix: Matrix, device: str) -> list[Cell]:
     """All cells of a matrix, methods of one comparison next to each other.
 
@@ -81,5 +89,5 @@ def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, mo
         precision=matrix.precision,
     )
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(cell), sort_keys=True).encode()).hexdigest()[:6]
-    label = re.sub(r"[^A-Za-z0-9._+-]", "_", pair.label)[:60]
+    label = re.sub(r"[^A-Za-z0-9._+-]", "_", _label(cell))[:60]
     return dataclasses.replace(cell, cell_id=f"{method.name}--{label}--{modality}--s{seed}--{digest}")

@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.launch import run_local
 from bench.matrix import Cell, cells
 from bench.progress import Reporter
+from methods.base import HiddenMethod, method_class
 from methods.registry import REGISTRY, did_you_mean
 
 # Command-line option -> place in the matrix.
@@ -27,6 +28,7 @@ PLACES: dict[str, Path_] = {
     "device": ("device",),
     "precision": ("precision",),
     "dataset": ("dataset", "name"),
+    "shop_seed": ("dataset", "seed"),
     "data_dir": ("dataset", "data_dir"),
     "image_dir": ("dataset", "image_dir"),
     "missing_images": ("dataset", "missing_images"),
@@ -96,7 +98,17 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
         data["backbones"] = data["backbones"][:1]  # the options describe one pair
     if args.methods is not None:
         data["methods"] = _chosen(data.get("methods", []), args.methods)
+    if args.hidden_states is not None:
+        data["methods"] = [_served(table, args.hidden_states) for table in data.get("methods", [])]
     return parse(data, origin, options), origin
+
+
+def _served(table: dict[str, Any], hidden_states: str) -> dict[str, Any]:
+    """A method that reads hidden states gets them live or from the cache; the others are left as they are."""
+    kind = str(table.get("kind", table.get("name")))
+    if kind not in REGISTRY or not issubclass(method_class(kind), HiddenMethod):
+        return table
+    return {**table, "cached": hidden_states == "cached"}
 
 
 def _put(data: dict[str, Any], place: Path_, value: Any) -> None:

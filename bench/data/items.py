@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return Tokens(stored["ids"], stored["lengths"], float(stored["unknown_share"]))
-        except (OSError, ValueError, KeyError, zlib.error):
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             path.unlink(missing_ok=True)  # a damaged copy is made again, never served
     titles = [title.lower() for title in catalogue.titles]
     if source.preprocessing.tokenizer is None:
