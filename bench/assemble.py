@@ -28,7 +28,7 @@ from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Shape
 
-UNKNOWN_WARNING, UNKNOWN_ERROR = 0.1, 0.5
+UNKNOWN_LIMIT = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
     tokens, arrays = None, {}
     if "text" in data.sources:
         tokens = tokenise(data.catalogue, data.sources["text"], cell.dataset.max_tokens)
-        if tokens.unknown_share > UNKNOWN_ERROR and not cell.dataset.force_tokenizer:
+        if tokens.unknown_share > UNKNOWN_LIMIT and not cell.dataset.force_tokenizer:
             raise UserError(
                 f"--text-model {data.sources['text'].name}: it does not know {tokens.unknown_share:.0%} of the "
                 f"words of dataset {data.catalogue.name}; choose another, or set force_tokenizer = true in [dataset]"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench import records
-from bench.assemble import UNKNOWN_WARNING, Assembly, assemble
+from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.data.batches import (
     Batch,
@@ -30,6 +30,7 @@ from bench.data.batches import (
     largest_batch,
     log_popularity,
     make_batch,
+    median_batch,
     steps_per_epoch,
 )
 from bench.environment import capture
@@ -38,10 +39,12 @@ from bench.evaluate import accuracy, evaluate
 from bench.gates import GateError, check_gates
 from bench.matrix import Cell
 from bench.measure import clock as clocks
-from bench.measure.flops import count_flops
+from bench.measure.cost import cache_cost, compute_rate, epoch_times
+from bench.measure.flops import Flops, count_flops
 from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
 from bench.measure.nvml import NvmlSampler
 from bench.measure.process import MachineWatch, peak_rss_bytes
+from bench.measure.profile import trace_steps
 from bench.models.recommender import TrainBatch
 from bench.train import Diverged, Trainer, Training, train
 
@@ -72,6 +75,7 @@ class CellRun:
         start = trainer.state()
         gates = self._gates(assembly, trainer)
         memory = self._probe(assembly, trainer)
+        typical = self._median_flops(assembly, trainer)
         self._warm_up(assembly, trainer)
         trainer.restore(start)
         trainer.reset_optimizer()
@@ -83,7 +87,11 @@ class CellRun:
         self._test(assembly, trainer, training)
         self._memory(memory, nvml)
         records.write_steps(self.folder, clock.rows, training.losses)
-        return self._record(assembly, training, clock, gates, memory, nvml)
+        self._profile(assembly, trainer)
+        return self._record(assembly, training, clock, gates, memory, nvml) | {
+            "cache": cache_cost(assembly.caches, self.row["unique_items_per_step"]),
+            "compute": compute_rate(*typical, self.row["step_seconds_median"]),
+        }
 
     def _batch(self, assembly: Assembly, trainer: Trainer, batch: Batch) -> TrainBatch:
         inputs = assembly.feed.gather(batch.unique)
@@ -99,10 +107,6 @@ class CellRun:
         if assembly.caches:
             self.row["cache_seconds"] = sum(cache.seconds for cache in assembly.caches.values())
             self.row["cache_bytes"] = sum(cache.size for cache in assembly.caches.values())
-        if assembly.unknown_share is not None and assembly.unknown_share > UNKNOWN_WARNING:
-            self.warnings.append(f"the tokenizer does not know {assembly.unknown_share:.0%} of the titles' words")
-        if self.cell.backbones.weights == "random":
-            self.warnings.append("backbones have random weights: costs are real, accuracy means nothing")
 
     def _gates(self, assembly: Assembly, trainer: Trainer) -> dict[str, object]:
         rows = assembly.data.splits.train[:GATE_USERS]
@@ -129,6 +133,24 @@ class CellRun:
         flops = count_flops(lambda: trainer.forward(batch))
         self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
         return memory
+
+    def _median_flops(self, assembly: Assembly, trainer: Trainer) -> tuple[Flops, int]:
+        """FLOPs and distinct items of a step as most are: the columns of the row are of the largest batch."""
+        batch = median_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
+        moved = self._batch(assembly, trainer, batch)
+        return count_flops(lambda: trainer.forward(moved)), len(batch.unique)
+
+    def _profile(self, assembly: Assembly, trainer: Trainer) -> None:
+        """The trace that was asked for. What is measured by now is not lost with it."""
+        if self.cell.profile is None:
+            return
+        self.report({"event": "phase", "phase": "profile"})
+        splits = assembly.data.splits
+        batches = all_batches(splits, self.cell.budget.batch_size, self.cell.seed)
+        try:
+            trace_steps(trainer, batches, assembly.feed, log_popularity(splits), self.cell.profile, self.folder)
+        except (UserError, RuntimeError) as error:
+            self.warnings.append(f"no trace: {records.one_line(str(error))}")
 
     def _warm_up(self, assembly: Assembly, trainer: Trainer) -> None:
         batches = all_batches(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
@@ -222,22 +244,6 @@ class CellRun:
                 return
         self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
 
-    def _times(self, training: Training, clock: clocks.StepClock, per_epoch: int) -> dict[str, Any]:
-        seconds = np.array([row["seconds"] for row in clock.rows])
-        whole = [seconds[i : i + per_epoch].sum() for i in range(0, len(seconds) - per_epoch + 1, per_epoch)]
-        if whole:
-            epoch = float(np.median(whole))
-        else:
-            epoch = float(seconds.mean() * per_epoch)
-            self.warnings.append(f"epoch_seconds is extrapolated from {len(seconds)} steps")
-        return {
-            "epochs": len(seconds) / per_epoch,
-            "steps": len(seconds),
-            "step_seconds_median": float(np.median(seconds)),
-            "epoch_seconds": epoch,
-            "train_seconds": training.seconds,
-        }
-
     def _record(
         self,
         assembly: Assembly,
@@ -248,7 +254,9 @@ class CellRun:
         nvml: Any,
     ) -> dict[str, Any]:
         splits, size = assembly.data.splits, self.cell.budget.batch_size
-        self.row |= self._times(training, clock, steps_per_epoch(len(splits.train), size))
+        times, doubts = epoch_times(clock.rows, steps_per_epoch(len(splits.train), size))
+        self.warnings += doubts
+        self.row |= {**times, "train_seconds": training.seconds}
         self.row |= {"status": "ok", "error": "", "warnings": "; ".join(self.warnings)}
         return {
             "schema": records.SCHEMA,

@@ -93,7 +93,11 @@ class MethodConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class Matrix:
-    """Everything that a run needs to know."""
+    """Everything that a run needs to know.
+
+    Attributes:
+        profile: steps of every cell to trace, after its measurement; no part of what a cell is.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
@@ -105,6 +109,7 @@ class Matrix:
     backbones: Annotated[tuple[Backbones, ...], Field(min_length=1)] = (Backbones(),)
     budget: BudgetConfig = BudgetConfig(epochs=3)
     training: TrainingConfig = TrainingConfig()
+    profile: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 def preset_names() -> list[str]:

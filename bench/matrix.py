@@ -27,6 +27,7 @@ class Cell:
     training: TrainingConfig
     device: str
     precision: str
+    profile: int | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -87,7 +88,10 @@ def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, mo
         training=matrix.training,
         device=device,
         precision=matrix.precision,
+        profile=matrix.profile,
     )
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(cell), sort_keys=True).encode()).hexdigest()[:6]
+    # A trace comes after the measurement and changes nothing of it.
+    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key != "profile"}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     label = re.sub(r"[^A-Za-z0-9._+-]", "_", _label(cell))[:60]
     return dataclasses.replace(cell, cell_id=f"{method.name}--{label}--{modality}--s{seed}--{digest}")

@@ -1,6 +1,6 @@
 """What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
 
-    matrix.toml  environment.json  dataset.json  cells/<cell-id>/{record.json, steps.csv, stderr.txt}
+    matrix.toml  environment.json  dataset.json  cells/<cell-id>/{record.json, steps.csv, stderr.txt, trace.json}
 
 Tables, report and figures are rendered from these by ``reports``.
 """
@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,20 @@ def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequenc
         full = {**row, "loss": loss}
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in full.items()})
     write_text(folder / "steps.csv", text.getvalue())
+
+
+def write_trace(folder: Path, export: Callable[[str], object]) -> None:
+    """Writes ``trace.json``: what a profiler exports to the path it is given.
+
+    Raises:
+        UserError: when the file cannot be written, naming it.
+    """
+    path = folder / "trace.json"
+    try:
+        with atomic_path(path) as partial:
+            export(str(partial))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -72,6 +72,12 @@ def largest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     return max(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
 
 
+def median_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
+    """The batch of the first epoch with the median number of distinct items: the one a median step stands for."""
+    batches = sorted(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
+    return batches[len(batches) // 2]
+
+
 def log_popularity(splits: Splits) -> NDArray[np.float32]:
     """Log share of training interactions per item, (items,); -inf for items that training never sees."""
     with np.errstate(divide="ignore"):
