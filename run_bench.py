@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench import plan_command
 from bench.errors import UserError
 
 # Nothing heavy is imported before a command is known: --help and list must answer at once.
@@ -73,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("table", type=Path, metavar="TABLE.csv")
     score.add_argument("--weights", type=_weights, metavar="T,P,M", help="default 0.45,0.10,0.45")
     score.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    planning = commands.add_parser("plan", help="predicted memory per method, without a GPU and without weights")
+    plan_command.add_arguments(planning)
     listing = commands.add_parser(
         "list",
         help="methods, presets, datasets, built-in backbones",
@@ -175,7 +178,7 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "report": _report, "score": _score, "list": _list}
+COMMANDS = {"run": _run, "report": _report, "score": _score, "plan": plan_command.run, "list": _list}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from bench.models.encoders import Encoder
 from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, CacheFile, LiveHiddenStates, cache_key, open_or_build
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
-from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Shape
+from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
 UNKNOWN_LIMIT = 0.5
 
@@ -65,6 +65,15 @@ class Assembly:
     unknown_share: float | None
 
 
+@dataclass(frozen=True)
+class Built:
+    """A model, the learning-rate groups of what trains in it, and the number of adapted modules by modality."""
+
+    model: Recommender
+    groups: tuple[Group, ...]
+    adapted: dict[str, int]
+
+
 def load_data(cell: Cell) -> Data:
     """Sources, catalogue and splits of a cell."""
     sources = {m: locate(str(cell.model(m)), m, cell.backbones.weights) for m in cell.modalities}  # type: ignore[arg-type]
@@ -96,15 +105,52 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
     return ItemFeed(tokens, arrays), None if tokens is None else tokens.unknown_share
 
 
-def load_encoders(data: Data, cell: Cell) -> dict[str, Encoder]:
+def load_encoders(sources: Mapping[str, Source], cell: Cell) -> dict[str, Encoder]:
     """The backbones; random ones are drawn from the cell's seed, modality by modality."""
     encoders = {}
-    for index, (modality, source) in enumerate(data.sources.items()):
+    for index, (modality, source) in enumerate(sources.items()):
         torch.manual_seed(1000 * cell.seed + index)
         encoders[modality] = Encoder.from_source(source)
         model: Any = encoders[modality].model
         model.set_attn_implementation(cell.training.attention)
     return encoders
+
+
+def reads_cache(method: Method) -> bool:
+    """Whether the cache serves what the method reads, so that its cells never load the backbones."""
+    return isinstance(method, HiddenMethod) and method.cached
+
+
+def kept_layers(method: HiddenMethod, sources: Mapping[str, Source]) -> dict[str, tuple[int, ...]]:
+    """The layers whose states the method reads, by modality."""
+    return {m: method.kept(Shape(s.width, s.depth)) for m, s in sources.items()}
+
+
+def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]) -> Built:
+    """The model and what trains in it, on the device where encoders and new tensors are.
+
+    Args:
+        encoders: by modality; not looked at when the cache serves their states.
+    """
+    width = cell.training.width
+    torch.manual_seed(cell.seed)
+    items: ItemEncoder
+    if isinstance(method, HiddenMethod):
+        shapes = {m: Shape(s.width, s.depth) for m, s in sources.items()}
+        source: nn.Module
+        if method.cached:
+            source = CachedHiddenStates(cell.modalities)
+        else:
+            source = LiveHiddenStates(encoders, kept_layers(method, sources))
+        items = method.build(source, shapes, width)
+    else:
+        assert isinstance(method, EncoderMethod)
+        items = method.build(encoders, width)
+    # A seed of its own: every method starts from the same user encoder, whatever its own parameters drew.
+    torch.manual_seed(cell.seed + 1)
+    users = UserEncoder(width, dropout=cell.training.dropout)
+    groups = (*items.groups, Group("user", method.lr_head, tuple(users.parameters())))
+    return Built(Recommender(items, users, cell.training.logit_scale), groups, items.adapted)
 
 
 def assemble(cell: Cell, device: torch.device) -> Assembly:
@@ -116,34 +162,16 @@ def assemble(cell: Cell, device: torch.device) -> Assembly:
     data = load_data(cell)
     method = build_method(cell.method, "matrix")
     feed, unknown = raw_feed(data, cell)
-    width = cell.training.width
     encoders: dict[str, Encoder] = {}
     caches: dict[str, CacheFile] = {}
-    items: ItemEncoder
-    if isinstance(method, HiddenMethod):
-        shapes = {m: Shape(s.width, s.depth) for m, s in data.sources.items()}
-        kept = {m: method.kept(shape) for m, shape in shapes.items()}
-        source: nn.Module
-        if method.cached:
-            caches = build_caches(cell, data, feed, kept, device)
-            feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
-            source = CachedHiddenStates(cell.modalities)
-        else:
-            encoders = load_encoders(data, cell)
-            source = LiveHiddenStates(encoders, kept)
-        torch.manual_seed(cell.seed)
-        items = method.build(source, shapes, width)
+    if reads_cache(method):
+        caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device)
+        feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
     else:
-        assert isinstance(method, EncoderMethod)
-        encoders = load_encoders(data, cell)
-        torch.manual_seed(cell.seed)
-        items = method.build(encoders, width)
-    # A seed of its own: every method starts from the same user encoder, whatever its own parameters drew.
-    torch.manual_seed(cell.seed + 1)
-    users = UserEncoder(width, dropout=cell.training.dropout)
-    model = Recommender(items, users, cell.training.logit_scale).to(device)
-    groups = (*items.groups, Group("user", method.lr_head, tuple(users.parameters())))
-    return Assembly(data, model, feed, groups, items.adapted, tuple(encoders.values()), caches, unknown)
+        encoders = load_encoders(data.sources, cell)
+    built = build_model(cell, method, data.sources, encoders)
+    model = built.model.to(device)
+    return Assembly(data, model, feed, built.groups, built.adapted, tuple(encoders.values()), caches, unknown)
 
 
 def build_caches(
@@ -164,7 +192,7 @@ def build_caches(
 
         def compute(rows: NDArray[np.int64], modality: str = modality, loaded: list[Encoder] = loaded) -> Tensor:
             if not loaded:
-                loaded.append(load_encoders(data, cell)[modality].to(device).eval())
+                loaded.append(load_encoders(data.sources, cell)[modality].to(device).eval())
             inputs = {k: v.to(device) for k, v in feed.gather(rows).items()}
             with torch.no_grad():
                 return loaded[0].hidden_states(inputs, kept[modality])

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench import records
 from bench.assemble import Assembly, assemble
@@ -52,6 +53,31 @@ GATE_USERS = 8
 Report = Any
 
 
+def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
+    """Memory account and FLOPs of a step with a fresh optimizer; the same code measures and, on fake tensors, plans.
+
+    The operations are counted in a first step. It leaves Adam's moments behind, so that the account of the second one
+    is that of every later step.
+    """
+    trainer.reset_optimizer()
+    trainer.model.train()
+    flops = count_flops(lambda: trainer.scaler.scale(trainer.forward(batch)))
+    trainer.update()
+    return step_account(trainer, batch), flops
+
+
+def step_account(trainer: Trainer, batch: TrainBatch) -> MemoryAccount:
+    """Memory account of one more step."""
+    return account(
+        lambda: trainer.step(batch),
+        modules=[trainer.model],
+        optimizer=trainer.optimizer,
+        known={"rest": [*batch.inputs.values(), batch.items, batch.positions, batch.log_popularity]},
+        device=trainer.device,
+        steps=1,
+    )
+
+
 class CellRun:
     """The phases of one cell. Each fills its part of the record."""
 
@@ -62,6 +88,8 @@ class CellRun:
         self.device = torch.device(cell.device)
         self.row = records.empty_row(cell)
         self.warnings: list[str] = []
+        # Per evaluation the ranks of all users' validation targets: those of the chosen epoch are kept.
+        self.valid_ranks: list[NDArray[np.int64]] = []
 
     def run(self) -> dict[str, Any]:
         """All phases in their order; gives the record."""
@@ -116,21 +144,9 @@ class CellRun:
         return check_gates(assembly.model, trainer.step, batch, trainer.parameters, assembly.adapted)
 
     def _probe(self, assembly: Assembly, trainer: Trainer) -> MemoryAccount:
-        """Memory account and FLOPs on the largest batch of the first epoch, with a fresh optimizer."""
-        trainer.reset_optimizer()
-        assembly.model.train()
-        batch = self._batch(
-            assembly, trainer, largest_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
-        )
-        made = [*batch.inputs.values(), batch.items, batch.positions, batch.log_popularity]
-        memory = account(
-            lambda: trainer.step(batch),
-            modules=[assembly.model],
-            optimizer=trainer.optimizer,
-            known={"rest": made},
-            device=self.device,
-        )
-        flops = count_flops(lambda: trainer.forward(batch))
+        """Memory account and FLOPs on the largest batch of the first epoch."""
+        largest = largest_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
+        memory, flops = probe(trainer, self._batch(assembly, trainer, largest))
         self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
         return memory
 
@@ -169,6 +185,7 @@ class CellRun:
                 assembly.data.n_items,
                 self.device,
             )
+        self.valid_ranks.append(ranks)
         found = accuracy(ranks)
         return found.hr, found.ndcg
 
@@ -217,6 +234,8 @@ class CellRun:
                 assembly.data.n_items,
                 self.device,
             )
+        users, valid = assembly.data.catalogue.user_ids, self.valid_ranks[training.best]
+        records.write_ranks(self.folder, users, valid.tolist(), ranks.tolist())
         found, chosen = accuracy(ranks), training.curve[training.best]
         self.row |= {
             "hr@10": found.hr,

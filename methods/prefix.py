@@ -81,7 +81,9 @@ def _prefix_eager(
 ) -> tuple[Tensor, Tensor]:
     key, value, mask = _with_prefix(module, key, value, attention_mask)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = F.dropout((scores if mask is None else scores + mask).softmax(dim=-1), dropout, module.training)
+    masked = scores if mask is None else scores + mask
+    # In 32 bit, as transformers' own eager attention does and CUDA's autocast would: CPU and GPU then agree.
+    weights = F.dropout(masked.softmax(dim=-1, dtype=torch.float32).to(query.dtype), dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
