@@ -194,8 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"run_bench.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("run_bench.py: interrupted", file=sys.stderr)
-        return 130
+        print("run_bench.py: interrupted; what is finished is kept", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 0
 

@@ -32,7 +32,11 @@ def run_local(cells: list[Cell], run: Path, report: Callable[[Cell, Event], None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "record.json").unlink(missing_ok=True)
         report(cell, {"event": "start"})
-        code = _run_one(cell, folder, report)
+        try:
+            code = _run_one(cell, folder, report)
+        except KeyboardInterrupt:
+            records.write_record(folder, records.failure(cell, "interrupted", "stopped from the keyboard"))
+            raise
         if not (folder / "record.json").is_file():
             records.write_record(folder, _died(cell, code, folder))
         report(cell, {"event": "done", **_outcome(folder)})

@@ -43,6 +43,21 @@ def test_a_cell_killed_from_outside_becomes_a_record(
     assert row["hr@10"] is None
 
 
+def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    cells_to_run = cells(parse(matrix(model_folders, budget={"seconds": 600, "batch_size": 16}), "t"), "cpu")[:2]
+
+    def report(_: Cell, event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_local(cells_to_run, tmp_path, report)
+    folders = [records.cell_folder(tmp_path, cell.cell_id) for cell in cells_to_run]
+    assert json.loads((folders[0] / "record.json").read_text())["row"]["status"] == "interrupted"
+    assert not folders[1].exists()
+    assert not records.finished(tmp_path, cells_to_run[0].cell_id)
+
+
 def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) -> None:
     cell = one_cell(model_folders, budget={"epochs": 1, "batch_size": 16})
     seen: list[str] = []
