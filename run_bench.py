@@ -12,10 +12,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench import plan_command
 from bench.errors import UserError
+from reports import compare_command
+
+if TYPE_CHECKING:
+    from bench.pscp import Penalties
 
 # Nothing heavy is imported before a command is known: --help and list must answer at once.
 
@@ -42,6 +46,10 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_seeds(text))
+
+
 def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(weight) for weight in text.split(","))
@@ -66,14 +74,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     report.add_argument("--out", type=Path, help="folder for the result; needed for several runs")
+    report.add_argument("--k", type=_counts, metavar="5,10,20", help="also HR, NDCG and MRR at these (from kept ranks)")
+    report.add_argument("--weights", type=_weights, metavar="T,P,M", help="of the TPME, default 0.45,0.10,0.45")
+    report.add_argument("--reference", type=Path, metavar="TABLE.csv", help="pins minima and maxima of the TPME")
+    _add_penalties(report)
     score = commands.add_parser(
         "score",
-        help="TPME of any table with columns method, time, params, memory",
+        help="TPME (columns method, time, params, memory) or PSCP of any table",
         epilog="example: python run_bench.py score published.csv --json",
     )
     score.add_argument("table", type=Path, metavar="TABLE.csv")
-    score.add_argument("--weights", type=_weights, metavar="T,P,M", help="default 0.45,0.10,0.45")
+    score.add_argument("--metric", choices=["tpme", "pscp", "both"], default="tpme")
+    score.add_argument("--weights", type=_weights, metavar="T,P,M", help="of the TPME, default 0.45,0.10,0.45")
+    score.add_argument("--reference", type=Path, metavar="TABLE.csv", help="pins minima and maxima of the TPME")
+    _add_penalties(score)
     score.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    compare = commands.add_parser("compare", help=compare_command.HELP, epilog=compare_command.EPILOG)
+    compare_command.add_arguments(compare)
     planning = commands.add_parser("plan", help="predicted memory per method, without a GPU and without weights")
     plan_command.add_arguments(planning)
     listing = commands.add_parser(
@@ -83,6 +100,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
     return parser
+
+
+def _add_penalties(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pscp-constants", type=_weights, metavar="P,F,M", help="params, extra TFLOPs, GB; default 5e8,10,94"
+    )
+    parser.add_argument("--pscp-exponents", type=_weights, metavar="P,F,M", help="default 1,1,1")
+
+
+def _penalties(args: argparse.Namespace) -> Penalties:
+    from bench.pscp import Penalties
+
+    given = {"constants": args.pscp_constants, "exponents": args.pscp_exponents}
+    return Penalties(**{name: values for name, values in given.items() if values is not None})
 
 
 def _add_run(commands: Any) -> None:
@@ -141,26 +172,38 @@ def shown_command(arguments: Sequence[str]) -> str:
 
 def _report(args: argparse.Namespace) -> int:
     from reports.build import build
+    from reports.options import DEFAULT
 
     if len(args.runs) > 1 and args.out is None:
         raise UserError("report: several runs need --out DIR")
     out = args.out or args.runs[0]
-    build(args.runs, out)
+    build(
+        args.runs,
+        out,
+        ks=args.k or DEFAULT.ks,
+        weights=args.weights or DEFAULT.weights,
+        reference=args.reference,
+        penalties=_penalties(args),
+    )
     print(f"report: {out / 'report.md'}", file=sys.stderr)
     return 0
 
 
 def _score(args: argparse.Namespace) -> int:
-    from bench.tpme import WEIGHTS, score
+    from bench.score import score
+    from bench.tpme import WEIGHTS
 
-    rows = score(args.table, args.weights or WEIGHTS)
+    rows = score(args.table, args.metric, args.weights or WEIGHTS, args.reference, _penalties(args))
     if args.json:
         _print_json(rows)
         return 0
     width = max(6, *(len(row["method"]) for row in rows))
-    print(f"{'method':{width}}  {'TPME':>7}")
+    shown = [name for name in ("tpme", "pscp") if name in rows[0]]
+    print("  ".join([f"{'method':{width}}", *(f"{name.upper():>7}" for name in shown)]))
     for row in rows:
-        print(f"{row['method']:{width}}  {row['tpme']:7.2%}")
+        # TPME is a share of the comparison's range, PSCP has the unit of the performance it penalises.
+        figures = {"tpme": f"{row.get('tpme', 0):7.2%}", "pscp": f"{row.get('pscp', 0):7.2f}"}
+        print("  ".join([f"{row['method']:{width}}", *(figures[name] for name in shown)]))
     return 0
 
 
@@ -178,7 +221,14 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "report": _report, "score": _score, "plan": plan_command.run, "list": _list}
+COMMANDS = {
+    "run": _run,
+    "report": _report,
+    "score": _score,
+    "compare": compare_command.run,
+    "plan": plan_command.run,
+    "list": _list,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

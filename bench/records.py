@@ -1,6 +1,7 @@
 """What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
 
-    matrix.toml  environment.json  dataset.json  cells/<cell-id>/{record.json, steps.csv, stderr.txt, trace.json}
+    matrix.toml  environment.json  dataset.json
+    cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json}
 
 Tables, report and figures are rendered from these by ``reports``.
 """
@@ -32,6 +33,7 @@ COLUMNS = (
 STEP_COLUMNS = (
     "epoch", "step", "seconds", "data", "transfer", "backbone", "forward", "backward", "optimizer", "loss",
 )  # fmt: skip
+RANK_COLUMNS = ("user", "valid_rank", "test_rank")
 
 
 def empty_row(cell: Cell) -> dict[str, Any]:
@@ -88,6 +90,15 @@ def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequenc
         full = {**row, "loss": loss}
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in full.items()})
     write_text(folder / "steps.csv", text.getvalue())
+
+
+def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int], test: Iterable[int]) -> None:
+    """Writes ``ranks.csv``: for every user the ranks of both targets, best 1, under the model of the chosen epoch."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RANK_COLUMNS)
+    writer.writerows(zip(users, valid, test, strict=True))
+    write_text(folder / "ranks.csv", text.getvalue())
 
 
 def write_trace(folder: Path, export: Callable[[str], object]) -> None:

@@ -8,12 +8,8 @@ depend on who else is in the table, so two functions beside `tpme` say how far a
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -24,6 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import UserError
+from bench.table import naming
+from bench.table import read_table as table_of
 
 Table = Mapping[str, Mapping[str, float]] | pd.DataFrame
 """Method -> {"time", "params", "memory"}, or a frame with the columns method, time, params, memory."""
@@ -79,9 +77,27 @@ def tpme(table: Table, weights: Sequence[float] = WEIGHTS, reference: Table | No
         UserError: weights that are negative or do not sum to 1; one method alone, unless a reference pins the
             range; a column that is the same for all; a value that is missing, negative or not finite; a method twice.
     """
-    names, costs = _costs(table)
-    normalised = _normalise(names, costs, reference)
-    return dict(zip(names, (normalised @ _checked_weights(weights)).tolist(), strict=True))
+    names, shares = normalised(table, reference)
+    return dict(zip(names, (shares @ checked_weights(weights)).tolist(), strict=True))
+
+
+def tpme_of_many(costs: FloatArray, weights: Sequence[float] = WEIGHTS, reference: Table | None = None) -> FloatArray:
+    """Scores of many comparisons of the same methods at once, each normalised on its own unless a reference pins it.
+
+    Args:
+        costs: (n, K, 3), time, parameters and memory of K methods in n comparisons.
+        weights: As in `tpme`.
+        reference: As in `tpme`.
+
+    Returns:
+        (n, K); NaN for a comparison in which a column is the same for all methods.
+    """
+    if reference is None:
+        low, high = costs.min(axis=1, keepdims=True), costs.max(axis=1, keepdims=True)
+    else:
+        low, high = _bounds(*_costs(reference))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(((costs - low) / (high - low)) @ checked_weights(weights))
 
 
 def order_of(scores: Mapping[str, float]) -> tuple[str, ...]:
@@ -145,11 +161,10 @@ def weight_sensitivity(
     parts = round(1 / step) if 0 < step <= 1 else 0
     if not parts or not math.isclose(parts * step, 1.0, abs_tol=_SUM_TOLERANCE):
         raise UserError(f"grid step {step:g} does not divide 1")
-    names, costs = _costs(table)
-    normalised = _normalise(names, costs, reference)
-    base = normalised @ _checked_weights(weights)
+    names, shares = normalised(table, reference)
+    base = shares @ checked_weights(weights)
     grid = np.array([(i, j, parts - i - j) for i in range(parts + 1) for j in range(parts + 1 - i)]) / parts
-    scores = grid @ normalised.T
+    scores = grid @ shares.T
     leads = scores <= scores.min(axis=1, keepdims=True) + _TIE
     first = (leads / leads.sum(axis=1, keepdims=True)).mean(axis=0)
     kept = float(_keeps_order(base, scores).mean())
@@ -169,16 +184,12 @@ def score(path: Path, weights: Sequence[float] = WEIGHTS, reference: Path | None
     """Score the table of a CSV file: rows of method, tpme, time, params and memory, the lowest TPME first.
 
     Raises:
-        UserError: as `read_table` and `tpme`; the line names the file.
+        UserError: as `read_table`, `read_reference` and `tpme`; the line names the file.
     """
-    _checked_weights(weights)
+    checked_weights(weights)
     table = read_table(path)
-    pinned = None
-    if reference is not None:
-        pinned = read_table(reference)
-        with _naming(reference):
-            _bounds(*_costs(pinned))
-    with _naming(path):
+    pinned = None if reference is None else read_reference(reference, table["method"])
+    with naming(path):
         scores = tpme(table, weights, pinned)
     rows = {str(row["method"]): row for row in table.to_dict("records")}
     return [
@@ -187,90 +198,40 @@ def score(path: Path, weights: Sequence[float] = WEIGHTS, reference: Path | None
     ]
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file in front of the line of a UserError."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file with the columns method, time, params and memory; further columns are left aside.
+    """Read a CSV file with the columns method, time, params and memory.
 
     Raises:
-        UserError: names the file, and the line and column where there is one: file missing or unreadable, not UTF-8,
-            empty, malformed, columns missing or twice, a value that is no finite number of at least 0, a method twice.
+        UserError: as `bench.table.read_table`.
     """
-    lines = _csv_lines(path)
-    if not lines:
-        raise UserError(f"{path}: the file is empty; expected the columns method,{','.join(COLUMNS)}")
-    (header_line, header), body = lines[0], lines[1:]
-    places = _places(f"{path}: line {header_line}", [name.strip() for name in header])
-    if not body:
-        raise UserError(f"{path}: no row below the header")
-    rows: dict[str, dict[str, str | float]] = {}
-    for line, cells in body:
-        where = f"{path}: line {line}"
-        if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} values, but the header has {len(header)} columns")
-        method = cells[places["method"]].strip()
-        if not method:
-            raise UserError(f"{where}: column method is empty")
-        if method in rows:
-            raise UserError(f"{where}: method {method!r} stands in the table twice")
-        figures = {column: _number(f"{where}, column {column}", cells[places[column]].strip()) for column in COLUMNS}
-        rows[method] = {"method": method, **figures}
-    return pd.DataFrame(list(rows.values()), columns=["method", *COLUMNS])
+    return table_of(path, COLUMNS)
 
 
-def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The records of a CSV file that are not blank, each with the number of the line that it ends on."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines = []
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                lines.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
-    return lines
+def read_reference(path: Path, methods: Iterable[str]) -> pd.DataFrame:
+    """Read the table that pins minima and maxima for a comparison of `methods`.
+
+    Raises:
+        UserError: as `read_table`; a table that pins no range; one without a row for each of the methods, since minima
+            and maxima that a method had no part in say nothing about its place between them.
+    """
+    table = read_table(path)
+    with naming(path):
+        _bounds(*_costs(table))
+    known = set(table["method"])
+    for method in methods:
+        if method not in known:
+            raise UserError(f"{path}: no row for method {method!r}, which is to be scored against this reference table")
+    return table
 
 
-def _places(where: str, header: list[str]) -> dict[str, int]:
-    """Where each wanted column stands in the header."""
-    wanted = ("method", *COLUMNS)
-    for column in wanted:
-        if header.count(column) > 1:
-            raise UserError(f"{where}: column {column} stands in the header twice")
-        if column not in header:
-            spare = [name for name in header if name not in wanted]
-            close = difflib.get_close_matches(column, spare, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the header has {', '.join(header)!r}"
-            raise UserError(f"{where}: column {column} is missing; {hint}")
-    return {column: header.index(column) for column in wanted}
+def normalised(table: Table, reference: Table | None = None) -> tuple[list[str], FloatArray]:
+    """Methods and their time, parameters and memory as shares of the range, (K, 3).
 
-
-def _number(where: str, text: str) -> float:
-    if not text:
-        raise UserError(f"{where}: the value is missing")
-    try:
-        # Python would take 1_000 for a number; no spreadsheet does.
-        value = float(text.replace("_", "?"))
-    except ValueError:
-        raise UserError(f"{where}: {text!r} is not a number") from None
-    if not math.isfinite(value) or value < 0:
-        raise UserError(f"{where}: {text} is not a finite number of at least 0")
-    return value
+    Raises:
+        UserError: as `tpme`.
+    """
+    names, costs = _costs(table)
+    return names, _normalise(names, costs, reference)
 
 
 def _costs(table: Table) -> tuple[list[str], FloatArray]:
@@ -328,8 +289,12 @@ def _bounds(names: Sequence[str], costs: FloatArray) -> tuple[FloatArray, FloatA
     return low, high
 
 
-def _checked_weights(weights: Sequence[float]) -> FloatArray:
-    """The weights of time, parameters and memory as an array of shape (3,)."""
+def checked_weights(weights: Sequence[float]) -> FloatArray:
+    """The weights of time, parameters and memory as an array of shape (3,).
+
+    Raises:
+        UserError: not three, negative, not finite, or a sum that is not 1.
+    """
     if len(weights) != len(COLUMNS):
         raise UserError(f"weights: {len(weights)} given, expected three ({', '.join(COLUMNS)})")
     for column, weight in zip(COLUMNS, weights, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -17,11 +16,10 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
-from numpy.typing import NDArray
 
-from bench.errors import UserError
 from reports import style
 from reports.blocks import Block
+from reports.steps import seconds_of
 from reports.style import DECADES, FAINT, INK, NotDrawn, Styles, short
 from reports.text import count, number, size
 
@@ -150,7 +148,7 @@ def _metric(value: float) -> str:
 
 def step_times(block: Block, styles: Styles) -> Figure:
     """The distribution of step times: quartiles, the 5th and 95th percentile, and the single steps beyond."""
-    times = {method: found for method in block.methods if len(found := _step_seconds(block, method))}
+    times = {method: found for method in block.methods if len(found := seconds_of(block.records, method))}
     if not times:
         raise NotDrawn("no step times were recorded")
     methods = list(times)
@@ -178,19 +176,6 @@ def step_times(block: Block, styles: Styles) -> Figure:
     axes.set_xlabel(f"time of a training step, ms{' (logarithmic)' if logarithmic else ''}", labelpad=2)
     _method_axis(axes, methods)
     return figure
-
-
-def _step_seconds(block: Block, method: str) -> NDArray[np.float64]:
-    """Seconds of all steps of the cells that ended ok, shape (steps,)."""
-    parts = []
-    for record in block.records:
-        if record.row["method"] == method and record.row["status"] == "ok" and record.steps_path.is_file():
-            try:
-                column = pd.read_csv(record.steps_path, usecols=["seconds"])["seconds"]
-                parts.append(pd.to_numeric(column).dropna().to_numpy(dtype=np.float64))
-            except (ValueError, OSError) as error:
-                raise UserError(f"{record.steps_path}: malformed: {str(error).splitlines()[0]}") from None
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def phases(block: Block, styles: Styles) -> Figure:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ import pandas as pd
 from bench.errors import UserError
 from reports.columns import GROUP
 from reports.load import Record, Run
+from reports.options import DEFAULT, Options
+from reports.paired import Difference, Paired, pair
 from reports.tables import comparison_keys, is_key, unique
 
 BASELINE = "fft"
@@ -30,14 +33,15 @@ class Spread:
     low: float | None
     high: float | None
     source: str
-    """`seeds`: t interval over seeds; `users`: sqrt(p(1-p)/users) of one seed; `none`: there is no interval."""
+    """`seeds`: t interval over seeds; of one seed `bootstrap`: over its users, where their ranks were kept, and
+    `users`: sqrt(p(1-p)/users), where not; `none`: there is no interval."""
     count: int
     """How many seeds or users the interval rests on."""
 
     @property
     def half(self) -> float | None:
         """Half the width of the interval."""
-        return None if self.low is None else self.mean - self.low
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def overlaps(self, other: Spread) -> bool | None:
         """Whether the intervals have a point in common; None where either is unknown."""
@@ -59,6 +63,16 @@ class Block:
     records: tuple[Record, ...]
     references: Mapping[str, Mapping[str, float]]
     users: int | None
+    options: Options = DEFAULT
+
+    @cached_property
+    def paired(self) -> Paired | None:
+        """Accuracy over users, computed when first asked for; None without ranks, or where accuracy has no meaning.
+
+        Raises:
+            UserError: as `reports.paired.pair`.
+        """
+        return None if self.random_weights else pair(self.records, self.options.ks)
 
     @property
     def methods(self) -> list[str]:
@@ -84,8 +98,9 @@ class Block:
     def spread(self, method: str, column: str) -> Spread | None:
         """A figure of a method with its 95 % interval; None where it was not measured.
 
-        With several seeds it is the t interval over them. With one, a hit rate has the standard error of a share of
-        users, and any other figure has none.
+        With several seeds it is the t interval over them. With one, a ranking metric has a bootstrap interval over
+        users where their ranks were kept, a hit rate without ranks the standard error of a share of users, and any
+        other figure has none.
         """
         mean = self.value(method, column)
         if mean is None:
@@ -93,10 +108,17 @@ class Block:
         low, high = self.value(method, f"{column}_low"), self.value(method, f"{column}_high")
         if low is not None and high is not None:
             return Spread(mean, low, high, "seeds", self.seeds(method))
+        estimate = self.paired.estimates.get((method, column)) if self.paired else None
+        if estimate is not None and self.paired is not None:
+            return Spread(mean, estimate.low, estimate.high, "bootstrap", self.paired.users)
         if "hr@" in column and self.users and 0 <= mean <= 1:
             half = Z95 * math.sqrt(mean * (1 - mean) / self.users)
             return Spread(mean, mean - half, mean + half, "users", self.users)
         return Spread(mean, None, None, "none", self.seeds(method))
+
+    def tested(self, first: str, second: str, column: str = "hr@10") -> Difference | None:
+        """The difference of two methods, paired by user; None where that was not tested."""
+        return self.paired.difference(column, first, second) if self.paired else None
 
     def reference(self, name: str, metric: str) -> float | None:
         """A floor or ceiling such as ("popularity", "hr@10"); None where the dataset knows none."""
@@ -108,7 +130,13 @@ class Block:
         return [method for method in self.methods if self.value(method, column) is not None]
 
 
-def blocks(runs: Sequence[Run], records: Sequence[Record], results: pd.DataFrame, summary: pd.DataFrame) -> list[Block]:
+def blocks(
+    runs: Sequence[Run],
+    records: Sequence[Record],
+    results: pd.DataFrame,
+    summary: pd.DataFrame,
+    options: Options = DEFAULT,
+) -> list[Block]:
     """Cut the tables into comparisons, in the order of first appearance.
 
     Args:
@@ -116,6 +144,7 @@ def blocks(runs: Sequence[Run], records: Sequence[Record], results: pd.DataFrame
         records: One per row of `results`, in its order.
         results: As `tables.results` makes it.
         summary: As `tables.summary` makes it from `results`.
+        options: Those that both tables were made with.
 
     Raises:
         UserError: a method has different options in one comparison.
@@ -140,6 +169,7 @@ def blocks(runs: Sequence[Run], records: Sequence[Record], results: pd.DataFrame
                 records=own,
                 references=_references(dataset),
                 users=dataset["users"] if isinstance(dataset.get("users"), int) else None,
+                options=options,
             )
         )
     return cut

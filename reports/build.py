@@ -11,17 +11,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench import tpme
 from bench.errors import UserError
+from bench.pscp import Penalties
 from reports.blocks import blocks
 from reports.figures import FIGURES, Drawing, draw
-from reports.load import load_run, merge
+from reports.load import Record, Run, load_run, merge
 from reports.markdown import report
+from reports.options import DEFAULT, Costs, Options
 from reports.style import styles
 from reports.tables import results, summary
 from reports.text import guard_formulas
 
 
-def build(run_dirs: Sequence[Path], out: Path) -> None:
+def build(
+    run_dirs: Sequence[Path],
+    out: Path,
+    *,
+    ks: Sequence[int] = DEFAULT.ks,
+    weights: Sequence[float] = DEFAULT.weights,
+    reference: Path | None = None,
+    penalties: Penalties = DEFAULT.penalties,
+) -> None:
     """Render the report of one run, or of several merged into one.
 
     Each file is written beside its place and then moved there, so that a reader never sees half of one. Nothing that
@@ -30,17 +41,24 @@ def build(run_dirs: Sequence[Path], out: Path) -> None:
     Args:
         run_dirs: At least one run folder, none twice.
         out: Where the report goes: the run folder itself, or a folder that is new, empty, or holds an older report.
+        ks: HR, NDCG and MRR are computed at each; needs ranks but for 10.
+        weights: Of time, parameters and memory in the TPME.
+        reference: A table (method, time in seconds per epoch, params, memory in bytes) that pins the minima and maxima.
+        penalties: Constants and exponents of the PSCP.
 
     Raises:
         UserError: a folder that is no run folder or is given twice, a malformed file, an `out` that holds something
-            else.
+            else, a k that cannot be computed, weights that do not sum to 1, a reference table without a method.
     """
     _check(run_dirs, out)
+    tpme.checked_weights(weights)
     runs = [load_run(path) for path in run_dirs]
     records, merge_notes = merge(runs)
-    cells = results(records)
-    methods = summary(cells)
-    compared = blocks(runs, records, cells, methods)
+    _check_ks(ks, runs, records)
+    options = Options(tuple(ks), tuple(weights), *_reference(reference, records), penalties)
+    cells = results(records, options)
+    methods = summary(cells, options)
+    compared = blocks(runs, records, cells, methods, options)
     looks = styles(methods["method"])
     drawings = [draw(block, looks) for block in compared]
     text = report(runs, compared, drawings, merge_notes, out)
@@ -67,6 +85,27 @@ def _check(run_dirs: Sequence[Path], out: Path) -> None:
         raise UserError(f"{out}: holds a run, a report of other runs would overwrite its own")
     if out.exists() and any(out.iterdir()) and not (out / "report.md").is_file():
         raise UserError(f"{out}: holds something else than a report")
+
+
+def _check_ks(ks: Sequence[int], runs: Sequence[Run], records: Sequence[Record]) -> None:
+    """A k that no cell can answer for, or that every rank is within, is a mistake."""
+    if any(k != 10 for k in ks) and not any(record.ranks for record in records):
+        raise UserError(f"--k {','.join(map(str, ks))}: no cell has left ranks.csv, so only k = 10 is known")
+    for run in runs:
+        items = run.dataset.get("items")
+        if isinstance(items, int) and max(ks) > items:
+            raise UserError(f"--k {max(ks)}: the catalogue of {run.path} has only {items} items")
+
+
+def _reference(path: Path | None, records: Sequence[Record]) -> tuple[Costs | None, str]:
+    """The table that pins minima and maxima, by method, and its name."""
+    if path is None:
+        return None, ""
+    methods = dict.fromkeys(str(record.row["method"]) for record in records if record.ok)
+    table = tpme.read_reference(path, methods)
+    return {
+        str(row["method"]): {name: float(row[name]) for name in tpme.COLUMNS} for row in table.to_dict("records")
+    }, (path.name)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

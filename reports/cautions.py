@@ -49,6 +49,7 @@ def _of_block(block: Block) -> Iterator[str]:
     if len(sources) > 1:
         yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
     yield from _against_references(block)
+    yield from _other_ranks(block)
     yield from _different_batches(block)
 
 
@@ -67,6 +68,16 @@ def _against_references(block: Block) -> Iterator[str]:
             yield (
                 f"{escape(method)} is above the Bayes ceiling by more than its spread "
                 f"({spread.mean:.3f} against {ceiling:.3f}): something leaks"
+            )
+
+
+def _other_ranks(block: Block) -> Iterator[str]:
+    for record in block.records:
+        said = record.row.get("hr@10")
+        counted = None if record.ranks is None else float((record.ranks.test <= 10).mean())
+        if said is not None and counted is not None and abs(said - counted) > 1e-6:
+            yield (
+                f"The ranks of {escape(record.cell_id)} give an HR@10 of {counted:.4f} where its record says {said:.4f}"
             )
 
 

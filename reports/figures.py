@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from bench.errors import UserError
-from reports import bars, style
+from reports import bars, style, ternary
 from reports.blocks import Block
 from reports.style import DECADES, DPI, FAINT, RC, NotDrawn, Styles, short
-from reports.verdict import trade_off
+from reports.tradeoff import trade_off
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
         axes.plot(cells["tpme"], cells["hr@10"], "o", color=look.color, ms=3, alpha=0.45, mew=0)
         axes.plot(scores[method], spread.mean, look.marker, color=look.color, ms=9 * look.size, mec="white", mew=0.8)
     lines = _reference_lines(block)
-    axes.set_xlim(-0.06, 1.06)
+    # Beyond 0 and 1 only where a reference table pins the range.
+    axes.set_xlim(min(0.0, *scores.values()) - 0.06, max(1.0, *scores.values()) + 0.06)
     tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
     axes.set_ylim(0, 1.12 * max([*tops, *lines.values(), 1e-3]))
     for height in lines.values():
@@ -191,5 +192,12 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
         "Where the time of a step goes",
         "Backbone is the forward pass of the backbones, forward that of everything else.",
         bars.phases,
+    ),
+    (
+        "weights",
+        "Which method is first under which weights",
+        "Each point of the triangle is a weighting of time, parameters and memory, a corner one of them alone; the "
+        "parts and their shares are exact.",
+        ternary.weights,
     ),
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.errors import UserError
 from reports.columns import INTEGERS, NUMBERS, TEXTS
+from reports.ranks import Ranks, load_ranks
 
 SCHEMA = 1
 
@@ -30,11 +31,15 @@ class Record:
     training: Mapping[str, Any]
     curve: tuple[Mapping[str, Any], ...]
     steps: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    """The account of live tensors at the peak, in bytes; empty where there is none."""
     batch_digest: str
     warnings: tuple[str, ...]
     machine: str
     """What the cell ran on, in words: two machines are never compared."""
     dataset_digest: str
+    ranks: Ranks | None = None
+    """Of a cell that ended ok and kept them."""
 
     @property
     def cell_id(self) -> str:
@@ -45,6 +50,16 @@ class Record:
     def steps_path(self) -> Path:
         """Where the cell keeps a row per step; it need not exist."""
         return self.path.parent / "steps.csv"
+
+    @property
+    def ranks_path(self) -> Path:
+        """Where the cell keeps a rank per user; it need not exist."""
+        return self.path.parent / "ranks.csv"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell ended ok; the figures of any other do not count."""
+        return bool(self.row["status"] == "ok")
 
 
 @dataclass(frozen=True)
@@ -191,19 +206,22 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
     value = _json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
+    row = _row(path, _part(path, value, "row"))
     return Record(
         path=path,
         run=run,
-        row=_row(path, _part(path, value, "row")),
+        row=row,
         method=_part(path, value, "method"),
         budget=_part(path, value, "budget") or _table(matrix, "budget"),
         training=_part(path, value, "training") or _table(matrix, "training"),
         curve=_curve(path, value.get("curve")),
         steps=_part(path, value, "steps"),
+        memory=_part(path, value, "memory"),
         batch_digest=str(value.get("batch_digest") or ""),
         warnings=_warnings(path, value.get("warnings")),
         machine=_machine(_part(path, value, "environment")),
         dataset_digest=str(dataset.get("digest") or ""),
+        ranks=load_ranks(path.parent / "ranks.csv") if row["status"] == "ok" else None,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import sections
+from reports import accuracy, scores, sections, theory
 from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
@@ -66,8 +66,14 @@ def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
     suffix = "" if alone else f": {escape(block.title)}"
     return [
         *parts,
+        f"### Differences in accuracy{suffix}",
+        accuracy.section(block),
         f"### How far to trust the TPME{suffix}",
-        sections.robustness(block),
+        scores.robustness(block),
+        f"### PSCP beside TPME{suffix}",
+        scores.beside_pscp(block),
+        f"### Theory against measurement{suffix}",
+        theory.section(block),
         f"### Figures{suffix}",
         sections.figures(drawings),
     ]

@@ -1,16 +1,13 @@
-"""The parts of a report that belong to one block: its main table, what failed, how robust its TPME is, its figures."""
+"""The parts of a report that belong to one block: its main table, what failed, its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench import tpme
-from bench.errors import UserError
 from reports.blocks import BASELINE, Block, Spread
 from reports.figures import Drawing
 from reports.text import count, escape, number, ratio, size, table
-from reports.verdict import comparable_costs, trade_off
 
 _REFERENCES = {"random": "random order", "popularity": "popularity", "bayes": "Bayes ceiling", "oracle": "oracle"}
 _FLOORS = ("random", "popularity")
@@ -101,7 +98,9 @@ def _legend(block: Block) -> str:
     parts = [f"Means over the seeds that ended ok ({' or '.join(map(str, seeds))} per method)"]
     if any(block.seeds(method) > 1 for method in block.methods):
         parts.append("± is half of the 95 % t interval over seeds")
-    if 1 in seeds and block.users:
+    if 1 in seeds and block.paired:
+        parts.append(f"with one seed, that of HR@10 and NDCG@10 is over {count(block.paired.users)} users (bootstrap)")
+    elif 1 in seeds and block.users:
         parts.append(f"with one seed, that of HR@10 is 1.96 √(p(1−p)/{count(block.users)} users)")
     if 2 in seeds:
         parts.append("with two seeds the t interval is 12.7 standard errors to either side and itself very uncertain")
@@ -128,51 +127,6 @@ def failures(block: Block) -> str:
         for _, row in broken.iterrows()
     ]
     return table(["Cell that did not end ok", "Status", "Error"], rows, numbers_from=3)
-
-
-def robustness(block: Block) -> str:
-    """Whether the order by TPME survives leaving each method out and moving the weights."""
-    try:
-        scores, costs = trade_off(block), comparable_costs(block)
-        moved = tpme.weight_sensitivity(costs)
-    except UserError as error:
-        return f"TPME cannot be computed: {escape(error)}."
-    order = tpme.order_of(scores)
-    machine = [str(value) for value in block.results["machine"].dropna().unique()]
-    text = [
-        f"Compared on {escape(machine[0]) if machine else 'an unknown machine'}: "
-        f"{', '.join(escape(method) for method in scores)}, weights {_weights()} for time, parameters and memory. "
-        f"Order, best first: {_order(order)}."
-    ]
-    try:
-        left = tpme.leave_one_out(costs)
-        text.append(
-            table(["Left out", "Order of the others kept", "Turned round"], [_left_out(entry) for entry in left], 3)
-        )
-    except UserError as error:
-        text.append(f"Not checked: {escape(error)}.")
-    rows = [[escape(method), f"{scores[method]:.3f}", f"{moved.first[method]:.1%}"] for method in order]
-    text.append(
-        f"Over a grid of {moved.points} weightings (step {moved.step:g}, corners included) the whole order is kept in "
-        f"{moved.order_kept:.1%}."
-    )
-    text.append(table(["Method", "TPME", "First in this share of the weightings"], rows))
-    return "\n\n".join(text)
-
-
-def _weights() -> str:
-    return " / ".join(f"{weight:g}" for weight in tpme.WEIGHTS)
-
-
-def _order(order: Sequence[str]) -> str:
-    return " < ".join(escape(method) for method in order).replace(" < ", " &lt; ")
-
-
-def _left_out(entry: tpme.LeftOut) -> list[str]:
-    if entry.preserved is None:
-        return [escape(entry.left_out), "unknown", escape(entry.reason)]
-    pairs = ", ".join(f"{escape(b)} before {escape(a)}" for a, b in entry.turned)
-    return [escape(entry.left_out), "yes" if entry.preserved else "**no**", pairs]
 
 
 def figures(drawings: Sequence[Drawing]) -> str:

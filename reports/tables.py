@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from bench import tpme
 from bench.errors import UserError
+from reports import ranks
 from reports.columns import ADDED, CONTRACT, FURTHER, GROUP, INTEGERS, NOT_A_FIGURE, NUMBERS, TEXTS
 from reports.load import Record
+from reports.options import DEFAULT, Options
 
 COST_COLUMNS = {"time": "epoch_seconds", "params": "trainable_params", "memory": "peak_memory_bytes"}
 """Which columns feed the TPME."""
@@ -21,13 +22,14 @@ COST_COLUMNS = {"time": "epoch_seconds", "params": "trainable_params", "memory":
 Key = tuple[Hashable, ...]
 
 
-def results(records: Iterable[Record]) -> pd.DataFrame:
+def results(records: Iterable[Record], options: Options = DEFAULT) -> pd.DataFrame:
     """One row per cell: the columns of the contract in their order, then those of the record, then `ADDED`.
 
-    What was not measured is missing. `tpme` is computed here, over the cells that may be compared: those of one
-    comparison (`GROUP`) and one seed that ended ok with all three costs measured, if one memory source serves all.
+    HR, NDCG and MRR at each k of the options come from the ranks, where the record does not say them. What was not
+    measured is missing. `tpme` is computed here, over the cells that may be compared: those of one comparison (`GROUP`)
+    and one seed that ended ok with all three costs measured, if one memory source serves all.
     """
-    rows = [_row(record) for record in records]
+    rows = [_row(record, options) for record in records]
     known = (*CONTRACT, *FURTHER, *ADDED)
     others = dict.fromkeys(column for row in rows for column in row if column not in known)
     columns = [*CONTRACT, *FURTHER, *others, *ADDED]
@@ -35,13 +37,14 @@ def results(records: Iterable[Record]) -> pd.DataFrame:
     scores: dict[Hashable, float] = {}
     keys = comparison_keys(frame, "seed")
     for key in unique(keys):
-        scores.update(scores_of(frame[is_key(keys, key)]))
+        scores.update(scores_of(frame[is_key(keys, key)], options))
     frame["tpme"] = pd.Series(scores, dtype="float64").reindex(frame.index)
     return frame
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record, options: Options) -> dict[str, Any]:
     return {
+        **_from_ranks(record, options.ks),
         **record.row,
         "tpme": None,
         "warnings": "; ".join(record.warnings) or record.row.get("warnings") or None,
@@ -50,6 +53,17 @@ def _row(record: Record) -> dict[str, Any]:
         "training": _settings(record.training),
         "machine": record.machine or None,
         "run": record.run.resolve().name,
+    }
+
+
+def _from_ranks(record: Record, ks: Sequence[int]) -> dict[str, float]:
+    if record.ranks is None:
+        return {}
+    return {
+        ranks.column(metric, k, split): float(ranks.gains(getattr(record.ranks, split), metric, k).mean())
+        for split in ranks.SPLITS
+        for metric in ranks.METRICS
+        for k in ks
     }
 
 
@@ -90,11 +104,11 @@ def is_key(keys: pd.Series[Any], key: Key) -> pd.Series[bool]:
     return keys.map(lambda other: other == key)
 
 
-def scores_of(frame: pd.DataFrame) -> dict[Hashable, float]:
+def scores_of(frame: pd.DataFrame, options: Options) -> dict[Hashable, float]:
     """TPME per row label, over the rows that ended ok with all costs measured; empty where it cannot be computed."""
     try:
         costs = comparable(frame)
-        scores = tpme.tpme({str(label): row for label, row in costs.items()})
+        scores = options.tpme({str(label): row for label, row in costs.items()})
     except UserError:
         return {}
     return dict(zip(costs, scores.values(), strict=True))
@@ -120,7 +134,7 @@ def comparable(frame: pd.DataFrame) -> dict[Hashable, dict[str, float]]:
     }
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, options: Options = DEFAULT) -> pd.DataFrame:
     """One row per method of each comparison, from the frame of `results`.
 
     Each figure `x` of the cells that ended ok has its mean over seeds in `x` and the ends of the 95 % t interval in
@@ -148,7 +162,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             for column, values in _columns_of(rows)
         }
     )
-    table["tpme"] = _summary_scores(table)
+    table["tpme"] = _summary_scores(table, options)
     return table
 
 
@@ -185,9 +199,9 @@ def mean_interval(values: NDArray[np.floating[Any]]) -> tuple[float | None, floa
     return mean, mean - half, mean + half
 
 
-def _summary_scores(table: pd.DataFrame) -> pd.Series[float]:
+def _summary_scores(table: pd.DataFrame, options: Options) -> pd.Series[float]:
     keys = comparison_keys(table)
     scores: dict[Hashable, float] = {}
     for key in unique(keys):
-        scores.update(scores_of(table[is_key(keys, key)]))
+        scores.update(scores_of(table[is_key(keys, key)], options))
     return pd.Series(scores, dtype="float64").reindex(table.index)

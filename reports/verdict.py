@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bench import tpme
 from bench.errors import UserError
+from reports.accuracy import NO_DIFFERENCE, p_value
 from reports.blocks import BASELINE, Z95, Block, Spread
-from reports.tables import comparable
+from reports.paired import Difference
 from reports.text import count, escape, listing, ratio
-
-NO_DIFFERENCE = "no difference shown"
+from reports.tradeoff import first_shares, score_spread, trade_off
 
 _COSTS = {
     "epoch_seconds": "the seconds per epoch",
@@ -22,24 +22,6 @@ def verdict(block: Block) -> list[str]:
     if not (block.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
     return [_accuracy(block), _trade_off(block), _against_baseline(block)]
-
-
-def comparable_costs(block: Block) -> dict[str, dict[str, float]]:
-    """The costs of the methods that a TPME of this block compares, in the means over seeds.
-
-    Raises:
-        UserError: the methods have their memory from more than one source.
-    """
-    return {str(method): row for method, row in comparable(block.summary).items()}
-
-
-def trade_off(block: Block) -> dict[str, float]:
-    """TPME of the methods of a block, on the means over seeds.
-
-    Raises:
-        UserError: it cannot be computed; the line says why.
-    """
-    return tpme.tpme(comparable_costs(block))
 
 
 def best_by_accuracy(block: Block) -> list[str]:
@@ -66,6 +48,9 @@ def _accuracy(block: Block) -> str:
         return f"{text}, with no other method beside {'it' if len(ties) == 1 else 'them'}."
     second = spreads[rest[0]]
     text += f", {_gap(best.mean - second.mean)} ahead of {_name(rest[0])} at {_with_interval(second)}"
+    tests = [found for method in rest if (found := block.tested(ranked[0], method))]
+    if len(tests) == len(rest):
+        return f"{text}; {_told_apart(tests)}{_seeds_may_turn(tests, spreads)}"
     verdicts = {method: best.overlaps(spreads[method]) for method in rest}
     level = [method for method in rest if verdicts[method]]
     if any(overlap is None for overlap in verdicts.values()):
@@ -77,6 +62,28 @@ def _accuracy(block: Block) -> str:
     return f"{text}; the intervals overlap with {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
 
 
+def _told_apart(tests: list[Difference]) -> str:
+    """What the paired tests of the best method against each of the others say."""
+    level = [found.second for found in tests if not found.shown]
+    if not level:
+        worst = max(found.p_holm for found in tests)
+        bound = p_value(worst) if worst < 0.001 else f"at most {p_value(worst)}"
+        return f"a paired test over users tells it apart from every other method (Holm-corrected p {bound})."
+    if len(level) == len(tests) > 2:
+        return f"a paired test over users tells it apart from none of the others: {NO_DIFFERENCE}."
+    return f"a paired test over users does not tell it apart from {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
+
+
+def _seeds_may_turn(tests: list[Difference], spreads: dict[str, Spread]) -> str:
+    """What differs over users may still be a matter of the seed."""
+    best = spreads[tests[0].first]
+    shown = [found.second for found in tests if found.shown]
+    unsure = [name for name in shown if spreads[name].source == "seeds" and best.overlaps(spreads[name])]
+    if not unsure:
+        return ""
+    return f" The intervals over seeds overlap with {_names(unsure)}, so other seeds may turn that."
+
+
 def _trade_off(block: Block) -> str:
     try:
         scores = trade_off(block)
@@ -84,9 +91,17 @@ def _trade_off(block: Block) -> str:
         return f"TPME cannot be computed: {escape(error)}."
     order = tpme.order_of(scores)
     first, second = order[0], order[1]
-    text = f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, before {_name(second)} at {scores[second]:.3f}"
-    kept = tpme.weight_sensitivity(comparable_costs(block)).first[first]
-    return f"{text}, and is first in {kept:.0%} of a grid over all weightings of time, parameters and memory."
+    text = (
+        f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, before {_name(second)} at {scores[second]:.3f}, "
+        f"and is first in {first_shares(block)[first]:.0%} of all weightings of time, parameters and memory"
+    )
+    spread = score_spread(block)
+    if spread is None:
+        return f"{text}."
+    level = spread.level_with(first)
+    drawn = "steps and seeds" if spread.seeds > 1 else "steps"
+    text += f"; with other {drawn} it is first in {spread.first[first]:.0%} of the draws"
+    return f"{text}, {NO_DIFFERENCE} from {_names(level)}." if level else f"{text}."
 
 
 def _against_baseline(block: Block) -> str:
@@ -124,14 +139,16 @@ def _bargain(block: Block, method: str) -> str:
     mine, theirs = block.spread(method, "hr@10"), block.spread(BASELINE, "hr@10")
     if block.random_weights or mine is None or theirs is None:
         return text
-    return f"{text}, and its HR@10 is {_difference(mine, theirs)}"
+    return f"{text}, and its HR@10 is {_difference(mine, theirs, block.tested(method, BASELINE))}"
 
 
-def _difference(mine: Spread, theirs: Spread) -> str:
+def _difference(mine: Spread, theirs: Spread, tested: Difference | None) -> str:
     gap = mine.mean - theirs.mean
     text = f"{_gap(gap)} {'higher' if gap >= 0 else 'lower'}" if gap else "the same"
     if theirs.mean > 0:
         text += f" ({ratio(mine.mean, theirs.mean)})"
+    if tested is not None:
+        return f"{text}, {f'Holm-corrected p {p_value(tested.p_holm)}' if tested.shown else NO_DIFFERENCE}"
     overlap = mine.overlaps(theirs)
     if overlap is None:
         return f"{text}, with a spread that is unknown"
@@ -148,6 +165,8 @@ def _with_interval(spread: Spread) -> str:
     interval = f"{spread.mean:.3f} ({max(spread.low, 0.0):.3f} to {min(spread.high, 1.0):.3f}"
     if spread.source == "seeds":
         return f"{interval} over {spread.count} seeds)"
+    if spread.source == "bootstrap":
+        return f"{interval} over {count(spread.count)} users)"
     return f"{interval}, a standard error of {(spread.high - spread.mean) / Z95:.3f} over {count(spread.count)} users)"
 
 

@@ -56,6 +56,14 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     assert list(steps["step"]) == [1, 2, 3, 4, 5, 6]
     assert np.isclose(row["epoch_seconds"], steps.groupby("epoch")["seconds"].sum().median())
     assert np.isclose(row["train_seconds"], steps["seconds"].sum())
+    ranks = pd.read_csv(tmp_path / "ranks.csv")
+    assert tuple(ranks.columns) == records.RANK_COLUMNS
+    assert ranks["user"].is_unique
+    assert len(ranks) == 40
+    assert row["hr@10"] == np.mean(ranks["test_rank"] <= 10)
+    assert row["valid_hr@10"] == np.mean(ranks["valid_rank"] <= 10)
+    for column, rank in (("ndcg@10", ranks["test_rank"]), ("valid_ndcg@10", ranks["valid_rank"])):
+        assert np.isclose(row[column], np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean())
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 

@@ -7,6 +7,7 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -236,6 +237,20 @@ def test_score_with_a_reference_file(tmp_path: Path) -> None:
         tpme.score(one)
     with pytest.raises(UserError, match=r"one\.csv: .*alone"):
         tpme.score(reference, reference=one)
+    other = write(tmp_path / "other.csv", f"{lines[0]}\n{lines[4]}\nnew,1,2,3\n")
+    with pytest.raises(UserError, match=r"ref\.csv: no row for method 'new', which is to be scored"):
+        tpme.score(other, reference=reference)
+
+
+@pytest.mark.parametrize("pinned", [None, PUBLISHED])
+def test_many_comparisons_at_once(pinned: dict[str, dict[str, float]] | None) -> None:
+    tables = [random_table(seed, 4) for seed in range(5)]
+    costs = np.array([[[row[c] for c in tpme.COLUMNS] for row in table.values()] for table in tables])
+    found = tpme.tpme_of_many(costs, (0.2, 0.3, 0.5), pinned)
+    for scores, table in zip(found, tables, strict=True):
+        assert scores == pytest.approx(list(tpme.tpme(table, (0.2, 0.3, 0.5), pinned).values()))
+    costs[2, :, 1] = 7.0
+    assert np.isnan(tpme.tpme_of_many(costs)).all(axis=1).tolist() == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(

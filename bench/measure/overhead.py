@@ -151,7 +151,7 @@ class Bench:
             done = time.perf_counter()
         if metered:
             self.once.append(ready - before + time.perf_counter() - done)
-        return np.diff(np.array(ends, dtype=np.int64))[UNTIMED - 1 :] * 1e-9
+        return np.diff(np.array(ends, dtype=np.float64))[UNTIMED - 1 :] * 1e-9
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reports.columns import CONTRACT, FURTHER
 
@@ -22,6 +26,7 @@ METHODS: dict[str, tuple[float, float, int, float, tuple[float, ...]]] = {
     "iisan": (0.226, 0.215, 98_000, 120.0, (0.03, 0.64, 0.14, 0.16, 0.03)),
     "iisan-cached": (0.226, 0.045, 98_000, 31.0, (0.10, 0.0, 0.40, 0.38, 0.12)),
 }
+UNKNOWN = (0.2, 0.3, 50_000, 200.0, (0.1, 0.3, 0.2, 0.3, 0.1))
 STEPS = 47
 EPOCHS = 3
 USERS = 1500
@@ -32,6 +37,7 @@ def make_run(
     methods: Sequence[str] = tuple(METHODS),
     seeds: Sequence[int] = (0, 1),
     changes: Mapping[str, Mapping[str, Any]] | None = None,
+    ranks: bool = False,
     **everywhere: Any,
 ) -> Path:
     """Write a run folder of `methods` x `seeds`.
@@ -40,6 +46,7 @@ def make_run(
         path: The folder to make.
         methods: Names; one that is not in `METHODS` gets figures of its own.
         seeds: One cell each per method.
+        ranks: Also write a rank per user, and let the accuracy of the row be that of the ranks.
         changes: Per method, columns of the row to overwrite; a status other than ok also takes all figures away.
         everywhere: Columns of the row to overwrite in all cells.
     """
@@ -54,10 +61,32 @@ def make_run(
             record = make_record(method, seed, {**everywhere, **(changes or {}).get(method, {})})
             folder = path / "cells" / record["row"]["cell_id"]
             folder.mkdir(parents=True)
+            if ranks and record["row"]["status"] == "ok":
+                add_ranks(folder, record)
             write_json(folder / "record.json", record)
             if record["row"]["status"] == "ok":
                 (folder / "steps.csv").write_text(steps_csv(method, seed), encoding="utf-8")
     return path
+
+
+def add_ranks(folder: Path, record: dict[str, Any], users: int = USERS) -> None:
+    """Write ranks.csv with about the record's HR@10, and put the exact one into the record."""
+    row = record["row"]
+    test = ranks_of(row["method"], row["seed"], row["hr@10"], users)
+    valid = ranks_of(row["method"], row["seed"] + 100, row["valid_hr@10"], users)
+    lines = [f"user{place:05d},{v},{t}" for place, (v, t) in enumerate(zip(valid, test, strict=True))]
+    (folder / "ranks.csv").write_text("\n".join(["user,valid_rank,test_rank", *lines]) + "\n", encoding="utf-8")
+    for split, found in (("", test), ("valid_", valid)):
+        row[f"{split}hr@10"] = sum(rank <= 10 for rank in found.tolist()) / users
+        row[f"{split}ndcg@10"] = sum(1 / math.log2(rank + 1) for rank in found.tolist() if rank <= 10) / users
+
+
+def ranks_of(method: str, seed: int, accuracy: float, users: int) -> NDArray[np.int64]:
+    """Ranks of which a share of about `accuracy` is at most 10; what a user likes is the same for all methods."""
+    easy = np.random.default_rng(7).random(users)
+    own = np.random.default_rng([seed, *method.encode()])
+    drawn = np.where(own.random(users) < 0.6, easy, own.random(users))
+    return np.ceil(10 * np.maximum(drawn, 1e-9) / accuracy).astype(np.int64)
 
 
 def set_machine(run: Path, cpu: str) -> None:
@@ -111,9 +140,7 @@ def dataset() -> dict[str, Any]:
 
 def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What record.json of one cell holds."""
-    accuracy, step, params, mebibytes, shares = METHODS.get(
-        method, (0.2, 0.3, 50_000, 200.0, (0.1, 0.3, 0.2, 0.3, 0.1))
-    )
+    accuracy, step, params, mebibytes, shares = METHODS.get(method, UNKNOWN)
     draw = random.Random(f"{method} {seed}")
     accuracy += draw.gauss(0, 0.006)
     step *= 1 + draw.gauss(0, 0.02)
@@ -184,7 +211,7 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
             "median": step,
             "phases": dict(zip(("data", "backbone", "forward", "backward", "optimizer"), shares, strict=True)),
         },
-        "memory": None,
+        "memory": _account(round(mebibytes * 2**20), params) if mebibytes else None,
         "nvml": None,
         "environment": environment(),
         "gates": {},
@@ -192,6 +219,14 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
         "warnings": [],
         "traceback": "",
     }
+
+
+def _account(peak: int, params: int) -> dict[str, int]:
+    """A made-up split of the peak."""
+    weights = 4 * (params if params == METHODS["iisan-cached"][2] else 1_273_000 + params)
+    parts = {"parameters": weights, "gradients": 4 * params, "optimizer": 8 * params, "cache": 0}
+    activations = (peak - sum(parts.values())) // 2
+    return {"peak_bytes": peak, **parts, "activations": activations, "rest": peak - sum(parts.values()) - activations}
 
 
 def _curve(accuracy: float, step: float) -> list[dict[str, Any]]:
@@ -210,10 +245,12 @@ def _curve(accuracy: float, step: float) -> list[dict[str, Any]]:
 
 def steps_csv(method: str, seed: int) -> str:
     """A row per step, with a long tail like that of real step times."""
-    step = METHODS.get(method, (0.2, 0.3))[1]
+    _, step, _, _, shares = METHODS.get(method, UNKNOWN)
     draw = random.Random(f"steps {method} {seed}")
     lines = ["epoch,step,seconds,data,transfer,backbone,forward,backward,optimizer,loss"]
     for place in range(STEPS * EPOCHS):
         seconds = step * draw.lognormvariate(0, 0.06) * (1.5 if draw.random() < 0.02 else 1)
-        lines.append(f"{place // STEPS + 1},{place + 1},{seconds:.6f},,,,,,,{5 - place / 100:.3f}")
+        data, *rest = (f"{share * seconds:.9f}" if share else "" for share in shares)
+        phases = ",".join([data, "", *rest])  # nobody measured the transfer
+        lines.append(f"{place // STEPS + 1},{place + 1},{seconds:.9f},{phases},{5 - place / 100:.3f}")
     return "\n".join(lines) + "\n"

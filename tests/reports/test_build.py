@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from reports.tables import results, summary
 from tests.reports.factory import METHODS, dataset, environment, make_run, write_json
 
 ROOT = Path(__file__).parents[2]
-FIGURES = {"accuracy-tpme.png", "costs.png", "learning.png", "step-times.png", "phases.png"}
+FIGURES = {"accuracy-tpme.png", "costs.png", "learning.png", "step-times.png", "phases.png", "weights.png"}
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
@@ -104,8 +105,9 @@ def test_parts_of_the_report(tmp_path: Path) -> None:
     text = report_of(tmp_path / "run")
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     assert headings == [
-        "Verdict", "shop · text+image · shop-partial", "How far to trust the TPME", "Figures", "Budget and methods",
-        "Data", "Environment", "Warnings", "Make it again",
+        "Verdict", "shop · text+image · shop-partial", "Differences in accuracy", "How far to trust the TPME",
+        "PSCP beside TPME", "Theory against measurement", "Figures", "Budget and methods", "Data", "Environment",
+        "Warnings", "Make it again",
     ]  # fmt: skip
     assert {Path(source).name for source in images(text)} == FIGURES
     assert all((tmp_path / "run" / source).is_file() for source in images(text))
@@ -164,7 +166,9 @@ def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
         if not record.parent.name.startswith("lora--"):
             record.unlink()
     build([run], run)
-    assert {path.name for path in (run / "figures").iterdir()} == FIGURES - {"accuracy-tpme.png"} | {"mine.png"}
+    assert {path.name for path in (run / "figures").iterdir()} == FIGURES - {"accuracy-tpme.png", "weights.png"} | {
+        "mine.png"
+    }
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,28 @@ def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
 def test_warnings_from_the_numbers(tmp_path: Path, everywhere: dict[str, Any], words: str) -> None:
     text = text_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0], **everywhere)
     assert words in text.split("## Warnings")[1]
+
+
+def test_ranks_that_contradict_the_record_are_warned_of(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0], ranks=True)
+    assert "The ranks of" not in text_from(run)
+    path = next((run / "cells").glob("lora--*/record.json"))
+    record = json.loads(path.read_text())
+    record["row"]["hr@10"] = 0.5
+    write_json(path, record)
+    assert re.search(r"The ranks of lora--.* give an HR@10 of 0\.\d{4} where its record says 0\.5000", text_from(run))
+
+
+def test_a_report_of_three_seeds_with_ranks_takes_seconds_and_is_reproducible(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", seeds=[0, 1, 2], ranks=True)
+    started = time.process_time()
+    build([run], run, ks=(5, 10, 20))
+    assert time.process_time() - started < 5
+    before = digests(run)
+    build([run], run, ks=(5, 10, 20))
+    assert digests(run) == before
+    header = next(line for line in (run / "report.md").read_text().splitlines() if "MRR@20" in line)
+    assert header.count("@") == 9
 
 
 def test_gpu_runs_and_pretrained_backbones_are_not_warned_of(tmp_path: Path) -> None:
@@ -203,7 +229,9 @@ def test_warnings_from_the_records(tmp_path: Path) -> None:
 
 def test_text_from_data_cannot_change_the_report(tmp_path: Path) -> None:
     evil = "=x|y* <img src=x> [a](http://b.c) `d`\n# e"
-    run = make_run(tmp_path / "run", methods=["fft", evil], seeds=[0, 1], changes={evil: {"error": evil}}, dataset=evil)
+    run = make_run(
+        tmp_path / "run", methods=["fft", evil], seeds=[0, 1], changes={evil: {"error": evil}}, dataset=evil, ranks=True
+    )
     write_json(run / "dataset.json", {**dataset(), "name": evil, "dropped": {evil: 3}, "notes": [evil]})
     write_json(run / "environment.json", {**environment(), "cpu": evil, evil: {"deep|er": evil}})
     (run / "matrix.toml").write_text(f"name = {json.dumps(evil)}\n")
@@ -231,7 +259,7 @@ def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     text = (out / "report.md").read_text()
     assert "## shop · text+image · shop-partial\n" in text
     assert "## shop · text+image · shop-full\n" in text
-    assert len(images(text)) == len(set(images(text))) == 10
+    assert len(images(text)) == len(set(images(text))) == 12
     assert all((out / source).is_file() for source in images(text))
     assert len(pd.read_csv(out / "results.csv")) == 8
     assert not (first / "report.md").exists()

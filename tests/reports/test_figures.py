@@ -15,10 +15,11 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from bench.errors import UserError
-from reports import figures, style
+from reports import figures, style, ternary
 from reports.blocks import Block
 from reports.figures import FIGURES, accuracy_against_tpme, draw
 from reports.style import RC, spread_out, styles
+from reports.tradeoff import first_shares
 from tests.reports.factory import METHODS
 from tests.reports.test_verdict import block_of
 
@@ -91,7 +92,7 @@ def reasons(block: Block) -> dict[str, str]:
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     alone = reasons(block_of(tmp_path / "alone", methods=["lora"], seeds=[0]))
-    assert list(alone) == ["accuracy-tpme"]
+    assert list(alone) == ["accuracy-tpme", "weights"]
     assert "alone" in alone["accuracy-tpme"]
     failed = reasons(block_of(tmp_path / "failed", status="oom"))
     assert list(failed) == [stem for stem, *_ in FIGURES]
@@ -118,9 +119,8 @@ def test_malformed_steps_are_named(tmp_path: Path) -> None:
 
 def test_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
     names = ["$a_b$", "$", "方法", "x" * 60]
-    assert reasons(block_of(tmp_path / "run", methods=names, seeds=[0])) == {
-        "accuracy-tpme": "TPME cannot be computed: params is 50000 for every method: a zero range cannot be normalised",
-    }
+    why = "TPME cannot be computed: params is 50000 for every method: a zero range cannot be normalised"
+    assert reasons(block_of(tmp_path / "run", methods=names, seeds=[0])) == {"accuracy-tpme": why, "weights": why}
     assert style.short("x" * 60) == "x" * 23 + "…"
 
 
@@ -128,3 +128,41 @@ def test_curves_of_different_length_meet_where_all_are_known() -> None:
     long = np.array([[1.0, 0.1], [2.0, 0.2], [3.0, 0.3]])
     short = np.array([[3.0, 0.3], [4.0, 0.4]])
     assert figures._mean_curve([long, short]).tolist() == pytest.approx(np.array([[2.0, 0.2], [3.0, 0.3]]))
+
+
+def many_parts(path: Path) -> Block:
+    """Ten methods that share the triangle of weights in large and small parts, two of them equal."""
+    costs = {
+        "a-method-with-quite-a-long-name": (1.0, 9, 9.0), "bitfit": (9.0, 1, 9.0), "lora": (9.0, 9, 1.0),
+        "adapter": (4.0, 4, 3.0), "prefix": (3.9, 5, 3.1), "frozen": (2.5, 6, 7.0), "iisan": (6.0, 2, 6.0),
+        "twin": (2.0, 7, 2.0), "fft": (2.0, 7, 2.0), "iisan-cached": (7.0, 3, 2.6),
+    }  # fmt: skip
+    columns = ("epoch_seconds", "trainable_params", "peak_memory_bytes")
+    changes = {name: dict(zip(columns, (t, p, int(m * 2**20)), strict=True)) for name, (t, p, m) in costs.items()}
+    return block_of(path, methods=list(costs), seeds=[0], changes=changes)
+
+
+def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, block: Block) -> None:
+    for drawn in (block, many_parts(tmp_path / "run")):
+        with mpl.rc_context(RC):
+            figure = ternary.weights(drawn, styles(drawn.methods))
+            figure.canvas.draw()
+        texts = [text for text in figure.axes[0].texts if text.get_text()]
+        extents = [text.get_window_extent() for text in texts]
+        for one, other in itertools.combinations(extents, 2):
+            assert not one.overlaps(other)
+        width, height = figure.get_size_inches() * figure.dpi
+        assert all(e.x0 >= 0 and e.x1 <= width and e.y0 >= 0 and e.y1 <= height for e in extents)
+
+
+def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
+    block = many_parts(tmp_path / "run")
+    with mpl.rc_context(RC):
+        figure = ternary.weights(block, styles(block.methods))
+    words = "\n".join(text.get_text() for text in figure.axes[0].texts)
+    for method, share in first_shares(block).items():
+        assert method[:13] in words
+        if method not in ("twin", "fft") and share >= 0.0005:
+            assert f"{share:.1%}" in words
+    assert "twin\nfft" in words
+    assert "the paper's weights:\n0.45 time\n0.1 parameters\n0.45 memory" in words

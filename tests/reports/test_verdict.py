@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.blocks import Block, blocks
-from reports.load import load_run
+from reports.load import Record, load_run
+from reports.options import DEFAULT, Options
 from reports.tables import results, summary
 from reports.verdict import verdict
 from tests.reports.factory import USERS, make_run
 
 
-def block_of(path: Path, **arguments: Any) -> Block:
-    run = load_run(make_run(path, **arguments))
-    cells = results(run.records)
-    (block,) = blocks([run], run.records, cells, summary(cells))
+def read_block(path: Path, records: Sequence[Record] | None = None, options: Options = DEFAULT) -> Block:
+    run = load_run(path)
+    known = run.records if records is None else records
+    cells = results(known, options)
+    (block,) = blocks([run], known, cells, summary(cells, options), options)
     return block
+
+
+def block_of(path: Path, **arguments: Any) -> Block:
+    return read_block(make_run(path, **arguments))
 
 
 def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> Block:

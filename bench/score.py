@@ -1,0 +1,68 @@
+"""The ``score`` command: TPME, PSCP or both of any table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import pscp, tpme
+from bench.errors import UserError
+
+METRICS = ("tpme", "pscp", "both")
+
+
+def score(
+    path: Path,
+    metric: str = "tpme",
+    weights: Sequence[float] = tpme.WEIGHTS,
+    reference: Path | None = None,
+    penalties: pscp.Penalties | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the methods of a CSV file, best first; by TPME where there is one.
+
+    TPME needs the columns method, time, params and memory, in any units; PSCP needs method, performance, params,
+    extra_tflops and memory, where memory is in GB. A row has ``tpme``, or ``pscp`` with its three penalties, or both
+    with the method's place by each (``tpme_place``, ``pscp_place``, from 1).
+
+    Raises:
+        UserError: an unknown metric; as `bench.tpme.score` and `bench.pscp.score`.
+    """
+    if metric not in METRICS:
+        raise UserError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
+    if metric == "tpme":
+        return tpme.score(path, weights, reference)
+    penalised = pscp.score(path, penalties)
+    ranked = pscp.order_of(penalised)
+    if metric == "pscp":
+        return [{"method": name, **_penalised(penalised[name])} for name in ranked]
+    rows = tpme.score(path, weights, reference)
+    return [
+        {
+            **row,
+            **_penalised(penalised[row["method"]]),
+            "tpme_place": place,
+            "pscp_place": ranked.index(row["method"]) + 1,
+        }
+        for place, row in enumerate(rows, 1)
+    ]
+
+
+def _penalised(score: pscp.Penalised) -> dict[str, float]:
+    factors = {f"penalty_{name}": value for name, value in zip(pscp.COSTS, score.penalties, strict=True)}
+    return {"pscp": score.score, "performance": score.performance, **factors}
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows as an aligned table for a terminal."""
+    width = max(6, *(len(row["method"]) for row in rows))
+    columns = [name for name in ("tpme", "tpme_place", "pscp", "pscp_place") if name in rows[0]]
+    titles = {"tpme": "TPME", "tpme_place": "place", "pscp": "PSCP", "pscp_place": "place"}
+    head = f"{'method':{width}}" + "".join(f"  {titles[name]:>7}" for name in columns)
+    return [head, *(f"{row['method']:{width}}" + "".join(_cell(name, row[name]) for name in columns) for row in rows)]
+
+
+def _cell(name: str, value: float) -> str:
+    if name.endswith("place"):
+        return f"  {value:>7d}"
+    return f"  {value:7.2%}" if name == "tpme" else f"  {value:7.2f}"

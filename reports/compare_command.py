@@ -1,0 +1,87 @@
+"""The ``compare`` command: arguments, a table for a terminal, the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reports.compare import Comparison, Ratio, Threshold
+
+# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+
+HELP = "two runs cell by cell, as ratios with intervals"
+EPILOG = 'example: python run_bench.py compare runs/before runs/after --fail-if "time>1.05" --fail-if "hr@10<0.95"'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="what the ratios are relative to")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="what is judged")
+    parser.add_argument(
+        "--fail-if",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="METRIC>RATIO",
+        help="exit 1 if RUN_B is beyond this with its whole interval; time, params, memory, hr@k, ndcg@k or mrr@k, "
+        "with > or <",
+    )
+    parser.add_argument(
+        "--allow-different", action="store_true", help="also across machines, budgets, data and settings"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the comparison; 1 if a regression is beyond a threshold, or a cell broke that had ended ok.
+
+    Raises:
+        UserError: as `reports.compare.compare` and `parse_threshold`.
+    """
+    from reports.compare import as_json, compare, parse_threshold
+
+    thresholds = [parse_threshold(text) for text in args.fail_if]
+    comparison = compare(args.first, args.second, thresholds, args.allow_different)
+    if args.json:
+        print(json.dumps(as_json(comparison, thresholds), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(lines(comparison, thresholds)))
+        for note in comparison.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return 1 if comparison.broken or comparison.regressions(thresholds) else 0
+
+
+def lines(comparison: Comparison, thresholds: Sequence[Threshold]) -> list[str]:
+    """A row per cell with the ratio of each metric, then what is wrong."""
+    metrics = list(dict.fromkeys(ratio.metric for ratio in comparison.ratios))
+    cells: dict[str, dict[str, Ratio]] = {}
+    for ratio in comparison.ratios:
+        cells.setdefault(ratio.cell, {})[ratio.metric] = ratio
+    rows = [["cell (RUN_B to RUN_A)", *metrics]]
+    rows += [[cell, *(words(found.get(metric)) for metric in metrics)] for cell, found in cells.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    text += [f"broken: {cell}" for cell in comparison.broken]
+    text += [
+        f"regression: {ratio.cell}: {ratio.metric} {words(ratio)} is beyond {limit.text}"
+        for ratio, limit in comparison.regressions(thresholds)
+    ]
+    if thresholds and not comparison.regressions(thresholds):
+        text.append("no regression that an interval supports")
+    return text
+
+
+def words(ratio: Ratio | None) -> str:
+    """A ratio with its interval; one without an interval says so, one counted exactly has none to show."""
+    if ratio is None or ratio.ratio is None:
+        return "unknown"
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.ratio:.3f} (no interval)"
+    return (
+        f"{ratio.ratio:.3f}" if ratio.low == ratio.high else f"{ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+    )

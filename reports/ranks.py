@@ -1,0 +1,91 @@
+"""Per-user ranks as cells leave them, and every ranking metric that can be computed from them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.errors import UserError
+
+METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+"""Metric by the name it has in a column, and as it is written."""
+
+SPLITS = ("test", "valid")
+
+_COLUMNS = {"user": "str", "valid_rank": "int64", "test_rank": "int64"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """The ranks of one cell under the model of its chosen epoch, best 1, each of shape (users,)."""
+
+    users: tuple[str, ...]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def load_ranks(path: Path) -> Ranks | None:
+    """Read ranks.csv; None where a cell has left none.
+
+    Raises:
+        UserError: names the file; for one that is malformed, empty, has a user twice or a rank below 1.
+    """
+    if not path.is_file():
+        return None
+    try:
+        frame = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS, keep_default_na=False)
+        users = tuple(frame["user"].tolist())
+        valid, test = (frame[column].to_numpy(dtype=np.int64) for column in ("valid_rank", "test_rank"))
+    except (ValueError, OSError, OverflowError) as error:
+        raise UserError(f"{path}: malformed: {str(error).splitlines()[0]}") from None
+    if not users:
+        raise UserError(f"{path}: malformed: no user")
+    if len(set(users)) != len(users):
+        raise UserError(f"{path}: malformed: a user stands in it twice")
+    if min(valid.min(), test.min()) < 1:
+        raise UserError(f"{path}: malformed: a rank below 1")
+    return Ranks(users, valid, test)
+
+
+def gains(ranks: NDArray[np.int64], metric: str, k: int) -> NDArray[np.float64]:
+    """What each user adds to a metric, (users,): the metric is the mean.
+
+    Beyond rank k it is 0. Within, HR@k counts 1, NDCG@k 1 / log2(rank + 1), MRR@k 1 / rank; each user has one target.
+    """
+    values = {"hr": np.ones(len(ranks)), "ndcg": 1 / np.log2(ranks + 1.0), "mrr": 1.0 / ranks}[metric]
+    return np.where(ranks <= k, values, 0.0)
+
+
+def column(metric: str, k: int, split: str = "test") -> str:
+    """The column of a metric: hr@10, or valid_hr@10."""
+    return f"{'' if split == 'test' else f'{split}_'}{metric}@{k}"
+
+
+def title(metric: str, k: int) -> str:
+    """A metric as it is written: HR@10."""
+    return f"{METRICS[metric]}@{k}"
+
+
+def parse_metric(text: str) -> tuple[str, int] | None:
+    """Metric and k of a name such as hr@10; None if it is none."""
+    found = re.fullmatch(rf"({'|'.join(METRICS)})@([1-9]\d{{0,8}})", text)
+    return (found[1], int(found[2])) if found else None
+
+
+def parse_ks(text: str) -> tuple[int, ...]:
+    """The list of k in an option: 5,10,20, rising and each once.
+
+    Raises:
+        UserError: an entry that is no whole number of at least 1.
+    """
+    ks = set()
+    for part in text.split(","):
+        if not re.fullmatch(r"[1-9]\d{0,8}", part.strip()):
+            raise UserError(f"--k {text}: {part.strip()!r} is no whole number of at least 1")
+        ks.add(int(part))
+    return tuple(sorted(ks))
