@@ -27,6 +27,7 @@ PLACES: dict[str, Path_] = {
     "modality": ("modality",),
     "device": ("device",),
     "precision": ("precision",),
+    "profile": ("profile",),
     "dataset": ("dataset", "name"),
     "shop_seed": ("dataset", "seed"),
     "data_dir": ("dataset", "data_dir"),
