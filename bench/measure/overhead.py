@@ -8,6 +8,9 @@ same batches, so that what the machine does meanwhile falls on both. A step is t
 next, the same way for both; so everything that a meter does in the loop is in it. What meters do once per training
 (the two looks at the whole machine, starting the sampler's thread) is timed apart.
 
+On a busy machine with few cores set OMP_NUM_THREADS=1: threads that wait for each other while somebody else has their
+core make a step hundreds of times longer, and nothing can be told from that.
+
 Exit status: 0, or 1 when the whole interval lies above the target.
 """
 
@@ -21,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -132,7 +135,8 @@ class Bench:
     def block(self, metered: bool, pair: int) -> Seconds:
         """Trains one untimed and ``steps`` timed steps; gives the seconds from the end of each to that of the next."""
         splits, size = self.assembly.data.splits, self.cell.budget.batch_size
-        count = self.steps + UNTIMED
+        length = self.steps + UNTIMED
+        epochs = (epoch_batches(splits, size, self.cell.seed, epoch) for epoch in count(pair + 1))
         ends: list[int] = []
         with ExitStack() as stack:
             before = time.perf_counter()
@@ -140,10 +144,10 @@ class Bench:
             ready = time.perf_counter()
             train(
                 self.trainer,
-                islice(epoch_batches(splits, size, self.cell.seed, pair + 1), count),
+                islice(chain.from_iterable(epochs), length),
                 self.assembly.feed,
                 self.popularity,
-                Budget(limit_steps=count, limit_seconds=None, steps_per_epoch=count),
+                Budget(limit_steps=length, limit_seconds=None, steps_per_epoch=length),
                 clock,
                 validate=lambda: (0.0, 0.0),
                 report=lambda event: ends.append(time.perf_counter_ns()) if event["event"] == "step" else None,
