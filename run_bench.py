@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     report.add_argument("--out", type=Path, help="folder for the result; needed for several runs")
-    report.add_argument("--k", type=_counts, metavar="5,10,20", help="also HR, NDCG and MRR at these (from kept ranks)")
+    report.add_argument("--k", type=_counts, metavar="5,10,20", help="HR, NDCG, MRR at these (default 10)")
     report.add_argument("--weights", type=_weights, metavar="T,P,M", help="of the TPME, default 0.45,0.10,0.45")
     report.add_argument("--reference", type=Path, metavar="TABLE.csv", help="pins minima and maxima of the TPME")
     _add_penalties(report)

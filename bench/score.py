@@ -51,18 +51,3 @@ def score(
 def _penalised(score: pscp.Penalised) -> dict[str, float]:
     factors = {f"penalty_{name}": value for name, value in zip(pscp.COSTS, score.penalties, strict=True)}
     return {"pscp": score.score, "performance": score.performance, **factors}
-
-
-def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as an aligned table for a terminal."""
-    width = max(6, *(len(row["method"]) for row in rows))
-    columns = [name for name in ("tpme", "tpme_place", "pscp", "pscp_place") if name in rows[0]]
-    titles = {"tpme": "TPME", "tpme_place": "place", "pscp": "PSCP", "pscp_place": "place"}
-    head = f"{'method':{width}}" + "".join(f"  {titles[name]:>7}" for name in columns)
-    return [head, *(f"{row['method']:{width}}" + "".join(_cell(name, row[name]) for name in columns) for row in rows)]
-
-
-def _cell(name: str, value: float) -> str:
-    if name.endswith("place"):
-        return f"  {value:>7d}"
-    return f"  {value:7.2%}" if name == "tpme" else f"  {value:7.2f}"

@@ -55,7 +55,7 @@ def build(
     runs = [load_run(path) for path in run_dirs]
     records, merge_notes = merge(runs)
     _check_ks(ks, runs, records)
-    options = Options(tuple(ks), tuple(weights), *_reference(reference, records), penalties)
+    options = Options(tuple(sorted(set(ks))), tuple(weights), *_reference(reference, records), penalties)
     cells = results(records, options)
     methods = summary(cells, options)
     compared = blocks(runs, records, cells, methods, options)
@@ -88,7 +88,9 @@ def _check(run_dirs: Sequence[Path], out: Path) -> None:
 
 
 def _check_ks(ks: Sequence[int], runs: Sequence[Run], records: Sequence[Record]) -> None:
-    """A k that no cell can answer for, or that every rank is within, is a mistake."""
+    """A k that is none, that no cell can answer for, or that every rank is within, is a mistake."""
+    if not ks or min(ks) < 1:
+        raise UserError(f"--k {','.join(map(str, ks))}: expected whole numbers of at least 1")
     if any(k != 10 for k in ks) and not any(record.ranks for record in records):
         raise UserError(f"--k {','.join(map(str, ks))}: no cell has left ranks.csv, so only k = 10 is known")
     for run in runs:

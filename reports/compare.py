@@ -171,15 +171,19 @@ def _same_conditions(pairs: Sequence[tuple[Record, Record]], first: Path, second
     for (mine, theirs), *both in zip(pairs, *keys, strict=True):
         for column, one, other in zip(GROUP, *both, strict=True):
             if one != other and mine.ok and theirs.ok:
+                left, right = _apart(one, other)
                 raise UserError(
-                    f"{first} and {second} differ in {column.replace('_', ' ')} ({_shown(one)} against "
-                    f"{_shown(other)}): --allow-different compares them all the same"
+                    f"{first} and {second} differ in {column.replace('_', ' ')} ({left} against {right}): "
+                    "--allow-different compares them all the same"
                 )
 
 
-def _shown(value: Any) -> str:
-    text = "unknown" if value is None else str(value)
-    return text if len(text) <= 100 else f"{text[:99]}…"
+def _apart(first: object, second: object) -> tuple[str, str]:
+    """Two values in words; of lists of settings only those that are not the same."""
+    left, right = (["unknown"] if value is None else str(value).split("; ") for value in (first, second))
+    apart = [part for part in left if part not in right], [part for part in right if part not in left]
+    one, other = ("; ".join(parts) or "nothing" for parts in apart)
+    return one, other
 
 
 def _differing(first: Record, second: Record) -> Iterator[str]:

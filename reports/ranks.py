@@ -75,17 +75,3 @@ def parse_metric(text: str) -> tuple[str, int] | None:
     """Metric and k of a name such as hr@10; None if it is none."""
     found = re.fullmatch(rf"({'|'.join(METRICS)})@([1-9]\d{{0,8}})", text)
     return (found[1], int(found[2])) if found else None
-
-
-def parse_ks(text: str) -> tuple[int, ...]:
-    """The list of k in an option: 5,10,20, rising and each once.
-
-    Raises:
-        UserError: an entry that is no whole number of at least 1.
-    """
-    ks = set()
-    for part in text.split(","):
-        if not re.fullmatch(r"[1-9]\d{0,8}", part.strip()):
-            raise UserError(f"--k {text}: {part.strip()!r} is no whole number of at least 1")
-        ks.add(int(part))
-    return tuple(sorted(ks))

@@ -16,7 +16,7 @@ from reports import ranks
 from reports.build import build
 from reports.load import load_run
 from reports.options import Options
-from reports.ranks import gains, load_ranks, parse_ks, parse_metric
+from reports.ranks import gains, load_ranks, parse_metric
 from reports.tables import results, summary
 from tests.reports.factory import make_run
 
@@ -69,13 +69,6 @@ def test_metric_names(text: str, found: tuple[str, int] | None) -> None:
     assert parse_metric(text) == found
 
 
-def test_list_of_k() -> None:
-    assert parse_ks("20,5, 10,5") == (5, 10, 20)
-    for text in ("0", "-1", "ten", "5,", "1.5", ""):
-        with pytest.raises(UserError, match=r"--k .*is no whole number of at least 1"):
-            parse_ks(text)
-
-
 def test_further_metrics_are_columns(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["fft", "lora"], ranks=True)
     frame = results(load_run(run).records, Options(ks=(1, 20)))
@@ -93,7 +86,19 @@ def test_a_k_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     kept = make_run(tmp_path / "kept", ["fft", "lora"], seeds=[0], ranks=True)
     with pytest.raises(UserError, match=r"--k 701: the catalogue of .* has only 700 items"):
         build([kept], kept, ks=(10, 701))
+    for ks in ((0,), (5, -1), ()):
+        with pytest.raises(UserError, match=r"--k .*: expected whole numbers of at least 1"):
+            build([kept], kept, ks=ks)
     assert not (kept / "report.md").exists()
+
+
+def test_each_k_counts_once_and_they_rise(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["fft", "lora"], seeds=[0], ranks=True)
+    build([run], run, ks=(20, 5, 20))
+    header = next(
+        line for line in (run / "report.md").read_text().splitlines() if line.startswith("| Method | Seeds |")
+    )
+    assert [cell.strip() for cell in header.split("|")][3:5] == ["HR@5", "HR@20"]
 
 
 def test_ranks_of_a_cell_that_failed_do_not_count(tmp_path: Path) -> None:
