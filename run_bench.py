@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import plan_command
+from bench import doctor_command, plan_command
 from bench.errors import UserError
 from reports import compare_command
 
@@ -93,6 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
     compare_command.add_arguments(compare)
     planning = commands.add_parser("plan", help="predicted memory per method, without a GPU and without weights")
     plan_command.add_arguments(planning)
+    doctor = commands.add_parser("doctor", help="what on this machine would make the numbers wrong")
+    doctor_command.add_arguments(doctor)
     listing = commands.add_parser(
         "list",
         help="methods, presets, datasets, built-in backbones",
@@ -228,6 +230,7 @@ COMMANDS = {
     "score": _score,
     "compare": compare_command.run,
     "plan": plan_command.run,
+    "doctor": doctor_command.run,
     "list": _list,
 }
 

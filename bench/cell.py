@@ -42,8 +42,9 @@ from bench.matrix import Cell
 from bench.measure import clock as clocks
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops, count_flops
-from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
+from bench.measure.memory import MemoryAccount, allocator_peaks, reset_allocator_peaks
 from bench.measure.nvml import NvmlSampler
+from bench.measure.probe import probe
 from bench.measure.process import MachineWatch, peak_rss_bytes
 from bench.measure.profile import trace_steps
 from bench.models.recommender import TrainBatch
@@ -51,31 +52,6 @@ from bench.train import Diverged, Trainer, Training, train
 
 GATE_USERS = 8
 Report = Any
-
-
-def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
-    """Memory account and FLOPs of a step with a fresh optimizer; the same code measures and, on fake tensors, plans.
-
-    The operations are counted in a first step. It leaves Adam's moments behind, so that the account of the second one
-    is that of every later step.
-    """
-    trainer.reset_optimizer()
-    trainer.model.train()
-    flops = count_flops(lambda: trainer.scaler.scale(trainer.forward(batch)))
-    trainer.update()
-    return step_account(trainer, batch), flops
-
-
-def step_account(trainer: Trainer, batch: TrainBatch) -> MemoryAccount:
-    """Memory account of one more step."""
-    return account(
-        lambda: trainer.step(batch),
-        modules=[trainer.model],
-        optimizer=trainer.optimizer,
-        known={"rest": [*batch.inputs.values(), batch.items, batch.positions, batch.log_popularity]},
-        device=trainer.device,
-        steps=1,
-    )
 
 
 class CellRun:

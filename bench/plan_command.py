@@ -28,7 +28,7 @@ UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", star
 Row = dict[str, Any]
 
 
-class _Given(argparse.Namespace):
+class Given(argparse.Namespace):
     """Options of ``run`` that this command lacks read as not given."""
 
     def __getattr__(self, _: str) -> None:
@@ -126,7 +126,7 @@ def _matrix(args: argparse.Namespace) -> tuple[Matrix, str]:
         given["weights"] = "random"  # nothing else is to be had of them
     if args.shapes == "full":
         given["data_dir"] = args.data_dir or "."  # a folder that is never looked into
-    return resolve(_Given(**given))
+    return resolve(Given(**given))
 
 
 def _default_shapes(matrix: Matrix) -> str:

@@ -27,7 +27,7 @@ from bench.measure.nvml_device import (
 __all__ = ["DeviceNotFoundError", "NvmlReading", "NvmlSampler", "find_device"]
 
 # Bits of NVML's clock event reasons that mean a card is slower than it could be, and what is behind them.
-_THROTTLES = {
+THROTTLES = {
     0x04: ("software power cap", "power"),
     0x08: ("hardware slowdown", "heat or power"),
     0x20: ("software thermal slowdown", "heat"),
@@ -248,7 +248,7 @@ class _Totals:
         self._last: float | None = None
         self._tallies = {name: _Tally() for name in Sample.__dataclass_fields__ if name != "memory_info"}
         self._memory_info: MemoryInfo | None = None
-        self._throttled = dict.fromkeys((name for name, _ in _THROTTLES.values()), 0)
+        self._throttled = dict.fromkeys((name for name, _ in THROTTLES.values()), 0)
         self._energy = _Energy()
 
     def begin(self) -> None:
@@ -263,7 +263,7 @@ class _Totals:
         for name, tally in self._tallies.items():
             tally.add(getattr(sample, name))
         self._memory_info = sample.memory_info or self._memory_info
-        for bit, (name, _) in _THROTTLES.items():
+        for bit, (name, _) in THROTTLES.items():
             self._throttled[name] += bool((sample.reasons or 0) & bit)
         self._energy.add(at, sample)
 
@@ -303,7 +303,7 @@ class _Totals:
             holding = f", holding up to {size / 2**30:.2f} GiB" if size else ""
             yield f"{others} other process{'es' if others > 1 else ''} on the GPU{holding}"
         known = self._tallies["reasons"].count
-        for name, cause in _THROTTLES.values():
+        for name, cause in THROTTLES.values():
             if self._throttled[name]:
                 share = self._throttled[name] / known
                 yield f"the GPU was slowed down by {cause} ({name}) in {share:.0%} of the samples"

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.assemble import build_model, kept_layers, load_data, load_encoders, reads_cache
-from bench.cell import probe, step_account
 from bench.config import build_method
 from bench.data.batches import largest_batch
 from bench.data.items import tokenise
@@ -32,6 +31,7 @@ from bench.matrix import Cell
 from bench.measure.cards import Work
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
+from bench.measure.probe import probe, step_account
 from bench.models.backbones import locate
 from bench.models.hidden import HIDDEN_KEY
 from bench.models.recommender import Recommender, TrainBatch

@@ -46,6 +46,13 @@ class FakeDevice:
     temperature: Any = 60
     reasons: Any = 0
     energy: Any = field(default_factory=lambda: NVMLError(NOT_SUPPORTED))
+    persistence: Any = 1
+    cap: Any = 700_000
+    usual_cap: Any = 700_000
+    highest_clock: Any = 1_980
+    ecc: Any = (1, 1)
+    uncorrected: Any = 0
+    mig_mode: Any = (0, 0)
 
 
 def process(pid: int, memory: int | None) -> SimpleNamespace:
@@ -148,6 +155,35 @@ class FakeNvml:
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: FakeDevice) -> int:
         return int(play(handle, "reasons"))
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.1"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12_080
+
+    def nvmlDeviceGetPersistenceMode(self, handle: FakeDevice) -> int:
+        return int(play(handle, "persistence"))
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeDevice) -> int:
+        return int(play(handle, "cap"))
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, handle: FakeDevice) -> int:
+        return int(play(handle, "usual_cap"))
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: FakeDevice, type: int) -> int:
+        assert type == self.NVML_CLOCK_SM
+        return int(play(handle, "highest_clock"))
+
+    def nvmlDeviceGetEccMode(self, handle: FakeDevice) -> list[int]:
+        return list(play(handle, "ecc"))
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: FakeDevice, errorType: int, counterType: int) -> int:
+        assert (errorType, counterType) == (1, 0)
+        return int(play(handle, "uncorrected"))
+
+    def nvmlDeviceGetMigMode(self, device: FakeDevice) -> list[int]:
+        return list(play(device, "mig_mode"))
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: FakeDevice) -> int:
         return int(play(handle, "energy"))

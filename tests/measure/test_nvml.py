@@ -72,9 +72,9 @@ def test_the_stand_in_offers_what_the_real_module_does() -> None:
 
 
 def test_the_bits_of_throttling_are_nvmls() -> None:
-    from bench.measure.nvml import _THROTTLES
+    from bench.measure.nvml import THROTTLES
 
-    assert set(_THROTTLES) == {
+    assert set(THROTTLES) == {
         pynvml.nvmlClocksEventReasonSwPowerCap,
         pynvml.nvmlClocksEventReasonHwSlowdown,
         pynvml.nvmlClocksEventReasonSwThermalSlowdown,
