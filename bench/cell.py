@@ -44,6 +44,7 @@ from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops, count_flops
 from bench.measure.memory import MemoryAccount, allocator_peaks, reset_allocator_peaks
 from bench.measure.nvml import NvmlSampler
+from bench.measure.plan import planned
 from bench.measure.probe import probe
 from bench.measure.process import MachineWatch, peak_rss_bytes
 from bench.measure.profile import trace_steps
@@ -95,6 +96,7 @@ class CellRun:
         return self._record(assembly, training, clock, gates, memory, nvml) | {
             "cache": cache_cost(assembly.caches, self.row["unique_items_per_step"]),
             "compute": compute_rate(*typical, self.row["step_seconds_median"]),
+            "plan": plan_beside(self.cell, self.report),
         }
 
     def _batch(self, assembly: Assembly, trainer: Trainer, batch: Batch) -> TrainBatch:
@@ -286,6 +288,16 @@ class CellRun:
             "warnings": self.warnings,
             "traceback": "",
         }
+
+
+def plan_beside(cell: Cell, report: Report) -> dict[str, Any] | None:
+    """What ``plan`` predicts for a cell, made when everything is measured; None where it cannot be planned."""
+    report({"event": "phase", "phase": "plan"})
+    try:
+        return planned(cell)
+    except (UserError, RuntimeError, ValueError, TypeError) as error:
+        print(f"no plan: {records.one_line(str(error))}", file=sys.stderr)
+        return None
 
 
 def _uuid(device: torch.device) -> str:

@@ -64,6 +64,9 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     assert row["valid_hr@10"] == np.mean(ranks["valid_rank"] <= 10)
     for column, rank in (("ndcg@10", ranks["test_rank"]), ("valid_ndcg@10", ranks["valid_rank"])):
         assert np.isclose(row[column], np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean())
+    assert {key: record["plan"][key] for key in ("peak_memory_bytes", "flops_forward", "trainable_params")} == {
+        key: row[key] for key in ("peak_memory_bytes", "flops_forward", "trainable_params")
+    }
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 

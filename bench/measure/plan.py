@@ -260,6 +260,26 @@ def _emptied(model: Recommender, groups: tuple[Group, ...]) -> tuple[Group, ...]
     )
 
 
+def planned(cell: Cell) -> dict[str, Any]:
+    """The ``plan`` entry of a record: what would have been said beforehand of the step that a cell is probed with.
+
+    Raises:
+        UserError: for anything wrong with data, models or options.
+        RuntimeError: the model has an operation without a fake counterpart.
+    """
+    found = Planner(cell).plan(DataBatches.of(cell), cell.budget.batch_size)
+    parts = found.memory.as_dict()
+    return {
+        "trainable_params": found.trainable_params,
+        "total_params": found.total_params,
+        "peak_memory_bytes": parts.pop("peak_bytes"),
+        **parts,
+        "flops_forward": found.flops.forward,
+        "flops_backward": found.flops.backward,
+        "cache_bytes": found.cache_bytes,
+    }
+
+
 def step_work(model: nn.Module, memory: MemoryAccount, flops: Flops) -> tuple[Work, Work, Work]:
     """What forward, backward and update of a step cannot do without, for a bound from below.
 
