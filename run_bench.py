@@ -46,6 +46,12 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(_seeds(text))
 
@@ -154,6 +160,18 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
     run.add_argument("--launcher", choices=["local"], default="local")
+    _add_care(run)
+
+
+def _add_care(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--parallel", type=_at_least_one, default=1, metavar="N", help="cells at a time, one per GPU")
+    run.add_argument("--fresh", action="store_true", help="start over, in an empty or absent folder only")
+    run.add_argument("--retry-failed", action="store_true", help="run cells again that ended oom, failed, ...")
+    run.add_argument("--cell-timeout", type=float, metavar="S", help="stop a cell after so many seconds")
+    run.add_argument(
+        "--hang-timeout", type=float, default=1800, metavar="S", help="... without a sign of life (default 1800)"
+    )
+    run.add_argument("--memory-limit", metavar="SIZE", help="of the host that a cell may take, such as 20GiB")
 
 
 def _print_json(value: Any) -> None:
@@ -174,6 +192,7 @@ def shown_command(arguments: Sequence[str]) -> str:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from bench import records
     from reports.build import build
     from reports.options import DEFAULT
 
@@ -188,6 +207,7 @@ def _report(args: argparse.Namespace) -> int:
         reference=args.reference,
         penalties=_penalties(args),
     )
+    records.reseal(out)
     print(f"report: {out / 'report.md'}", file=sys.stderr)
     return 0
 
@@ -252,6 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        print(f"run_bench.py: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""One cell, from start to record. Runs in a process of its own:
-
-    python -m bench.cell CELL.json FOLDER
+"""One cell, from start to record. Runs in a process of its own (``bench.cell_process``).
 
 Progress goes to standard output as JSON lines; the record goes to FOLDER, whatever happens.
 """
@@ -11,6 +9,7 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -322,16 +321,12 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
     return record
 
 
-def main() -> None:
-    """Entry point of the cell's process."""
-    spec, folder = sys.argv[1:]
+def main(arguments: Sequence[str]) -> None:
+    """What ``bench.cell_process`` hands over to."""
+    spec, folder = arguments
 
     def report(event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)
 
     record = run_cell(Cell.from_json(Path(spec).read_text(encoding="utf-8")), Path(folder), report)
     report({"event": "end", "status": record["row"]["status"], "error": record["row"]["error"]})
-
-
-if __name__ == "__main__":
-    main()

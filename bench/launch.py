@@ -1,100 +1,144 @@
-"""From cells to processes. Each cell runs alone in a fresh interpreter; what it says is handed on as events."""
+"""From cells to processes on this machine: one after the other, or one per GPU.
+
+Cells run in fresh processes that threads of this one watch; everything that they say is handed on in the main thread,
+where an interrupt arrives too.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
+import queue
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import records
+from bench.errors import UserError
 from bench.matrix import Cell
+from bench.supervise import Event, Limits, run_cell_process
 
-ROOT = Path(__file__).parent.parent
-Event = dict[str, Any]
+Report = Callable[[Cell, Event], None]
+NO_LIMITS = Limits()
 
 
-def run_local(cells: list[Cell], run: Path, report: Callable[[Cell, Event], None]) -> None:
-    """Runs cells one after the other on this machine; finished ones of an earlier run are kept.
+@dataclass(frozen=True)
+class Launch:
+    """How cells are run; no part of what they are.
 
-    A cell that dies without a record, killed by the kernel for instance, gets one from here. An interrupt stops the
-    running cell and is raised again; what is finished stays.
+    Attributes:
+        parallel: cells at a time: one per GPU, or on the CPU as told.
+        retry_failed: run again what did not end ok in an earlier run.
     """
+
+    limits: Limits = NO_LIMITS
+    parallel: int = 1
+    retry_failed: bool = False
+
+
+ONE_BY_ONE = Launch()
+
+
+def pending(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool) -> list[Cell]:
+    """Makes every cell's folder, and gives the cells that have to run; those with a result are reported as kept.
+
+    A damaged result is named on standard error, and its cell runs again.
+    """
+    todo = []
     for cell in cells:
-        if records.finished(run, cell.cell_id):
-            report(cell, {"event": "kept"})
-            continue
         folder = records.cell_folder(run, cell.cell_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "record.json").unlink(missing_ok=True)
-        report(cell, {"event": "start"})
         try:
-            code = _run_one(cell, folder, report)
-        except KeyboardInterrupt:
-            records.write_record(folder, records.failure(cell, "interrupted", "stopped from the keyboard"))
-            raise
-        if not (folder / "record.json").is_file():
-            records.write_record(folder, _died(cell, code, folder))
-        report(cell, {"event": "done", **_outcome(folder)})
+            folder.mkdir(parents=True, exist_ok=True)
+            status = records.kept(run, cell.cell_id, retry_failed)
+        except records.Damaged as error:
+            print(f"{error}; the cell runs again", file=sys.stderr)
+            status = None
+        except OSError as error:
+            raise UserError(f"{folder}: {error.strerror or error}") from error
+        if status is None:
+            todo.append(cell)
+        else:
+            report(cell, {"event": "kept", "status": status})
+    return todo
 
 
-def _outcome(folder: Path) -> Event:
-    row = json.loads((folder / "record.json").read_text(encoding="utf-8"))["row"]
-    return {key: row[key] for key in ("status", "error", "hr@10", "epoch_seconds", "peak_memory_bytes")}
+def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch = ONE_BY_ONE) -> None:
+    """Runs cells on this machine; those that an earlier run has dealt with are kept.
 
+    An interrupt stops the running cells, which are recorded as interrupted, and is raised again when they are gone.
 
-def _run_one(cell: Cell, folder: Path, report: Callable[[Cell, Event], None]) -> int:
-    with tempfile.TemporaryDirectory(prefix="iisan-bench-") as scratch, (folder / "stderr.txt").open("wb") as errors:
-        spec = Path(scratch) / "cell.json"
-        spec.write_text(cell.to_json(), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.cell", str(spec), str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=_environment(),
-        )
+    Raises:
+        UserError: a record cannot be written, so that going on would lose what is measured.
+    """
+    todo = pending(cells, run, report, launch.retry_failed)
+    if not todo:
+        return
+    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for variables in slot_variables(todo[0].device, launch.parallel):
+        slots.put(variables)
+    events: queue.SimpleQueue[tuple[Cell, Event] | None] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work(cell: Cell) -> None:
+        if stop.is_set():
+            return
+        variables = slots.get()
+        folder = records.cell_folder(run, cell.cell_id)
+        events.put((cell, {"event": "start"}))
         try:
-            for event in _events(process):
-                report(cell, event)
-            return process.wait()
+            run_cell_process(cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables)
+            if launch.parallel > 1 and cell.device == "cpu":
+                records.amend(folder, warnings=[f"{launch.parallel} cells ran at a time on one CPU"])
+            events.put((cell, {"event": "done", **outcome(folder)}))
         except BaseException:
-            process.terminate()
-            try:
-                process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop.set()
             raise
+        finally:
+            slots.put(variables)
 
-
-def _environment() -> dict[str, str]:
-    """The child imports the same code as this process, installed or not."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _events(process: subprocess.Popen[str]) -> Iterator[Event]:
-    assert process.stdout is not None
-    for line in process.stdout:
+    with ThreadPoolExecutor(launch.parallel) as pool:
+        futures = [pool.submit(work, cell) for cell in todo]
+        threading.Thread(target=_close, args=(futures, events), daemon=True).start()
         try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # a library printed something
-        if isinstance(event, dict) and "event" in event:
-            yield event
+            while (entry := events.get()) is not None:
+                report(*entry)
+        except BaseException:
+            stop.set()
+            raise
+    for future in futures:
+        future.result()
 
 
-def _died(cell: Cell, code: int, folder: Path) -> dict[str, Any]:
-    """The record of a cell that left none: SIGKILL is what the kernel sends when the host's memory is full."""
-    if code == -9:
-        return records.failure(cell, "oom-host", "the process was killed (signal 9), most likely out of host memory")
-    how = f"signal {-code}" if code < 0 else f"exit status {code}"
-    tail = (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    said = f": {tail[0]}" if tail else ""
-    return records.failure(cell, "failed", f"the process died with {how}{said}")
+def _close(futures: Sequence[Future[None]], events: queue.SimpleQueue[tuple[Cell, Event] | None]) -> None:
+    for future in futures:
+        future.exception()
+    events.put(None)
+
+
+def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
+    """Environment variables of each place that a cell can run in: on GPUs one card for each.
+
+    Raises:
+        UserError: more places than cards, or a single card named.
+    """
+    if parallel == 1 or device == "cpu":
+        return [{} for _ in range(parallel)]
+    import torch
+
+    if device != "cuda:0":
+        raise UserError(f"--parallel {parallel}: needs --device auto or cuda, not one card ({device})")
+    cards = torch.cuda.device_count()
+    if parallel > cards:
+        raise UserError(f"--parallel {parallel}: torch sees {cards} CUDA devices")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in seen.split(",")] if seen else [str(index) for index in range(cards)]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:parallel]]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What is said of a cell when it is done."""
+    row = records.read_record(folder)["row"]
+    return {key: row[key] for key in ("status", "error", "hr@10", "epoch_seconds", "peak_memory_bytes")}

@@ -6,13 +6,13 @@ import argparse
 import dataclasses
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
+from bench.sizes import parse_size, readable
 
 if TYPE_CHECKING:
     from bench.config import Matrix
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
-UNITS = {"": 1, "b": 1}
-UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
-UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)}
 Row = dict[str, Any]
 
 
@@ -75,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for anything wrong with options, files or models.
     """
-    limit = None if args.fit is None else parse_size(args.fit)
+    limit = None if args.fit is None else parse_size(args.fit, "--fit")
     matrix, origin = _matrix(args)
     roof = _roof(args, matrix.precision)
     shapes = args.shapes or _default_shapes(matrix)
@@ -95,22 +92,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_table(rows))
     return 0
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as ``24GiB``, ``24 GB``, ``500MiB`` or ``1000000``.
-
-    Raises:
-        UserError: not a size, or not above zero.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.ASCII)
-    unit = UNITS.get(found[2].lower()) if found else None
-    if found is None or unit is None:
-        raise UserError(f"--fit {text}: expected a size above zero such as 24GiB, 24GB, 500MiB or a number of bytes")
-    size = int(float(found[1]) * unit)
-    if size < 1:
-        raise UserError(f"--fit {text}: must be above zero")
-    return size
 
 
 def _matrix(args: argparse.Namespace) -> tuple[Matrix, str]:
@@ -223,14 +204,6 @@ def _fit(planner: Planner, plan: Plan, workload: Workload, users: int, limit: in
     elif largest == most:
         note = "all users fit" if workload.name == "data" else "the largest batch size that there is"
     return {"fit_bytes": limit, "largest_batch_size": largest, "fit_note": note}
-
-
-def readable(size: int) -> str:
-    """Bytes in decimal units, four digits."""
-    for scale, unit in ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "kB")):
-        if size >= scale:
-            return f"{size / scale:.4g} {unit}"
-    return f"{size} B"
 
 
 COLUMNS = (

@@ -83,7 +83,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         return f"loss {self.last['loss']:.3f}" + ("" if valid is None else f", validation HR@10 {valid:.4f}")
 
     def _on_kept(self, cell: Cell, event: dict[str, Any]) -> None:
-        self._finish(f"{cell.cell_id}: kept from an earlier run")
+        said = "" if event["status"] == "ok" else f": {event['status']}"
+        self._finish(f"{cell.cell_id}: kept from an earlier run{said}")
 
     def _on_done(self, cell: Cell, event: dict[str, Any]) -> None:
         if event["status"] == "ok":

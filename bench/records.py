@@ -1,6 +1,6 @@
 """What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
 
-    matrix.toml  environment.json  dataset.json
+    matrix.toml  environment.json  dataset.json  SHA256SUMS
     cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json}
 
 Tables, report and figures are rendered from these by ``reports``.
@@ -9,14 +9,19 @@ Tables, report and figures are rendered from these by ``reports``.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.data.store import atomic_path
+from filelock import FileLock, Timeout
+
+from bench.data.store import atomic_path, file_digest
 from bench.errors import UserError
 from bench.matrix import Cell
 
@@ -34,6 +39,12 @@ STEP_COLUMNS = (
     "epoch", "step", "seconds", "data", "transfer", "backbone", "forward", "backward", "optimizer", "loss",
 )  # fmt: skip
 RANK_COLUMNS = ("user", "valid_rank", "test_rank")
+# Files of a cell that its record vouches for; what a process says on its way out comes after the record.
+CHECKED = ("steps.csv", "ranks.csv", "trace.json")
+LOCK = ".lock"
+SUMS = "SHA256SUMS"
+# Settings that change nothing of what a cell measures: a run may go on with others.
+PASSING = ("profile", "checkpoint_every")
 
 
 def empty_row(cell: Cell) -> dict[str, Any]:
@@ -77,8 +88,62 @@ def one_line(text: str) -> str:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes ``record.json`` into a cell's folder, whole or not at all."""
-    write_json(folder / "record.json", record)
+    """Writes ``record.json`` into a cell's folder, whole or not at all, after all other files of the cell.
+
+    It holds the SHA-256 of each of them, and in ``digest`` its own: that of its other entries.
+    """
+    files = {path.name: file_digest(path) for name in CHECKED if (path := folder / name).is_file()}
+    content = _finite({**record, "files": files})
+    content.pop("digest", None)
+    write_json(folder / "record.json", {**content, "digest": _content_digest(content)})
+
+
+def amend(folder: Path, **changes: Any) -> None:
+    """Adds to the record that a cell has left; ``warnings`` are appended to its own, in its row too."""
+    record = read_record(folder)
+    more = changes.pop("warnings", [])
+    record |= changes
+    if more:
+        record["warnings"] = [*record["warnings"], *more]
+        record["row"]["warnings"] = "; ".join(record["warnings"])
+    write_record(folder, record)
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class Damaged(Exception):
+    """A record is not what was written, or a file that it vouches for is not."""
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a cell, checked with the files beside it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: names the file.
+    """
+    path = folder / "record.json"
+    try:
+        record = json.loads(path.read_bytes())
+        content = {key: value for key, value in record.items() if key != "digest"}
+        if record["digest"] != _content_digest(content):
+            raise Damaged(f"{path}: is not what was written")
+        files = dict(record["files"])
+        status = record["row"]["status"]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{path}: is not what was written ({type(error).__name__})") from error
+    if not isinstance(status, str):
+        raise Damaged(f"{path}: is not what was written")
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise Damaged(f"{folder / name}: is gone")
+        if file_digest(folder / name) != digest:
+            raise Damaged(f"{folder / name}: is not what was written")
+    return dict(record)
 
 
 def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequence[float]) -> None:
@@ -134,6 +199,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: when the file cannot be written, naming it.
     """
+    if not path.parent.is_dir():  # a run folder that vanished is not made again
+        raise UserError(f"{path.parent}: is gone")
     try:
         with atomic_path(path) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -146,40 +213,136 @@ def cell_folder(run: Path, cell_id: str) -> Path:
     return run / "cells" / cell_id
 
 
-def finished(run: Path, cell_id: str) -> bool:
-    """Whether an earlier run left an ok record of this cell."""
-    try:
-        record = json.loads((cell_folder(run, cell_id) / "record.json").read_text(encoding="utf-8"))
-        return bool(record["row"]["status"] == "ok")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def kept(run: Path, cell_id: str, retry_failed: bool = False) -> str | None:
+    """The status of a cell that an earlier run has dealt with; None where it has to run.
 
-
-def open_run(run: Path, matrix_toml: str) -> None:
-    """Makes the run folder, or goes on with one of the same matrix.
+    A failure is a result like any other and kept unless it is to be tried again. A cell that was interrupted has none.
 
     Raises:
-        UserError: the folder holds something else, or another matrix (names the first difference).
+        Damaged: there is a record, but not what was written.
     """
-    recipe = run / "matrix.toml"
+    try:
+        status = str(read_record(cell_folder(run, cell_id))["row"]["status"])
+    except FileNotFoundError:
+        return None
+    again = status == "interrupted" or (retry_failed and status != "ok")
+    return None if again else status
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Holds a run folder, making it if need be; the system lets go of it even when the process is killed.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
     if run.exists() and not run.is_dir():
         raise UserError(f"--out {run}: is a file")
-    if recipe.is_file():
-        difference = _first_difference(recipe.read_text(encoding="utf-8", errors="replace"), matrix_toml)
-        if difference:
-            raise UserError(f"--out {run}: holds a run of another matrix ({difference}); choose another folder")
-        return
-    if run.is_dir() and any(run.iterdir()):
+    if run.is_dir() and not (run / "matrix.toml").is_file() and any(p.name != LOCK for p in run.iterdir()):
         raise UserError(f"--out {run}: is not empty and no run folder; choose another folder")
+    lock = FileLock(run / LOCK)
     try:
         run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"--out {run}: another process is running in this folder") from error
     except OSError as error:
-        raise UserError(f"--out {run}: {error.strerror}") from error
-    write_text(recipe, matrix_toml)
+        raise UserError(f"--out {run}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _first_difference(old: str, new: str) -> str:
-    for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
-        if before != after:
-            return f"there {before.strip()!r}, now {after.strip()!r}"
-    return "" if len(old.splitlines()) == len(new.splitlines()) else "it is of another length"
+def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> None:
+    """Starts in a folder that is held (see :func:`locked`), or goes on with a run of the same matrix.
+
+    Raises:
+        UserError: the folder holds another matrix (names the first difference), or any run where a fresh one is wanted.
+    """
+    recipe = run / "matrix.toml"
+    if not recipe.is_file():
+        write_text(recipe, matrix_toml)
+        return
+    if fresh:
+        raise UserError(f"--fresh: {run} holds a run; choose an empty folder")
+    old = recipe.read_bytes()
+    if recipe.name in damaged(run):
+        raise UserError(f"{recipe}: is not what was written; restore it or choose another folder with --out")
+    difference = first_difference(old.decode("utf-8", errors="replace"), matrix_toml)
+    if difference:
+        raise UserError(f"--out {run}: holds a run of another matrix ({difference}); choose another folder")
+
+
+def seal(run: Path) -> None:
+    """Writes ``SHA256SUMS`` over all files of a run, as ``sha256sum --check`` reads it."""
+    files = sorted(
+        path.relative_to(run).as_posix()
+        for path in run.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(run).parts)
+    )
+    lines = [f"{file_digest(run / name)}  {name}" for name in files if name != SUMS]
+    write_text(run / SUMS, "".join(f"{line}\n" for line in lines))
+
+
+def reseal(run: Path) -> None:
+    """Seals a run folder again, unless a run is going on in it, which will."""
+    if not (run / "matrix.toml").is_file():
+        return
+    try:
+        with locked(run):
+            seal(run)
+    except UserError:
+        return
+
+
+def unseal(run: Path) -> None:
+    """Takes the sums away while files change."""
+    (run / SUMS).unlink(missing_ok=True)
+
+
+def damaged(run: Path) -> list[str]:
+    """The files of a sealed run that are gone or not what was written; none where there are no sums."""
+    try:
+        lines = (run / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        path = run / name
+        if not (path.is_file() and file_digest(path) == digest):
+            found.append(name)
+    return found
+
+
+def first_difference(old: str, new: str) -> str:
+    """What sets two matrix files apart, by key; empty if they ask for the same cells."""
+    try:
+        before, after = (_flat(tomllib.loads(text)) for text in (old, new))
+    except tomllib.TOMLDecodeError as error:
+        return f"its matrix.toml cannot be read: {error}"
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key.split(".")[0] not in PASSING and before.get(key) != after.get(key):
+            return f"{key}: there {_said(before, key)}, now {_said(after, key)}"
+    return ""
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots; of lists of tables the names, then each table by its name."""
+    if isinstance(value, Mapping):
+        return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        names = [str(part.get("name", index + 1)) for index, part in enumerate(value)]
+        parts = {
+            k: v for name, part in zip(names, value, strict=True) for k, v in _flat(part, f"{prefix}.{name}").items()
+        }
+        return {prefix: names, **parts}
+    return {prefix: value}
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
+        return "not set"
+    value = values[key]
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

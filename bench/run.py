@@ -15,9 +15,12 @@ from bench.config import Matrix, Path_, build_method, parse, read_preset, read_t
 from bench.data.datasets import describe, references
 from bench.environment import capture
 from bench.errors import UserError
-from bench.launch import run_local
+from bench.launch import Launch, run_local, slot_variables
 from bench.matrix import Cell, cells
 from bench.progress import Reporter
+from bench.sizes import parse_size
+from bench.stopping import stoppable
+from bench.supervise import Limits
 from methods.base import HiddenMethod, method_class
 from methods.registry import REGISTRY, did_you_mean
 
@@ -56,26 +59,58 @@ def run(args: argparse.Namespace, command: str) -> int:
     device = resolve_device(matrix.device)
     todo = cells(matrix, device)
     dataset = check_inputs(todo) | {"command": command}
-    out = choose_folder(args.out, matrix)
-    records.open_run(out, to_toml(matrix))
-    records.write_json(out / "dataset.json", dataset)
-    records.write_json(out / "environment.json", capture(device))
+    launch = Launch(_limits(args), args.parallel, args.retry_failed)
+    slot_variables(device, launch.parallel)
+    out = choose_folder(args.out, matrix, args.fresh)
+    with records.locked(out), stoppable():
+        records.open_run(out, to_toml(matrix), args.fresh)
+        for name in records.damaged(out):
+            print(f"{out / name}: is not what was written", file=sys.stderr)
+        records.unseal(out)
+        records.write_json(out / "dataset.json", dataset)
+        records.write_json(out / "environment.json", capture(device))
+        written = True
+        try:
+            with Reporter(len(todo)) as reporter:
+                run_local(todo, out, reporter, launch)
+        except UserError as error:  # by now no mistake of the user's: the disk is full, or the folder gone
+            print(f"run_bench.py: {error}; what is finished is kept", file=sys.stderr)
+            written = False
+        finally:
+            written = finish(out) and written
+    return 0 if written and all(_status(out, cell) == "ok" for cell in todo) else 1
+
+
+def _status(out: Path, cell: Cell) -> str | None:
     try:
-        with Reporter(len(todo)) as reporter:
-            run_local(todo, out, reporter)
-    finally:
-        render(out)
-    return 0 if all(records.finished(out, cell.cell_id) for cell in todo) else 1
+        return records.kept(out, cell.cell_id)
+    except records.Damaged:
+        return None
 
 
-def render(out: Path) -> None:
-    """Tables, figures and report of what is there."""
-    if not any((out / "cells").glob("*/record.json")):
-        return
+def _limits(args: argparse.Namespace) -> Limits:
+    for option in ("cell_timeout", "hang_timeout"):
+        value = getattr(args, option)
+        if value is not None and not value > 0:
+            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be above zero")
+    memory = None if args.memory_limit is None else parse_size(args.memory_limit, "--memory-limit")
+    return Limits(args.cell_timeout, args.hang_timeout, memory)
+
+
+def finish(out: Path) -> bool:
+    """Tables, figures and report of what is there, and the sums over everything; whether they could be written."""
+    if not out.is_dir() or not any((out / "cells").glob("*/record.json")):
+        return True
     from reports.build import build
 
-    build([out], out)
+    try:
+        build([out], out)
+        records.seal(out)
+    except (UserError, OSError) as error:
+        print(f"run_bench.py: no report: {error}", file=sys.stderr)
+        return False
     print(f"report: {out / 'report.md'}", file=sys.stderr)
+    return True
 
 
 def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
@@ -176,14 +211,15 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
     return facts | {"unknown_token_share": unknown_shares}
 
 
-def choose_folder(out: Path | None, matrix: Matrix) -> Path:
-    """``--out``, or runs/<name>; where that holds another matrix, runs/<name>-2 and so on."""
+def choose_folder(out: Path | None, matrix: Matrix, fresh: bool) -> Path:
+    """``--out``, or runs/<name>; where that holds another matrix (or any, to start afresh), runs/<name>-2 and so on."""
     if out is not None:
         return out
     text, base = to_toml(matrix), Path("runs") / matrix.name
     for number in range(1, 1000):
         folder = base if number == 1 else base.with_name(f"{matrix.name}-{number}")
         recipe = folder / "matrix.toml"
-        if not folder.exists() or (recipe.is_file() and recipe.read_text(encoding="utf-8", errors="replace") == text):
+        old = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
+        if not folder.exists() or (old is not None and not fresh and not records.first_difference(old, text)):
             return folder
     raise UserError("--out: runs/ holds a thousand runs of this name; name a folder")

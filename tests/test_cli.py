@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 import run_bench
+from bench import records
 from tests.data.conftest import write_amazon
 from tests.test_cell import matrix
 
@@ -153,8 +157,19 @@ def test_a_run_and_what_it_leaves(recipe: Path, tmp_path: Path, capfd: pytest.Ca
     assert call("run", "--config", str(recipe), "--out", str(out)) == 0
     assert "kept from an earlier run" in capfd.readouterr().err
     assert call("run", "--config", str(recipe), "--steps", "3", "--out", str(out)) == 2
-    assert "another matrix (there 'steps = 2', now 'steps = 3')" in capfd.readouterr().err
+    assert "another matrix (budget.steps: there 2, now 3)" in capfd.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in out.glob("cells/*/record.json")} == stamps
+
+    # A trace changes nothing of what is measured.
+    assert call("run", "--config", str(recipe), "--profile", "1", "--out", str(out)) == 0
+    assert call("run", "--config", str(recipe), "--fresh", "--out", str(out)) == 2
+    assert "--fresh" in capfd.readouterr().err
+
+    # Any program that knows the format of the sums finds nothing amiss, and every file there.
+    check = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=out, capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout
+    assert "cells/" in check.stdout
+    assert "report.md: OK" in check.stdout
 
     # Rendered again from records alone.
     before = (out / "results.csv").read_bytes()
@@ -173,6 +188,50 @@ def test_a_cell_that_fails_is_a_row_and_the_others_go_on(
     assert results["status"].to_dict() == {"frozen": "ok", "iisan-cached": "failed"}
     assert "layers [0, 99]" in results.loc["iisan-cached", "error"]
     assert "iisan-cached" in (out / "report.md").read_text()
+
+    # A failure is a result: it is kept, until it is to be tried again.
+    stamp = next(out.glob("cells/iisan-cached*/record.json")).stat().st_mtime_ns
+    capfd.readouterr()
+    assert call("run", "--config", str(recipe), "--out", str(out)) == 1
+    assert "kept from an earlier run: failed" in capfd.readouterr().err
+    assert next(out.glob("cells/iisan-cached*/record.json")).stat().st_mtime_ns == stamp
+    assert call("run", "--config", str(recipe), "--out", str(out), "--retry-failed") == 1
+    assert next(out.glob("cells/iisan-cached*/record.json")).stat().st_mtime_ns > stamp
+
+
+def test_two_processes_in_one_folder(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    with records.locked(out):
+        assert call("run", "--config", str(recipe), "--out", str(out)) == 2
+    assert "another process is running in this folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_tables_and_no_process(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """The first cell is done by then, the second is stopped, and a run of the same matrix finishes it."""
+    text = recipe.read_text().replace("steps = 2", "seconds = 4.0")
+    recipe.write_text(text)
+    out = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "run_bench.py"), "run", "--config", str(recipe), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/2]"):
+            break
+    while not (children := psutil.Process(process.pid).children()):
+        time.sleep(0.01)
+    child = children[0]
+    process.send_signal(number)
+    psutil.wait_procs([child], timeout=5)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    rest = process.stderr.read()
+    assert process.wait() == 1
+    assert "Traceback" not in rest
+    results = pd.read_csv(out / "results.csv").set_index("method")["status"].to_dict()
+    assert results == {"frozen": "ok", "iisan-cached": "interrupted"}
+    stamp = next(out.glob("cells/frozen*/record.json")).stat().st_mtime_ns
+    assert call("run", "--config", str(recipe), "--out", str(out)) == 0
+    assert next(out.glob("cells/frozen*/record.json")).stat().st_mtime_ns == stamp
 
 
 def test_an_output_folder_that_holds_something_else(recipe: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

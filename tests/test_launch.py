@@ -23,14 +23,14 @@ def test_a_cell_killed_from_outside_becomes_a_record(
     cell = one_cell(model_folders, budget={"seconds": 600, "batch_size": 16})
     import subprocess
 
-    started: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen
 
     def remember(*args: Any, **kwargs: Any) -> Any:
         started.append(real(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr("bench.launch.subprocess.Popen", remember)
+    monkeypatch.setattr("bench.supervise.subprocess.Popen", remember)
 
     def report(_: Cell, event: dict[str, Any]) -> None:
         if event["event"] == "step":
@@ -54,8 +54,8 @@ def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path],
         run_local(cells_to_run, tmp_path, report)
     folders = [records.cell_folder(tmp_path, cell.cell_id) for cell in cells_to_run]
     assert json.loads((folders[0] / "record.json").read_text())["row"]["status"] == "interrupted"
-    assert not folders[1].exists()
-    assert not records.finished(tmp_path, cells_to_run[0].cell_id)
+    assert list(folders[1].iterdir()) == []
+    assert records.kept(tmp_path, cells_to_run[0].cell_id) is None
 
 
 def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) 
     assert seen[-1] == "done"
     assert seen.count("step") == 3
     assert seen.index("evaluation") > seen.index("step")
-    assert records.finished(tmp_path, cell.cell_id)
+    assert records.kept(tmp_path, cell.cell_id) == "ok"
 
 
 def test_progress_is_json_and_nothing_else_reaches_stdout(model_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Converted copies on disk, named by digests: written whole or not at all, checked before they are served."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -49,14 +50,33 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it becomes `path` if the block ends well and is removed if not."""
+    """Give a path beside `path` to write to; it becomes `path` if the block ends well and is removed if not.
+
+    The content is on the disk before the name is, and the name before this returns: a power cut leaves the old file or
+    the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield temporary
+        flush_to_disk(temporary)
         os.replace(temporary, path)
+        flush_to_disk(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that vanished: what went wrong first is said
+            temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot flush folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def digest_of(*parts: Part) -> str:

@@ -52,6 +52,20 @@ def throttled_seconds(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float
     return max(seconds, default=None)
 
 
+def oom_kills(root: Path = ROOT, membership: Path = MEMBERSHIP, vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the kernel has killed for lack of memory, in this group and on the machine; None if unknown.
+
+    The machine's counter is the one of all groups where it is told; a container may see its own group's alone.
+    """
+    counts = []
+    for file in (*(f / "memory.events" for f in _folders("memory", root, membership)), vmstat):
+        for line in (_read(file) or "").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill" and value.isdecimal():
+                counts.append(int(value))
+    return sum(counts) if counts else None
+
+
 def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
     """The folders that govern the process, its own group first and the root last, for either version."""
     for line in (_read(membership) or "").splitlines():
