@@ -159,7 +159,10 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
-    run.add_argument("--launcher", choices=["local"], default="local")
+    run.add_argument("--launcher", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
+    run.add_argument(
+        "--ray-address", default="auto", metavar="auto|HOST:PORT", help="of a running cluster (default: auto)"
+    )
     _add_care(run)
 
 

@@ -113,6 +113,18 @@ def _content_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def receive(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes what a cell left on another machine; the record comes last and is checked.
+
+    Raises:
+        UserError: a file cannot be written, naming it.
+        Damaged: what came is not what was sent.
+    """
+    for name in sorted(files, key=lambda name: name == "record.json"):
+        _write(folder / Path(name).name, files[name])
+    read_record(folder)
+
+
 class Damaged(Exception):
     """A record is not what was written, or a file that it vouches for is not."""
 
@@ -194,16 +206,20 @@ def _finite(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic.
+    """Atomic, in UTF-8.
 
     Raises:
         UserError: when the file cannot be written, naming it.
     """
+    _write(path, text.encode("utf-8"))
+
+
+def _write(path: Path, content: bytes) -> None:
     if not path.parent.is_dir():  # a run folder that vanished is not made again
         raise UserError(f"{path.parent}: is gone")
     try:
         with atomic_path(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_bytes(content)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import records
+from bench import launch_ray, records
 from bench.assemble import load_data, raw_feed
 from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
 from bench.data.datasets import describe, references
@@ -56,11 +58,19 @@ def run(args: argparse.Namespace, command: str) -> int:
     matrix, origin = resolve(args)
     for method in matrix.methods:
         build_method(method, origin)
-    device = resolve_device(matrix.device)
+    launch = Launch(_limits(args), args.parallel, args.retry_failed)
+    if args.launcher == "local":
+        device = resolve_device(matrix.device)
+        slot_variables(device, launch.parallel)
+        return _run(args, command, matrix, device, partial(run_local, launch=launch))
+    with launch_ray.cluster(args.ray_address) as ray:
+        device = launch_ray.resolve_device(ray, matrix.device)
+        return _run(args, command, matrix, device, partial(launch_ray.run_ray, ray, launch=launch))
+
+
+def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go: Callable[..., None]) -> int:
     todo = cells(matrix, device)
     dataset = check_inputs(todo) | {"command": command}
-    launch = Launch(_limits(args), args.parallel, args.retry_failed)
-    slot_variables(device, launch.parallel)
     out = choose_folder(args.out, matrix, args.fresh)
     with records.locked(out), stoppable():
         records.open_run(out, to_toml(matrix), args.fresh)
@@ -72,7 +82,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         written = True
         try:
             with Reporter(len(todo)) as reporter:
-                run_local(todo, out, reporter, launch)
+                go(todo, out, reporter)
         except UserError as error:  # by now no mistake of the user's: the disk is full, or the folder gone
             print(f"run_bench.py: {error}; what is finished is kept", file=sys.stderr)
             written = False

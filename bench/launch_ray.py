@@ -1,0 +1,221 @@
+"""From cells to the nodes of a Ray cluster.
+
+A cell is a Ray task that asks for all that it is timed on: a GPU, or without GPUs every CPU of its node, so that two
+cells never share it. On its node the task watches a fresh process exactly as ``bench.launch`` does here. What the cell
+leaves travels back, and this process alone writes the run folder. When a worker or a node is lost, the cell runs again
+elsewhere; when this process is, Ray ends the tasks, and a run of the same matrix goes on later.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.errors import UserError
+from bench.launch import Launch, Report, outcome, pending
+from bench.matrix import Cell
+from bench.supervise import Event, Limits, run_cell_process
+
+ATTEMPTS = 3
+WAIT_SECONDS = 0.5
+# A cluster on which nothing runs and that has no place for what is left will hardly get one.
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one cell at a time runs on.
+
+    Attributes:
+        node: Ray's id of it.
+        name: its address.
+        cpus, gpus: what the cell takes of it.
+    """
+
+    node: str
+    name: str
+    cpus: float
+    gpus: int
+    index: int = 0
+
+
+@dataclass
+class Running:
+    """A cell that was handed out; ``attempt`` counts from 1."""
+
+    cell: Cell
+    place: Place
+    attempt: int
+
+
+@dataclass
+class State:
+    """The driver's books: cells that wait, with the nodes that each was lost on, and those that run."""
+
+    waiting: list[Cell]
+    running: dict[Any, Running] = field(default_factory=dict)
+    lost: dict[str, list[str]] = field(default_factory=dict)
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Any]:
+    """A connection to an existing cluster; gives the ``ray`` module.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--launcher ray: Ray is not installed; pip install 'iisan-bench[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="iisan-bench")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        said = records.one_line(str(error))
+        raise UserError(f"--ray-address {address}: no cluster answers ({said}); ray start --head begins one") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def resolve_device(ray: Any, device: str) -> str:
+    """The device of cells by what the cluster has: each sees the card that Ray gave it as the first.
+
+    Raises:
+        UserError: a GPU that no node has.
+    """
+    cards = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cpu" or (device == "auto" and not cards):
+        return "cpu"
+    if not cards:
+        raise UserError(f"--device {device}: no node of the cluster has a GPU")
+    if device not in ("auto", "cuda", "cuda:0"):
+        raise UserError(f"--device {device}: Ray chooses the card; use --device cuda")
+    return "cuda:0"
+
+
+def places(nodes: Sequence[dict[str, Any]], device: str) -> list[Place]:
+    """Where cells can run, from what ``ray.nodes()`` tells: each GPU, or each node with all its CPUs."""
+    found = []
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        resources, name = node["Resources"], str(node["NodeManagerAddress"])
+        cpus, gpus = float(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        if device == "cpu":
+            found += [Place(node["NodeID"], name, cpus, 0)] if cpus >= 1 else []
+        else:
+            found += [Place(node["NodeID"], name, cpus // gpus, 1, index) for index in range(gpus)]
+    return found
+
+
+def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: Launch) -> None:
+    """Runs cells on a cluster; those that an earlier run has dealt with are kept.
+
+    Raises:
+        UserError: a record cannot be written, or the cluster has no place for a cell.
+    """
+    from ray.util.queue import Queue
+
+    state = State(pending(cells, run, report, launch.retry_failed))
+    if not state.waiting:
+        return
+    inbox = Queue(actor_options={"num_cpus": 0})
+    measure = ray.remote(max_retries=0)(_measure)
+    idle_since = time.monotonic()
+    try:
+        while state.waiting or state.running:
+            _hand_out(ray, measure, inbox, state, launch.limits, report)
+            done, _ = ray.wait([*state.running], timeout=WAIT_SECONDS) if state.running else ([], [])
+            _hand_on(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
+            for reference in done:
+                _take(ray, reference, state, run, report)
+            if state.running:
+                idle_since = time.monotonic()
+            elif state.waiting:
+                if time.monotonic() - idle_since > PATIENCE_SECONDS:
+                    raise UserError(f"the cluster has no place for {state.waiting[0].cell_id}")
+                time.sleep(WAIT_SECONDS)
+    except BaseException:
+        _stop(ray, state, run)
+        raise
+
+
+def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, limits: Limits, report: Report) -> None:
+    """Gives the next cells to the places that are free."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if not state.waiting:
+        return
+    taken = {(r.place.node, r.place.index) for r in state.running.values()}
+    for place in places(ray.nodes(), state.waiting[0].device):
+        if (place.node, place.index) in taken:
+            continue
+        if not state.waiting:
+            return
+        cell = state.waiting.pop(0)
+        attempt = len(state.lost.get(cell.cell_id, ())) + 1
+        reference = measure.options(
+            num_cpus=place.cpus,
+            num_gpus=place.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        ).remote(cell.to_json(), limits, inbox)
+        state.running[reference] = Running(cell, place, attempt)
+        report(cell, {"event": "start"})
+
+
+def _hand_on(inbox: Any, cells: dict[str, Cell], report: Report) -> None:
+    for cell_id, event in inbox.get_nowait_batch(inbox.qsize()):
+        if cell_id in cells:
+            report(cells[cell_id], event)
+
+
+def _take(ray: Any, reference: Any, state: State, run: Path, report: Report) -> None:
+    """Writes down what a cell left, or has it run again if its worker or node was lost."""
+    running = state.running.pop(reference)
+    cell, lost = running.cell, state.lost.setdefault(running.cell.cell_id, [])
+    folder = records.cell_folder(run, cell.cell_id)
+    try:
+        records.receive(folder, ray.get(reference))
+    except ray.exceptions.RayTaskError as error:  # of this program's own: running it again would not help
+        records.write_record(folder, records.failure(cell, "failed", str(error.cause), str(error)))
+    except ray.exceptions.RayError as error:
+        lost.append(running.place.name)
+        if len(lost) < ATTEMPTS:
+            state.waiting.append(cell)
+            return
+        said = f"its worker or node was lost {ATTEMPTS} times ({records.one_line(str(error))})"
+        records.write_record(folder, records.failure(cell, "failed", said))
+    more = [f"ran again after {len(lost)} lost worker{'s' * (len(lost) > 1)} or nodes"] if lost else []
+    ran = {"launcher": "ray", "node": running.place.name, "attempts": running.attempt, "lost_on": lost}
+    records.amend(folder, ran=ran, warnings=more)
+    report(cell, {"event": "done", **outcome(folder)})
+
+
+def _stop(ray: Any, state: State, run: Path) -> None:
+    """Ends the tasks; their cells die with the workers that watch them."""
+    for reference, running in state.running.items():
+        ray.cancel(reference, force=True)
+        folder = records.cell_folder(run, running.cell.cell_id)
+        records.write_record(folder, records.failure(running.cell, "interrupted", "stopped before its end"))
+
+
+def _measure(spec: str, limits: Limits, inbox: Any) -> dict[str, bytes]:
+    """What runs on a node: one cell in a process of its own; gives its files by name."""
+    cell = Cell.from_json(spec)
+
+    def send(event: Event) -> None:
+        inbox.actor.put_nowait.remote((cell.cell_id, event))  # nobody waits for it
+
+    with tempfile.TemporaryDirectory(prefix="iisan-bench-cell-") as scratch:
+        folder = Path(scratch)
+        run_cell_process(cell, folder, send, limits, threading.Event())
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
