@@ -8,6 +8,7 @@ elsewhere; when this process is, Ray ends the tasks, and a run of the same matri
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from bench.matrix import Cell
 from bench.supervise import Event, Limits, run_cell_process
 
 ATTEMPTS = 3
+CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 0.5
 # A cluster on which nothing runs and that has no place for what is left will hardly get one.
 PATIENCE_SECONDS = 120.0
@@ -75,6 +77,7 @@ def cluster(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise UserError("--launcher ray: Ray is not installed; pip install 'iisan-bench[ray]'") from error
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="iisan-bench")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -84,6 +87,21 @@ def cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UserError(f"--ray-address {address}: expected auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--ray-address {address}: no cluster answers ({error}); ray start --head begins one"
+        ) from error
 
 
 def resolve_device(ray: Any, device: str) -> str:
