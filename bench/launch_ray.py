@@ -28,7 +28,8 @@ ATTEMPTS = 3
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 0.5
 # A cluster on which nothing runs and that has no place for what is left will hardly get one.
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 180.0
+DOUBT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,20 @@ class Running:
 
 @dataclass
 class State:
-    """The driver's books: cells that wait, with the nodes that each was lost on, and those that run."""
+    """The driver's books: cells that wait, those that run, the names of the nodes that each was lost on, and when a
+    node last lost one: Ray takes a while to know that it is dead.
+    """
 
     waiting: list[Cell]
     running: dict[Any, Running] = field(default_factory=dict)
     lost: dict[str, list[str]] = field(default_factory=dict)
+    doubtful: dict[str, float] = field(default_factory=dict)
+
+    def free(self, place: Place) -> bool:
+        """Whether a cell can be given to a place now."""
+        if time.monotonic() - self.doubtful.get(place.node, -DOUBT_SECONDS) < DOUBT_SECONDS:
+            return False
+        return all((r.place.node, r.place.index) != (place.node, place.index) for r in self.running.values())
 
 
 @contextmanager
@@ -173,9 +183,8 @@ def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, limits: Limits, 
 
     if not state.waiting:
         return
-    taken = {(r.place.node, r.place.index) for r in state.running.values()}
     for place in places(ray.nodes(), state.waiting[0].device):
-        if (place.node, place.index) in taken:
+        if not state.free(place):
             continue
         if not state.waiting:
             return
@@ -207,6 +216,7 @@ def _take(ray: Any, reference: Any, state: State, run: Path, report: Report) -> 
         records.write_record(folder, records.failure(cell, "failed", str(error.cause), str(error)))
     except ray.exceptions.RayError as error:
         lost.append(running.place.name)
+        state.doubtful[running.place.node] = time.monotonic()
         if len(lost) < ATTEMPTS:
             state.waiting.append(cell)
             return
