@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,9 +73,18 @@ class Built:
     adapted: dict[str, int]
 
 
+def locate_all(cell: Cell, weights: str) -> dict[str, Source]:
+    """Modality -> source of a cell's encoders.
+
+    Raises:
+        UserError: for a model that cannot be had.
+    """
+    return {m: locate(str(cell.model(m)), m, weights, cell.pooling(m)) for m in cell.modalities}  # type: ignore[arg-type]
+
+
 def load_data(cell: Cell) -> Data:
     """Sources, catalogue and splits of a cell."""
-    sources = {m: locate(str(cell.model(m)), m, cell.backbones.weights) for m in cell.modalities}  # type: ignore[arg-type]
+    sources = locate_all(cell, cell.backbones.weights)
     size = sources["image"].preprocessing.image_size if "image" in sources else None
     catalogue = datasets.load(cell.dataset, size)
     if size is not None and catalogue.images is None:
@@ -111,8 +119,7 @@ def load_encoders(sources: Mapping[str, Source], cell: Cell) -> dict[str, Encode
     for index, (modality, source) in enumerate(sources.items()):
         torch.manual_seed(1000 * cell.seed + index)
         encoders[modality] = Encoder.from_source(source)
-        model: Any = encoders[modality].model
-        model.set_attn_implementation(cell.training.attention)
+        encoders[modality].use_attention(cell.training.attention)
     return encoders
 
 
@@ -123,7 +130,12 @@ def reads_cache(method: Method) -> bool:
 
 def kept_layers(method: HiddenMethod, sources: Mapping[str, Source]) -> dict[str, tuple[int, ...]]:
     """The layers whose states the method reads, by modality."""
-    return {m: method.kept(Shape(s.width, s.depth)) for m, s in sources.items()}
+    return method.kept_of(shapes_of(sources))
+
+
+def shapes_of(sources: Mapping[str, Source]) -> dict[str, Shape]:
+    """Modality -> sizes of its encoder."""
+    return {m: Shape(s.width, s.depth, s.widths) for m, s in sources.items()}
 
 
 def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]) -> Built:
@@ -136,7 +148,7 @@ def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encod
     torch.manual_seed(cell.seed)
     items: ItemEncoder
     if isinstance(method, HiddenMethod):
-        shapes = {m: Shape(s.width, s.depth) for m, s in sources.items()}
+        shapes = shapes_of(sources)
         source: nn.Module
         if method.cached:
             source = CachedHiddenStates(cell.modalities)
@@ -183,7 +195,7 @@ def build_caches(
         shape = (data.n_items, len(kept[modality]), source.width)
         key = cache_key(
             source_digest(source, cell.seed),
-            source.preprocessing.digest() + str(cell.dataset.max_tokens),
+            f"{source.preprocessing.digest()} {cell.dataset.max_tokens} {source.pooling}",
             kept[modality],
             cell.training.cache_dtype,
             data.catalogue.digest,

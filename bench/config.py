@@ -50,11 +50,17 @@ class DatasetConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class Backbones:
-    """A pair of encoders: built-in name, folder or hub id each."""
+    """A pair of encoders: built-in name, folder or hub id each.
+
+    Attributes:
+        text_pooling, image_pooling: how an item's tokens become one vector; "auto" is what suits the family.
+    """
 
     text: str = "shop-partial"
     image: str = "shop-partial"
     weights: Literal["pretrained", "random"] = "pretrained"
+    text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
+    image_pooling: Literal["auto", "cls", "mean"] = "auto"
 
 
 @dataclass(frozen=True, config=STRICT)

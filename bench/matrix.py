@@ -38,6 +38,15 @@ class Cell:
         """Name of the encoder of a modality; None when the cell does not use it."""
         return getattr(self.backbones, modality) if modality in self.modalities else None
 
+    def pooling(self, modality: str) -> Any:
+        """How the encoder of a modality pools its tokens."""
+        return getattr(self.backbones, f"{modality}_pooling")
+
+    def shown_model(self, modality: str) -> str | None:
+        """Name of the encoder for tables, with its pooling where that is not the family's own."""
+        name, pooling = self.model(modality), self.pooling(modality)
+        return name if name is None or pooling == "auto" else f"{name} ({pooling})"
+
     def to_json(self) -> str:
         """For handing over to the cell's process."""
         return json.dumps(dataclasses.asdict(self))

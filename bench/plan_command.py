@@ -168,8 +168,8 @@ def _row(cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -
     parts = plan.memory.as_dict()
     row: Row = {
         "method": cell.method.name,
-        "text_model": cell.model("text"),
-        "image_model": cell.model("image"),
+        "text_model": cell.shown_model("text"),
+        "image_model": cell.shown_model("image"),
         "modality": cell.modality,
         "precision": cell.precision,
         "batch_size": cell.budget.batch_size,

@@ -1,4 +1,7 @@
-"""Bottleneck adapters after the attention's and the MLP's output map of every layer (Houlsby et al., ICML 2019)."""
+"""Bottleneck adapters after the attention's and the MLP's output map of every layer (Houlsby et al., ICML 2019).
+
+Layers without attention (ConvNeXt) have the second one alone.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.structure import linears, replace
+from bench.models.structure import LinearMap, has_attention, linears, replace, sizes
 from methods.base import Adaptation, Encoder, EncoderMethod
 
 
 class Adapted(nn.Module):
     """A frozen linear map followed by x + up(gelu(down(x))); the identity at the start, up being zero."""
 
-    def __init__(self, base: nn.Linear, bottleneck: int):
+    def __init__(self, base: LinearMap, bottleneck: int):
         super().__init__()
         self.base = base
         device, dtype = base.weight.device, base.weight.dtype
-        self.down = nn.Linear(base.out_features, bottleneck, device=device, dtype=dtype)
-        self.up = nn.Linear(bottleneck, base.out_features, device=device, dtype=dtype)
+        width = sizes(base)[1]
+        self.down = nn.Linear(width, bottleneck, device=device, dtype=dtype)
+        self.up = nn.Linear(bottleneck, width, device=device, dtype=dtype)
         nn.init.normal_(self.down.weight, std=0.02)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
@@ -43,7 +47,9 @@ class Adapter(EncoderMethod):
 
     def adapt(self, encoder: Encoder) -> Adaptation:
         """Wraps the output maps of attention and MLP."""
-        targets = linears(encoder.model, "attention_output") | linears(encoder.model, "mlp_output")
+        targets = linears(encoder.model, "mlp_output")
+        if has_attention(encoder.model):
+            targets = linears(encoder.model, "attention_output") | targets
         parameters: list[nn.Parameter] = []
         for name, base in targets.items():
             adapted = Adapted(base, self.bottleneck)

@@ -27,10 +27,22 @@ from methods.registry import REGISTRY, did_you_mean
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of one backbone: its width and number of layers."""
+    """Size of one backbone.
+
+    Attributes:
+        width: of a state as it comes.
+        depth: number of layers.
+        widths: of the states after layers 0 to depth, where some are narrower (Swin, ConvNeXt) and zeros follow;
+            None: all are ``width`` wide.
+    """
 
     width: int
     depth: int
+    widths: tuple[int, ...] | None = None
+
+    def width_of(self, layer: int) -> int:
+        """Of the state after ``layer``, without the zeros."""
+        return self.width if self.widths is None or layer == OUTPUT else self.widths[layer]
 
 
 @dataclass
@@ -81,8 +93,8 @@ class ItemEncoder(nn.Module):
         return self.head(self.source(inputs))
 
 
-class ClsOutputs(nn.Module):
-    """[CLS] of the last hidden state of each encoder, as modality -> (n, width)."""
+class Outputs(nn.Module):
+    """The pooled last hidden state of each encoder, as modality -> (n, width)."""
 
     def __init__(self, encoders: Mapping[str, Encoder]):
         super().__init__()
@@ -94,7 +106,7 @@ class ClsOutputs(nn.Module):
 
 
 class Head(nn.Module):
-    """[CLS] of each encoder -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
+    """Vector of each encoder ([CLS] in the paper) -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
 
     def __init__(self, widths: Mapping[str, int], d: int):
         super().__init__()
@@ -147,12 +159,12 @@ class EncoderMethod(Method):
             adapted[modality] = done.modules
         head = Head({modality: encoder.width for modality, encoder in encoders.items()}, d)
         groups.append(Group("head", self.lr_head, tuple(head.parameters())))
-        return ItemEncoder(ClsOutputs(encoders), head, groups, adapted)
+        return ItemEncoder(Outputs(encoders), head, groups, adapted)
 
 
 @dataclass(frozen=True)
 class HiddenMethod(Method):
-    """A method that reads [CLS] hidden states of frozen backbones and nothing else.
+    """A method that reads the pooled hidden states of frozen backbones and nothing else.
 
     Attributes:
         cached: serve the states from the cache; the backbones are not loaded then.
@@ -163,7 +175,11 @@ class HiddenMethod(Method):
 
     @abstractmethod
     def kept(self, shape: Shape) -> tuple[int, ...]:
-        """The layers whose [CLS] state is needed: 0 is the embedding layer, OUTPUT the encoder's own output."""
+        """The layers whose state is needed: 0 is the embedding layer, OUTPUT the encoder's own output."""
+
+    def kept_of(self, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
+        """The same by modality, for methods that need the encoders to agree."""
+        return {modality: self.kept(shape) for modality, shape in shapes.items()}
 
     @abstractmethod
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
@@ -177,7 +193,7 @@ class HiddenMethod(Method):
         """The item encoder over live or cached hidden states."""
         network = self.network(shapes, d)
         groups = self.split(network)
-        return ItemEncoder(source, network, groups, {modality: len(self.kept(s)) for modality, s in shapes.items()})
+        return ItemEncoder(source, network, groups, {m: len(kept) for m, kept in self.kept_of(shapes).items()})
 
 
 def method_class(kind: str) -> type[Method]:

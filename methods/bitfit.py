@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.errors import UserError
 from methods.base import Adaptation, Encoder, EncoderMethod
 
 
@@ -14,6 +15,12 @@ class BitFit(EncoderMethod):
     lr: float = 4e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """All parameters called ``bias``."""
+        """All parameters called ``bias``.
+
+        Raises:
+            UserError: for encoders built without them (ModernBERT, Llama).
+        """
         biases = [p for name, p in encoder.model.named_parameters() if name.rpartition(".")[2] == "bias"]
+        if not biases:
+            raise UserError(f"bitfit: {type(encoder.model).__name__} has no biases")
         return Adaptation(biases, self.lr, len(biases))

@@ -1,4 +1,9 @@
-"""IISAN: decoupled intra- and inter-modal side adapted networks (Fu et al., SIGIR 2024, arXiv 2404.02059)."""
+"""IISAN: decoupled intra- and inter-modal side adapted networks (Fu et al., SIGIR 2024, arXiv 2404.02059).
+
+Encoders of unequal size go as in IISAN-Versa (arXiv 2411.02992): the deeper one's layers are grouped until both have
+the same number of blocks, and linear maps bring the states to one width where a network needs it. A pair of equals is
+the paper's network, with nothing added.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +45,29 @@ class SANB(nn.Module):
         return x + self.up(self.activation(self.down(x)))
 
 
+class Alignment(nn.Module):
+    """Brings the states of layers to one width: a linear map for each narrower width, none where there is none.
+
+    Args:
+        widths: of each kept layer's state.
+        width: that all get.
+    """
+
+    def __init__(self, widths: tuple[int, ...], width: int):
+        super().__init__()
+        self.widths, self.width = widths, width
+        self.maps = nn.ModuleDict({str(w): nn.Linear(w, width) for w in sorted(set(widths)) if w != width})
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (n, layers, widest), narrower ones followed by zeros, to (n, layers, width)."""
+        if not self.maps:
+            return states[:, :, : self.width]
+        rows = [states[:, layer, :width] for layer, width in enumerate(self.widths)]
+        names = map(str, self.widths)
+        rows = [self.maps[name](row) if name in self.maps else row for name, row in zip(names, rows, strict=True)]
+        return torch.stack(rows, dim=1)
+
+
 class SideNetwork(nn.Module):
     """A stack of blocks, then width -> width and width -> d."""
 
@@ -59,8 +87,13 @@ class SideNetwork(nn.Module):
 class IntraNetwork(SideNetwork):
     """h <- SANB(g H_l + (1 - g) h), h starting at zero."""
 
+    def __init__(self, widths: tuple[int, ...], d: int, options: IISAN):
+        super().__init__(len(widths), max(widths), d, options)
+        self.align = Alignment(widths, max(widths))
+
     def forward(self, states: Tensor) -> Tensor:
         """States (n, layers, width) to (n, d)."""
+        states = self.align(states)
         h = torch.zeros_like(states[:, 0])
         for layer, block in enumerate(self.blocks):
             g = block.gate()  # type: ignore[operator]
@@ -69,10 +102,16 @@ class IntraNetwork(SideNetwork):
 
 
 class InterNetwork(SideNetwork):
-    """h <- SANB(h + g H_l^image + (1 - g) H_l^text), h starting at zero."""
+    """h <- SANB(h + g H_l^image + (1 - g) H_l^text), h starting at zero; as wide as the wider encoder."""
+
+    def __init__(self, text: tuple[int, ...], image: tuple[int, ...], d: int, options: IISAN):
+        width = max(*text, *image)
+        super().__init__(len(text), width, d, options)
+        self.align_text, self.align_image = Alignment(text, width), Alignment(image, width)
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
         """States (n, layers, width) of both modalities to (n, d)."""
+        text, image = self.align_text(text), self.align_image(image)
         h = torch.zeros_like(text[:, 0])
         for layer, block in enumerate(self.blocks):
             g = block.gate()  # type: ignore[operator]
@@ -86,15 +125,15 @@ class Network(nn.Module):
 
     def __init__(self, shapes: Mapping[str, Shape], d: int, options: IISAN):
         super().__init__()
+        kept = options.kept_of(shapes)
+        widths = {m: tuple(shape.width_of(layer) for layer in kept[m]) for m, shape in shapes.items()}
         self.intra = nn.ModuleDict()
         if options.intra:
             for modality in sorted(shapes):
-                shape = shapes[modality]
-                self.intra[modality] = IntraNetwork(len(options.kept(shape)), shape.width, d, options)
+                self.intra[modality] = IntraNetwork(widths[modality], d, options)
         self.inter = None
         if options.inter and len(shapes) > 1:
-            text, image = shapes["text"], shapes["image"]
-            self.inter = InterNetwork(len(options.kept(text)), _common_width(text, image, options), d, options)
+            self.inter = InterNetwork(widths["text"], widths["image"], d, options)
         self.fuse = nn.Linear(d * (len(self.intra) + (self.inter is not None)), d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
@@ -105,14 +144,12 @@ class Network(nn.Module):
         return self.fuse(torch.cat(parts, dim=-1))
 
 
-def _common_width(text: Shape, image: Shape, options: IISAN) -> int:
-    if text.width != image.width or len(options.kept(text)) != len(options.kept(image)):
-        raise UserError(
-            "iisan: the inter-modal network needs encoders of one width and number of kept layers, got text "
-            f"{text.width} wide with {len(options.kept(text))} and image {image.width} wide with "
-            f"{len(options.kept(image))}; set inter = false"
-        )
-    return text.width
+def grouped(layers: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """The last layer of each of ``n`` groups, as even as can be; the first layer is a group of its own."""
+    if n == 1:
+        return layers[-1:]
+    last = len(layers) - 1
+    return tuple(layers[(2 * group * last + n - 1) // (2 * (n - 1))] for group in range(n))
 
 
 @dataclass(frozen=True)
@@ -153,6 +190,12 @@ class IISAN(HiddenMethod):
                 f"iisan: layers {list(self.layers)}: a backbone of {shape.depth} layers has only those from 0"
             )
         return tuple(self.layers)
+
+    def kept_of(self, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
+        """With the inter-modal network as many layers of each encoder as the shallower one keeps."""
+        own = super().kept_of(shapes)
+        n = min(map(len, own.values()))
+        return {m: grouped(layers, n) for m, layers in own.items()} if self.inter else own
 
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
         """Intra-modal networks per modality and, with two of them, the inter-modal one."""

@@ -1,4 +1,8 @@
-"""LoRA on the pretrained query and value projections, through peft (Hu et al., ICLR 2022)."""
+"""LoRA on the pretrained query and value projections, through peft (Hu et al., ICLR 2022).
+
+Where one map gives query, key and value together (GPT-2, ModernBERT), the update is on that map, so keys are adapted as
+well.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,16 @@ class LoRA(EncoderMethod):
         """Targets are named in full per encoder: short names that fit one family would miss the other."""
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
+        from transformers.pytorch_utils import Conv1D
 
-        targets = [*linears(encoder.model, "query"), *linears(encoder.model, "value")]
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
+        targets = linears(encoder.model, "query") | linears(encoder.model, "value")
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(targets),
+            fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in targets.values()),
+        )
         inject_adapter_in_model(config, encoder.model)
         hits = [module for module in encoder.model.modules() if isinstance(module, LoraLayer)]
         parameters = [p for name, p in encoder.model.named_parameters() if "lora_" in name]

@@ -21,6 +21,10 @@ from bench.errors import UserError
 from bench.models.backbones import Source
 
 HASH_RESERVED = 1000  # BERT's vocabulary starts with about a thousand special and unused tokens
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class Tokens:
     """Token ids of all titles.
 
     Attributes:
-        ids: (items, max_tokens) int32, padded on the right.
+        ids: (items, tokens) int32, padded on the right.
         lengths: real tokens per title, (items,).
         unknown_share: share of the titles' tokens that the tokenizer does not know.
     """
@@ -57,7 +61,11 @@ class ItemFeed:
 
 
 def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
-    """Lower-cased titles as tokens, at most ``max_tokens`` with the special ones; kept in the cache by digest."""
+    """Lower-cased titles as tokens, kept in the cache by digest.
+
+    Args:
+        max_tokens: the most with the special ones; fewer where the encoder has fewer positions.
+    """
     key = digest_of("tokens-1", catalogue.digest, source.preprocessing.digest(), _tokenizer_digest(source), max_tokens)
     path = cache_dir() / "tokens" / f"{key}.npz"
     if path.is_file():
@@ -67,10 +75,11 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             path.unlink(missing_ok=True)  # a damaged copy is made again, never served
     titles = [title.lower() for title in catalogue.titles]
+    most = min(max_tokens, source.preprocessing.positions or max_tokens)
     if source.preprocessing.tokenizer is None:
-        tokens = _hashed(titles, source.preprocessing.vocab_size, max_tokens)
+        tokens = _hashed(titles, source.preprocessing.vocab_size, most)
     else:
-        tokens = _tokenised(titles, source, max_tokens)
+        tokens = _tokenised(titles, source, most)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, ids=tokens.ids, lengths=tokens.lengths, unknown_share=np.float64(tokens.unknown_share))
@@ -82,7 +91,7 @@ def _tokenizer_digest(source: Source) -> str:
     from pathlib import Path
 
     folder = Path(source.location)
-    files = [folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")]
+    files = [folder / name for name in TOKENIZER_FILES]
     return digest_of(*(path.read_bytes() for path in files if path.is_file())) if folder.is_dir() else source.location
 
 
@@ -95,28 +104,38 @@ def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens
     except Exception as error:
         raise UserError(f"{option}: tokenizer cannot be had: {str(error).splitlines()[0][:300]}") from error
     if tokenizer.pad_token_id is None:
-        raise UserError(f"{option}: its tokenizer has no padding token")
+        # GPT-2 and Llama have none. Any will do, since the mask hides the padding.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{option}: its tokenizer has no token to pad with")
+    pre = source.preprocessing
     encoded = tokenizer(
         list(titles),
         truncation=True,
         max_length=max_tokens,
         padding="max_length",
         padding_side="right",
+        return_attention_mask=True,
         return_tensors="np",
     )
     ids, mask = encoded["input_ids"].astype(np.int32), encoded["attention_mask"]
-    if ids.max() >= source.preprocessing.vocab_size:
-        raise UserError(
-            f"{option}: its tokenizer gives ids beyond the model's vocabulary of {source.preprocessing.vocab_size}"
-        )
-    special = np.isin(ids, [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
-    words = (mask == 1) & ~special
-    unknown = (
-        float((ids[words] == tokenizer.unk_token_id).mean())
-        if words.any() and tokenizer.unk_token_id is not None
-        else 0.0
-    )
+    if ids.max() >= pre.vocab_size:
+        raise UserError(f"{option}: its tokenizer gives ids beyond the model's vocabulary of {pre.vocab_size}")
+    unknown = _unknown_share(tokenizer, ids, mask)
+    if pre.pad_to is not None:
+        ids = np.pad(ids, ((0, 0), (0, pre.pad_to - ids.shape[1])), constant_values=tokenizer.pad_token_id)
+        return Tokens(ids, np.full(len(ids), pre.pad_to, dtype=np.int32), unknown)
     return Tokens(ids, mask.sum(axis=1).astype(np.int32), unknown)
+
+
+def _unknown_share(tokenizer: Any, ids: NDArray[np.int32], mask: NDArray[np.int64]) -> float:
+    """Of the titles' tokens without the special ones; 0 for byte-level tokenizers, which know everything."""
+    unknown = tokenizer.unk_token_id
+    # Byte-level ones (GPT-2, CLIP) name the end of text as unknown token as well.
+    if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
+        return 0.0
+    words = (mask == 1) & ~np.isin(ids, [i for i in tokenizer.all_special_ids if i != unknown])
+    return float((ids[words] == unknown).mean()) if words.any() else 0.0
 
 
 def _hashed(titles: Sequence[str], vocab_size: int, max_tokens: int) -> Tokens:

@@ -110,7 +110,7 @@ def _kept(method: MethodConfig, source: Source) -> tuple[int, ...]:
     built = build_method(method, "matrix")
     if not isinstance(built, HiddenMethod) or not built.cached:
         return ()
-    return built.kept(Shape(source.width, source.depth))
+    return built.kept(Shape(source.width, source.depth, source.widths))
 
 
 def _source(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.assemble import build_model, kept_layers, load_data, load_encoders, reads_cache
+from bench.assemble import build_model, kept_layers, load_data, load_encoders, locate_all, reads_cache
 from bench.config import build_method
 from bench.data.batches import largest_batch
 from bench.data.items import tokenise
@@ -32,7 +32,6 @@ from bench.measure.cards import Work
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.measure.probe import probe, step_account
-from bench.models.backbones import locate
 from bench.models.hidden import HIDDEN_KEY
 from bench.models.recommender import Recommender, TrainBatch
 from bench.train import Trainer
@@ -171,7 +170,7 @@ class Planner:
         self._cell = cell
         self._method = build_method(cell.method, "matrix")
         # Weights are not needed, so random ones do for every model: they are never drawn.
-        self._sources = {m: locate(str(cell.model(m)), m, "random") for m in cell.modalities}  # type: ignore[arg-type]
+        self._sources = locate_all(cell, "random")
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._padded = True
         self._trainer = self._build()
@@ -245,8 +244,10 @@ class Planner:
             assert size is not None
             inputs["pixels"] = torch.empty(n, size, size, 3, dtype=torch.uint8)
         if "text" in self._sources:
+            text = self._sources["text"].preprocessing
+            tokens = text.pad_to or min(sizes.tokens, text.positions or sizes.tokens)
             for key in ("input_ids", "attention_mask"):
-                inputs[key] = torch.empty(n, sizes.tokens, dtype=torch.int64)
+                inputs[key] = torch.empty(n, tokens, dtype=torch.int64)
         return inputs
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import UserError
+from bench.models import families
+from bench.models.families import Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +21,11 @@ Modality = Literal["text", "image"]
 BUILTIN_DIR = Path(__file__).parent / "builtin"
 PRETRAINED = ("shop-partial", "shop-full")
 # Known by configuration alone: transformers' defaults for these classes are the base models of the papers.
-CONFIGURATIONS: dict[str, tuple[Modality, str]] = {"bert-base": ("text", "bert"), "vit-base": ("image", "vit")}
+CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
+    "bert-base": (("text",), "bert"),
+    "vit-base": (("image",), "vit"),
+    "clip-base": (("text", "image"), "clip"),
+}
 DEFAULT_MEAN_STD = (0.5, 0.5, 0.5)
 
 
@@ -30,12 +36,16 @@ class Preprocessing:
     Attributes:
         tokenizer: folder or hub id of the tokenizer, or None where words are hashed (configuration only).
         vocab_size: of the encoder, for hashing.
+        positions: most tokens that the encoder takes; None where it has no limit.
+        pad_to: every title is padded to so many tokens, and the padding counts as text (SigLIP); None: it does not.
         image_size: height and width in pixels; None for text.
         mean, std: per channel, on pixels scaled to 0..1.
     """
 
     tokenizer: str | None = None
     vocab_size: int = 0
+    positions: int | None = None
+    pad_to: int | None = None
     image_size: int | None = None
     mean: tuple[float, ...] = DEFAULT_MEAN_STD
     std: tuple[float, ...] = DEFAULT_MEAN_STD
@@ -47,24 +57,41 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an encoder comes from: everything that is known without its weights."""
+    """Where an encoder comes from: everything that is known without its weights.
+
+    Attributes:
+        config: of the encoder itself; of the tower where the model has two.
+        whole: of what lies at ``location``.
+        pooling: as asked for; "auto" is settled when the modules are there, see ``pooling.choose``.
+    """
 
     name: str
     modality: Modality
     location: str
     random: bool
-    config: PretrainedConfig = field(repr=False)
+    whole: PretrainedConfig = field(repr=False)
     preprocessing: Preprocessing
+    pooling: Pooling = "auto"
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Of the encoder itself."""
+        return families.part(self.whole, self.modality)
 
     @property
     def width(self) -> int:
-        """Size of a hidden state."""
-        return int(self.config.hidden_size)
+        """Size of an item's vector: that of the last and widest layer."""
+        return max(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Size of a token after layers 0 to depth."""
+        return families.widths(self.config)
 
     @property
     def depth(self) -> int:
         """Number of layers."""
-        return int(self.config.num_hidden_layers)
+        return families.depth(self.config)
 
 
 def builtin_folder(name: str, modality: Modality) -> Path:
@@ -72,7 +99,7 @@ def builtin_folder(name: str, modality: Modality) -> Path:
     return BUILTIN_DIR / f"{modality}-{name.removeprefix('shop-')}"
 
 
-def locate(name: str, modality: Modality, weights: str = "pretrained") -> Source:
+def locate(name: str, modality: Modality, weights: str = "pretrained", pooling: Pooling = "auto") -> Source:
     """Resolves a built-in name, a folder or a hub id to a source.
 
     Raises:
@@ -80,26 +107,28 @@ def locate(name: str, modality: Modality, weights: str = "pretrained") -> Source
     """
     option = f"--{modality}-model {name}"
     if name in CONFIGURATIONS:
-        return _from_configuration(name, modality, weights, option)
+        return _from_configuration(name, modality, weights, pooling, option)
     location = str(builtin_folder(name, modality)) if name in PRETRAINED else name
-    config = _read_config(location, option)
-    return Source(
-        name, modality, location, weights == "random", config, _preprocessing(location, config, modality, option)
-    )
+    whole = _read_config(location, option)
+    preprocessing = _preprocessing(location, families.part(whole, modality), modality, option)
+    return Source(name, modality, location, weights == "random", whole, preprocessing, pooling)
 
 
-def _from_configuration(name: str, modality: Modality, weights: str, option: str) -> Source:
+def _from_configuration(name: str, modality: Modality, weights: str, pooling: Pooling, option: str) -> Source:
     from transformers import AutoConfig
 
-    kind, family = CONFIGURATIONS[name]
-    if kind != modality:
-        raise UserError(f"{option}: {name} is a {kind} encoder")
+    kinds, family = CONFIGURATIONS[name]
+    if modality not in kinds:
+        raise UserError(f"{option}: {name} is a {kinds[0]} encoder")
     if weights != "random":
         raise UserError(f"{option}: only its configuration is built in; add --weights random, or name a folder or id")
-    config = AutoConfig.for_model(family)
-    size = getattr(config, "image_size", None)
-    pre = Preprocessing(vocab_size=int(getattr(config, "vocab_size", 0) or 0), image_size=size)
-    return Source(name, modality, name, True, config, pre)
+    whole = AutoConfig.for_model(family)
+    config = families.part(whole, modality)
+    if modality == "text":
+        pre = Preprocessing(vocab_size=int(config.vocab_size), positions=families.positions(config))
+    else:
+        pre = Preprocessing(image_size=int(config.image_size))
+    return Source(name, modality, name, True, whole, pre, pooling)
 
 
 def _read_config(location: str, option: str) -> PretrainedConfig:
@@ -122,27 +151,44 @@ def _first_line(error: Exception) -> str:
 
 
 def _preprocessing(location: str, config: PretrainedConfig, modality: Modality, option: str) -> Preprocessing:
-    if modality == "text":
-        if not getattr(config, "vocab_size", None):
-            raise UserError(f"{option}: {config.model_type} is not a text encoder")
-        return Preprocessing(tokenizer=location, vocab_size=int(config.vocab_size))
     size = getattr(config, "image_size", None)
+    if modality == "text":
+        if not getattr(config, "vocab_size", None) or size is not None:
+            raise UserError(f"{option}: {config.model_type} is not a text encoder")
+        if config.is_encoder_decoder and config.model_type not in families.CLASSES:
+            raise UserError(f"{option}: {config.model_type} is an encoder with a decoder; these are not supported")
+        positions = families.positions(config)
+        pad_to = positions if config.model_type in families.ALWAYS_PADDED else None
+        return Preprocessing(location, int(config.vocab_size), positions, pad_to)
     if size is None:
         raise UserError(f"{option}: {config.model_type} is not an image encoder (no image_size in its configuration)")
-    size = int(size[0] if isinstance(size, list | tuple) else size)
     facts = _processor_facts(location)
+    if config.model_type in families.ANY_SIZE:
+        size = facts.get("crop_size") or facts.get("size") or size
+    normalised = facts.get("do_normalize", True)
     return Preprocessing(
-        image_size=size,
-        mean=tuple(facts.get("image_mean") or DEFAULT_MEAN_STD),
-        std=tuple(facts.get("image_std") or DEFAULT_MEAN_STD),
+        image_size=_side(size),
+        mean=tuple(facts.get("image_mean") or DEFAULT_MEAN_STD) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(facts.get("image_std") or DEFAULT_MEAN_STD) if normalised else (1.0, 1.0, 1.0),
     )
 
 
+def _side(size: Any) -> int:
+    """Height of a picture as configurations and processors write it: a number, a pair, or a table."""
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
 def _processor_facts(location: str) -> dict[str, Any]:
-    """Mean and standard deviation from the image processor's file; a folder without one gets ViT's defaults."""
-    path = Path(location) / "preprocessor_config.json"
-    if Path(location).is_dir():
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What the image processor's file says; a folder without one gets ViT's defaults."""
+    folder = Path(location)
+    if folder.is_dir():
+        for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+            if (folder / name).is_file():
+                facts: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+                return facts if key is None else facts.get(key, {})
+        return {}
     from transformers import ImageProcessingMixin
 
     try:
@@ -152,38 +198,67 @@ def _processor_facts(location: str) -> dict[str, Any]:
 
 
 def load_model(source: Source) -> torch.nn.Module:
-    """The transformers model in 32 bit, in eval mode, without its pooler.
+    """The transformers model in 32 bit, in eval mode, without poolers and heads; one tower where there are two.
 
     A 16-bit checkpoint would be loaded in 16 bit without the explicit dtype. Weights come from safetensors only.
 
     Raises:
         UserError: if the weights cannot be had.
     """
-    import torch
-    from transformers import AutoModel
+    import transformers
     from transformers.utils import logging as transformers_logging
+
+    from bench.models.structure import drop_idle
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    if source.random:
-        model = AutoModel.from_config(source.config, dtype=torch.float32, trust_remote_code=False)
-    else:
+    cls = getattr(transformers, families.CLASSES.get(source.whole.model_type, "AutoModel"))
+    whole, missing = (_drawn(cls, source), []) if source.random else _pretrained(cls, source)
+    prefix, model = _tower(whole, source)
+    drop_idle(model)
+    # transformers draws what a checkpoint lacks at random and goes on; a benchmark must not.
+    used = {f"{prefix}{name}" for name in model.state_dict()}
+    lost = sorted(used.intersection(missing))
+    if lost:
         option = f"--{source.modality}-model {source.name}"
-        try:
-            model, info = AutoModel.from_pretrained(
-                source.location,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise UserError(f"{option}: weights cannot be had: {_first_line(error)}") from error
-        # transformers draws what a checkpoint lacks at random and goes on; a benchmark must not.
-        missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-        if missing:
-            raise UserError(f"{option}: {len(missing)} weights are not in the checkpoint, e.g. {missing[0]}")
-    if getattr(model, "pooler", None) is not None:
-        # The pooler is not used, would get no gradient, and must not be counted.
-        model.pooler = None
+        raise UserError(f"{option}: {len(lost)} weights are not in the checkpoint, e.g. {lost[0]}")
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # keys and values of decoders: nothing is generated here
     return model.eval()
+
+
+def _drawn(cls: Any, source: Source) -> Any:
+    import torch
+
+    if cls.__name__ == "AutoModel":
+        return cls.from_config(source.whole, dtype=torch.float32, trust_remote_code=False)
+    return cls(source.whole).float()
+
+
+def _pretrained(cls: Any, source: Source) -> tuple[Any, list[str]]:
+    """The model and the names of what its checkpoint lacks."""
+    import torch
+
+    try:
+        model, info = cls.from_pretrained(
+            source.location,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        option = f"--{source.modality}-model {source.name}"
+        raise UserError(f"{option}: weights cannot be had: {_first_line(error)}") from error
+    return model, list(info["missing_keys"])
+
+
+def _tower(whole: Any, source: Source) -> tuple[str, Any]:
+    """The encoder of the modality inside a model of two, and its place there as a prefix of names."""
+    if source.config is source.whole:
+        return "", whole
+    for name, module in whole.named_modules():
+        if name and getattr(getattr(module, "config", None), "model_type", None) == source.config.model_type:
+            return f"{name}.", module
+    option = f"--{source.modality}-model {source.name}"
+    raise UserError(f"{option}: no {source.modality} encoder found in {type(whole).__name__}")

@@ -1,13 +1,18 @@
-"""A transformers model behind one interface: item inputs in, [CLS] vectors out."""
+"""A transformers model behind one interface: item inputs in, one vector per item out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.backbones import Modality, Preprocessing, Source, load_model
+from bench.errors import UserError
+from bench.models import families
+from bench.models.backbones import Modality, Source, load_model
+from bench.models.pooling import choose, class_tokens, pool
 from bench.models.structure import layers
 
 # Keys of item inputs: "input_ids", "attention_mask" (n, tokens); "pixels" (n, height, width, 3) uint8.
@@ -21,28 +26,41 @@ class Encoder(nn.Module):
 
     Attributes:
         model: the transformers model, changed in place by methods that adapt it.
+        pooling: how tokens become one vector, of the output and of every layer's state alike.
+        width, depth: of a vector, and the number of layers.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, modality: Modality, width: int, depth: int, preprocessing: Preprocessing):
+    def __init__(self, model: nn.Module, source: Source):
         super().__init__()
         self.model = model
-        self.modality: Modality = modality
-        self.width = width
-        self.depth = depth
-        if modality == "image":
-            self.register_buffer("mean", torch.tensor(preprocessing.mean) * 255.0, persistent=False)
-            self.register_buffer("std", torch.tensor(preprocessing.std) * 255.0, persistent=False)
+        self.modality: Modality = source.modality
+        self.width = source.width
+        self.depth = source.depth
+        self.pooling = choose(source.pooling, source.modality, model, f"{source.modality}_pooling")
+        self._widths = source.widths
+        self._skip = class_tokens(model) if source.modality == "image" else 0
+        # By name, not as a module: it is one of the model's already.
+        self._norm = families.POOLED_NORM.get(source.config.model_type)
+        if source.modality == "image":
+            self.register_buffer("mean", torch.tensor(source.preprocessing.mean) * 255.0, persistent=False)
+            self.register_buffer("std", torch.tensor(source.preprocessing.std) * 255.0, persistent=False)
 
     @classmethod
     def from_source(cls, source: Source) -> Encoder:
         """Loads the weights of ``source``."""
-        return cls(load_model(source), source.modality, source.width, source.depth, source.preprocessing)
+        return cls(load_model(source), source)
+
+    def use_attention(self, implementation: str) -> None:
+        """Switches to "sdpa" or "eager"; a family that computes its attention itself (MPNet, DeBERTa) keeps its own."""
+        model: Any = self.model
+        if getattr(model, "_supports_attention_backend", False):
+            model.set_attn_implementation(implementation)
 
     def output(self, inputs: Inputs) -> Tensor:
-        """Last hidden state, (n, tokens, width)."""
+        """Last hidden state, (n, tokens, width); of ConvNeXt (n, width, height, width in patches)."""
         if self.modality == "text":
             out = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         else:
@@ -51,32 +69,54 @@ class Encoder(nn.Module):
         return out.last_hidden_state
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """[CLS] of the last hidden state, (n, width)."""
-        return self.output(inputs)[:, 0]
+        """The pooled last hidden state, (n, width)."""
+        vectors = self._pool(self.output(inputs), inputs)
+        return vectors if self._norm is None else self.model.get_submodule(self._norm)(vectors)
+
+    def _pool(self, states: Tensor, inputs: Inputs) -> Tensor:
+        return pool(states, self.pooling, inputs["attention_mask"] if self.modality == "text" else None, self._skip)
 
     def hidden_states(self, inputs: Inputs, kept: tuple[int, ...]) -> Tensor:
-        """[CLS] after each kept layer, (n, len(kept), width).
+        """The pooled state after each kept layer, (n, len(kept), width).
 
         Layer 0 is the embedding layer, layer l the l-th transformer layer, OUTPUT the encoder's own output. Only
-        [CLS] is kept of each layer, so the memory of one layer's tokens is free again when the next one runs.
+        the pooled vector is kept of each layer, so the memory of one layer's tokens is free again when the next one
+        runs. States of a stage narrower than the last (Swin, ConvNeXt) are followed by zeros.
         """
         states: dict[int, Tensor] = {}
-        stack = layers(self.model)
+        # Layers that share weights (ALBERT) are one module that runs several times, so runs are counted.
+        runs = 0
+        staged = families.is_hierarchical(self.model.config)
 
-        def keep_input(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            states[0] = (args[0] if args else kwargs["hidden_states"])[:, 0].clone()
+        def keep(found: Tensor) -> None:
+            if runs in kept:
+                states[runs] = self._at_width(runs, self._pool(found, inputs).clone())
 
-        def keep_output(layer: int):  # type: ignore[no-untyped-def]
-            def hook(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
-                states[layer] = (output if isinstance(output, Tensor) else output[0])[:, 0].clone()
+        def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            # What the next layer reads: DeBERTa adds a convolution after the first. Between stages it has another width.
+            if runs == 0 or not staged:
+                keep(args[0] if args else kwargs["hidden_states"])
 
-            return hook
+        def after(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            nonlocal runs
+            runs += 1
+            if staged or runs == self.depth:
+                keep(output if isinstance(output, Tensor) else output[0])
 
-        handles = [stack[0].register_forward_pre_hook(keep_input, with_kwargs=True)] if 0 in kept else []
-        handles += [stack[layer - 1].register_forward_hook(keep_output(layer)) for layer in kept if layer > 0]
+        handles = []
+        for layer in layers(self.model):
+            handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(layer.register_forward_hook(after))
         try:
             states[OUTPUT] = self(inputs).clone()
         finally:
             for handle in handles:
                 handle.remove()
         return torch.stack([states[layer] for layer in kept], dim=1)
+
+    def _at_width(self, layer: int, vectors: Tensor) -> Tensor:
+        found, expected = vectors.shape[1], self._widths[layer]
+        if found != expected:
+            name = type(self.model).__name__
+            raise UserError(f"{name}: layer {layer} is {found} wide, {expected} by its configuration; not supported")
+        return F.pad(vectors, (0, self.width - found)) if found < self.width else vectors

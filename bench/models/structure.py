@@ -1,65 +1,130 @@
 """Where things are inside a transformers encoder: its layers, attention projections and block outputs.
 
-Modules are found by the names that BERT- and ViT-like families give them. A role that is found nowhere is an
-error: in transformers 5 BERT says ``query`` and ViT ``q_proj``, and a list of names made for one of them would
-silently leave the other one alone.
+Found from the modules. The layers are the largest list of modules; inside a layer the projections of the attention go
+by name, since their shapes are alike, and what comes out of attention and MLP by place and shape. A role that is
+missing in some layer is an error: in transformers 5 BERT says ``query`` and ViT ``q_proj``, and a list of names made
+for one of them would silently leave the other one alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from bench.errors import UserError
+from bench.models import families
 
 Role = Literal["query", "key", "value", "attention_output", "mlp_output"]
+LinearMap = nn.Linear | Conv1D
+Maps = dict[str, LinearMap]
 
-# Ends of dotted module names inside one layer. The attention's own output must not pass for the MLP's.
-SUFFIXES: dict[Role, tuple[str, ...]] = {
-    "query": ("query", "q_proj", "q_lin"),
-    "key": ("key", "k_proj", "k_lin"),
-    "value": ("value", "v_proj", "v_lin"),
-    "attention_output": ("attention.output.dense", "attention.o_proj", "attention.out_lin"),
-    "mlp_output": ("output.dense", "mlp.fc2", "ffn.lin2"),
+# Last part of a projection's dotted name. One map that gives query, key and value together has all three roles.
+PROJECTIONS: dict[str, tuple[str, ...]] = {
+    "query": ("query", "q_proj", "q_lin", "q", "query_proj"),
+    "key": ("key", "k_proj", "k_lin", "k", "key_proj"),
+    "value": ("value", "v_proj", "v_lin", "v", "value_proj"),
+    "fused": ("c_attn", "Wqkv", "qkv", "qkv_proj", "query_key_value", "in_proj"),
 }
 
 
-def layers(model: nn.Module) -> nn.ModuleList:
-    """The stack of transformer layers.
+def sizes(linear: LinearMap) -> tuple[int, int]:
+    """Features in and out."""
+    if isinstance(linear, nn.Linear):
+        return linear.in_features, linear.out_features
+    return int(linear.nx), int(linear.nf)
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The layers in the order in which they run, stages laid end to end; one that runs again and again stands once.
 
     Raises:
-        UserError: if no module list of ``num_hidden_layers`` modules exists.
+        UserError: if no list of as many modules as the configuration says exists.
     """
-    depth = getattr(model.config, "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise UserError(f"model {type(model).__name__}: no stack of {depth} layers found; this family is not supported yet")
-
-
-def linears(model: nn.Module, role: Role) -> dict[str, nn.Linear]:
-    """All linear maps of a role, by dotted name in ``model``.
-
-    Raises:
-        UserError: if the role is found in no layer.
-    """
-    stack = layers(model)
-    prefix = next(name for name, module in model.named_modules() if module is stack)
-    found = {
-        f"{prefix}.{name}": module
-        for name, module in stack.named_modules()
-        if isinstance(module, nn.Linear) and _has_role(name.partition(".")[2], role)
-    }
-    if not found:
-        raise UserError(f"model {type(model).__name__}: no {role} projection found; this family is not supported yet")
+    depth = families.depth(model.config)
+    found = _largest_list(model)
+    if len(found) != depth or families.is_hierarchical(model.config):
+        found = [layer for stage in found for layer in _largest_list(stage)] or found
+    if not found or depth % len(found):
+        raise UserError(f"model {type(model).__name__}: no stack of {depth} layers found; this family is not supported")
     return found
 
 
-def _has_role(name: str, role: Role) -> bool:
-    if role == "mlp_output" and _has_role(name, "attention_output"):
-        return False
-    return any(name == suffix or name.endswith("." + suffix) for suffix in SUFFIXES[role])
+def _largest_list(module: nn.Module) -> list[nn.Module]:
+    """The modules of the outermost list with the most parameters."""
+    return max(_lists(module), key=lambda found: sum(p.numel() for m in found for p in m.parameters()), default=[])
+
+
+def _lists(module: nn.Module) -> Iterator[list[nn.Module]]:
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield list(child)
+        else:
+            yield from _lists(child)
+
+
+def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
+    """All linear maps of a role, by dotted name in ``model``, layer by layer.
+
+    Raises:
+        UserError: if the role is not found in every layer.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    found: dict[str, LinearMap] = {}
+    stack = layers(model)
+    missing = 0
+    for layer in stack:
+        hits = _roles(layer)
+        missing += role not in hits
+        if role in hits:
+            name = hits[role]
+            found[f"{names[id(layer)]}.{name}"] = layer.get_submodule(name)  # type: ignore[assignment]
+    if missing:
+        what = role.replace("_", " ").replace("mlp", "MLP")
+        raise UserError(f"{type(model).__name__} has no {what} map in {missing} of its {len(stack)} layers")
+    return found
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Whether any layer projects queries; ConvNeXt's do not."""
+    return any("query" in _roles(layer) for layer in layers(model))
+
+
+def _roles(layer: nn.Module) -> dict[str, str]:
+    """Role -> dotted name inside the layer."""
+    maps: Maps = {
+        name: module
+        for name, module in layer.named_modules()
+        if isinstance(module, LinearMap) and name.rpartition(".")[2] not in families.NO_PROJECTIONS
+    }
+    named = {
+        role: name for name in reversed(maps) for role, words in PROJECTIONS.items() if name.rpartition(".")[2] in words
+    }
+    found = {role: named.get(role, named.get("fused", "")) for role in ("query", "key", "value")}
+    rest = {name: linear for name, linear in maps.items() if name not in named.values()}
+    block = _attention_block(found["query"], maps, rest)
+    inside = {name: linear for name, linear in rest.items() if block and name.startswith(f"{block}.")}
+    outside = {name: linear for name, linear in rest.items() if name not in inside}
+    width = sizes(maps[found["query"]])[0] if found["query"] else None
+    found |= {"attention_output": _last_of(width, inside), "mlp_output": _last_of(width, outside)}
+    return {role: name for role, name in found.items() if name}
+
+
+def _attention_block(query: str, maps: Maps, rest: Maps) -> str:
+    """The smallest module around the query that has another map to the layer's width: BERT's is not its owner."""
+    block = query.rpartition(".")[0]
+    while block:
+        if _last_of(sizes(maps[query])[0], {name: m for name, m in rest.items() if name.startswith(f"{block}.")}):
+            return block
+        block = block.rpartition(".")[0]
+    return ""
+
+
+def _last_of(width: int | None, maps: Maps) -> str:
+    """The last map that gives ``width`` features, or the last of all where no width is known."""
+    return next((name for name in reversed(maps) if width in (None, sizes(maps[name])[1])), "")
 
 
 def attentions(model: nn.Module) -> list[nn.Module]:
@@ -71,3 +136,17 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Puts ``module`` where the dotted ``name`` points."""
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, module)
+
+
+def drop_idle(model: nn.Module) -> None:
+    """Takes out what no vector passes through: it would get no gradient and must not be counted.
+
+    Poolers and heads, since the pooling here is one of its own, and the token that stands for what pretraining hid.
+    """
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    if getattr(model, "head", None) is not None:
+        model.head = nn.Identity()
+    for module in model.modules():
+        if getattr(module, "mask_token", None) is not None:
+            module.mask_token = None

@@ -92,10 +92,49 @@ def test_iisan_kept_layers() -> None:
         IISAN(layers=(0, 5)).kept(Shape(8, 4))
 
 
-def test_unequal_encoders_are_named() -> None:
-    with pytest.raises(UserError, match="text 32 wide with 3 and image 24 wide with 3"):
-        IISAN().network({"text": Shape(32, 4), "image": Shape(24, 4)}, 16)
-    IISAN(inter=False).network({"text": Shape(32, 6), "image": Shape(24, 4)}, 16)
+@pytest.mark.parametrize(
+    ("text", "image", "kept"),
+    [
+        (12, 12, ((0, 2, 4, 6, 8, 10, 12), (0, 2, 4, 6, 8, 10, 12))),
+        (24, 12, ((0, 4, 8, 12, 16, 20, 24), (0, 2, 4, 6, 8, 10, 12))),
+        (6, 12, ((0, 2, 4, 6), (0, 4, 8, 12))),
+        (5, 12, ((0, 2, 4), (0, 6, 12))),
+        (1, 12, ((0,), (12,))),
+    ],
+)
+def test_layers_are_grouped_to_as_many_blocks(text: int, image: int, kept: tuple) -> None:
+    shapes = {"text": Shape(8, text), "image": Shape(8, image)}
+    assert IISAN().kept_of(shapes) == {"text": kept[0], "image": kept[1]}
+    # Without the network that reads both, neither side minds the other.
+    assert IISAN(inter=False).kept_of(shapes)["image"] == (0, 2, 4, 6, 8, 10, 12)
+
+
+def test_unequal_widths_cost_a_linear_map_for_each_narrower_width() -> None:
+    def count(text: Shape, image: Shape) -> int:
+        return sum(p.numel() for p in IISAN(bottleneck=4).network({"text": text, "image": image}, 16).parameters())
+
+    def network(width: int) -> int:
+        return 3 * (width * 4 + 4 + 4 * width + width + 1) + width * width + width + width * 16 + 16
+
+    fuse = 48 * 16 + 16
+    flat = network(32) + network(24) + network(32) + (24 * 32 + 32) + fuse
+    assert count(Shape(32, 4), Shape(24, 4)) == count(Shape(24, 4), Shape(32, 4)) == flat
+    # Stages of 8, 16 and 24: the intra-modal network maps the first two to 24, the inter-modal one all three to 32.
+    staged = Shape(24, 4, (8, 8, 16, 24, 24))
+    maps = sum(w * 24 + 24 for w in (8, 16)) + sum(w * 32 + 32 for w in (8, 16, 24))
+    assert count(Shape(32, 4), staged) == network(32) + network(24) + network(32) + maps + fuse
+
+
+def test_zeros_behind_narrow_states_are_not_looked_at() -> None:
+    shapes = {"text": Shape(32, 4), "image": Shape(24, 4, (8, 8, 16, 24, 24))}
+    network = IISAN(bottleneck=4).network(shapes, 16)
+    states = {"text": torch.randn(3, 3, 32), "image": torch.randn(3, 3, 24)}
+    states["image"][:, 0, 8:] = states["image"][:, 1, 16:] = 0
+    before = network(states)
+    states["image"][:, 0, 8:] = states["image"][:, 1, 16:] = 7
+    assert torch.equal(network(states), before)
+    states["image"][:, 0, :8] = 7
+    assert not torch.equal(network(states), before)
 
 
 @pytest.mark.parametrize(
