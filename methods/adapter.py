@@ -28,6 +28,11 @@ class Adapted(nn.Module):
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
+    @property
+    def weight(self) -> Tensor:
+        """Of the map inside: T5 asks its maps for their type before it calls them."""
+        return self.base.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """The adapted output, before the layer's residual sum."""
         y = self.base(x)

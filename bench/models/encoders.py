@@ -28,6 +28,7 @@ class Encoder(nn.Module):
         model: the transformers model, changed in place by methods that adapt it.
         pooling: how tokens become one vector, of the output and of every layer's state alike.
         width, depth: of a vector, and the number of layers.
+        widths: of a token after layers 0 to depth.
     """
 
     mean: Tensor
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
         self.width = source.width
         self.depth = source.depth
         self.pooling = choose(source.pooling, source.modality, model, f"{source.modality}_pooling")
-        self._widths = source.widths
+        self.widths = source.widths
         self._skip = class_tokens(model) if source.modality == "image" else 0
         # By name, not as a module: it is one of the model's already.
         self._norm = families.POOLED_NORM.get(source.config.model_type)
@@ -115,7 +116,7 @@ class Encoder(nn.Module):
         return torch.stack([states[layer] for layer in kept], dim=1)
 
     def _at_width(self, layer: int, vectors: Tensor) -> Tensor:
-        found, expected = vectors.shape[1], self._widths[layer]
+        found, expected = vectors.shape[1], self.widths[layer]
         if found != expected:
             name = type(self.model).__name__
             raise UserError(f"{name}: layer {layer} is {found} wide, {expected} by its configuration; not supported")
