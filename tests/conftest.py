@@ -1,6 +1,8 @@
 """Tiny encoders, saved as folders the way a user would have them, and a cache of the test run's own."""
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
@@ -21,6 +23,9 @@ from transformers import (
 )
 
 from bench.data.shop import world
+from tests import zoo
+
+FamilyFolder = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +70,16 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if family in TEXT_FAMILIES:
             BertTokenizer(vocab=VOCABULARY, model_max_length=40).save_pretrained(base / family)
     return {family: base / family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> FamilyFolder:
+    """Gives the folder of a family of ``tests.zoo``, made when it is first asked for."""
+    base = tmp_path_factory.mktemp("families")
+
+    @cache
+    def made(family: str) -> Path:
+        zoo.save(family, base / family)
+        return base / family
+
+    return made

@@ -57,7 +57,9 @@ def widths(config: PretrainedConfig) -> tuple[int, ...]:
     """Size of a token after layers 0 (the embeddings) to depth."""
     if not is_hierarchical(config):
         return (int(config.hidden_size),) * (depth(config) + 1)
-    sizes = getattr(config, "hidden_sizes", None) or [config.embed_dim * 2**stage for stage in range(len(config.depths))]
+    sizes = getattr(config, "hidden_sizes", None) or [
+        config.embed_dim * 2**stage for stage in range(len(config.depths))
+    ]
     stages = [size for size, layers in zip(sizes, config.depths, strict=True) for _ in range(layers)]
     return (sizes[0], *stages)
 

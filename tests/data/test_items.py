@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ from bench.data.items import ItemFeed, pixels, tokenise
 from bench.data.shop.shop import ShopConfig, make_shop
 from bench.data.store import cache_dir
 from bench.errors import UserError
-from bench.models.backbones import locate
+from bench.models.backbones import Preprocessing, locate
+from tests.conftest import FamilyFolder
 
 SHOP = make_shop(ShopConfig(items=60, users=20))
 
@@ -34,8 +38,6 @@ def test_titles_are_cut_with_the_special_tokens_counted(model_folders: dict[str,
 
 
 def test_unknown_words_are_counted(model_folders: dict[str, Path]) -> None:
-    import dataclasses
-
     half = dataclasses.replace(SHOP, titles=("lamp manometer", *["oak steth"] * 59), digest="other")
     assert tokenise(half, locate(str(model_folders["bert"]), "text"), 30).unknown_share == 0.5
 
@@ -82,7 +84,41 @@ def test_pictures_are_brought_to_the_encoders_size_once() -> None:
 
 
 def test_no_pictures() -> None:
-    import dataclasses
-
     with pytest.raises(UserError, match="has no images"):
         pixels(dataclasses.replace(SHOP, images=None), 32)
+
+
+def test_decoders_are_padded_on_the_right_without_a_padding_token(family_folder: FamilyFolder) -> None:
+    tokens = tokenise(SHOP, locate(str(family_folder("gpt2")), "text"), 30)
+    assert tokens.lengths.tolist() == [len(title.split()) for title in SHOP.titles]
+    row = int(tokens.lengths.argmin())
+    assert set(tokens.ids[row, tokens.lengths[row] :].tolist()) == {2}  # the end of text
+    assert tokens.unknown_share == 0.0
+
+
+def test_titles_end_where_the_encoders_positions_do(family_folder: FamilyFolder) -> None:
+    # RoBERTa counts from behind its padding token: 40 rows are 38 positions.
+    for family, most in (("bert", 40), ("roberta", 38), ("modernbert", 40), ("t5", None)):
+        assert locate(str(family_folder(family)), "text").preprocessing.positions == most
+    source = dataclasses.replace(
+        locate(str(family_folder("bert")), "text"), preprocessing=Preprocessing(str(family_folder("bert")), 300, 4)
+    )
+    assert tokenise(SHOP, source, 30).ids.shape == (60, 4)
+
+
+def test_siglip_reads_its_padding(family_folder: FamilyFolder) -> None:
+    tokens = tokenise(SHOP, locate(str(family_folder("siglip-text")), "text"), 5)
+    assert tokens.ids.shape == (60, 20)
+    assert set(tokens.lengths.tolist()) == {20}
+    assert not tokens.ids[:, 5:].any()
+    mask = ItemFeed(tokens).gather(np.arange(3))["attention_mask"]
+    assert mask.shape == (3, 20)
+    assert mask.all()
+
+
+def test_an_end_of_text_that_is_called_unknown_is_not_counted(family_folder: FamilyFolder, tmp_path: Path) -> None:
+    """As GPT-2 and CLIP have it."""
+    shutil.copytree(family_folder("clip-text"), tmp_path / "clip")
+    file = tmp_path / "clip" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "unk_token": "[SEP]"}))
+    assert tokenise(SHOP, locate(str(tmp_path / "clip"), "text"), 30).unknown_share == 0.0

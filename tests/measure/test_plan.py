@@ -24,6 +24,7 @@ from bench.measure.plan import DataBatches, FullBatches, Plan, Planner, largest_
 from bench.measure.probe import probe
 from bench.train import Trainer
 from methods.registry import REGISTRY
+from tests.conftest import FamilyFolder
 from tests.test_cell import cell_of
 
 FLOAT = 4
@@ -108,6 +109,24 @@ def test_titles_of_one_length_leave_no_mask(name: str, attention: str, model_fol
 def test_other_families(model_folders: dict[str, Path]) -> None:
     pair = [{"text": str(model_folders["distilbert"]), "image": str(model_folders["deit"])}]
     cell = cell_of("lora", model_folders, backbones=pair)
+    plan = planned(cell)
+    assert (plan.memory, plan.flops) == measured(cell)
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "name"),
+    [
+        ("gpt2", "swin", "iisan"),
+        ("llama", "convnext", "adapter"),
+        ("albert", "dinov2", "lora"),
+        ("modernbert", "clip-vision", "prefix"),
+        ("siglip-text", "siglip-vision", "fft"),
+        ("deberta-v2", "deit", "iisan-cached"),
+    ],
+)
+def test_families_of_other_makes(text: str, image: str, name: str, family_folder: FamilyFolder) -> None:
+    pair = [{"text": str(family_folder(text)), "image": str(family_folder(image))}]
+    cell = cell_of(name, {"bert": Path(), "vit": Path()}, backbones=pair)
     plan = planned(cell)
     assert (plan.memory, plan.flops) == measured(cell)
 

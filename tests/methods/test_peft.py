@@ -8,8 +8,8 @@ import torch
 from methods.base import Encoder
 from methods.lora import LoRA
 from methods.prefix import Prefix
-from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES
-from tests.helpers import encoder, inputs
+from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES, FamilyFolder
+from tests.helpers import encoder, inputs, text_inputs
 
 FAMILIES = [(f, "text") for f in TEXT_FAMILIES] + [(f, "image") for f in IMAGE_FAMILIES]
 
@@ -87,3 +87,37 @@ def test_short_target_names_would_have_missed_vit(model_folders: dict[str, Path]
     assert not [n for n, _ in vit.named_modules() if n.endswith((".query", ".value"))]
     done, _ = adapted(LoRA(), encoder(model_folders["vit"], "image"))
     assert done.modules == 8
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "clip-text", "modernbert", "albert"])
+def test_prefix_in_other_attentions(family: str, family_folder: FamilyFolder) -> None:
+    """Fewer heads of keys than of queries, causal and sliding masks, masks that transformers leaves out."""
+    whole = {k: v[:1] for k, v in text_inputs().items()}  # no padding, so sdpa gets no mask
+    cut = {k: v[:, :6] for k, v in whole.items()}
+    outputs = []
+    for attention in ("sdpa", "eager"):
+        e = encoder(family_folder(family), "text")
+        e.use_attention(attention)
+        before = e.output(whole)
+        torch.manual_seed(3)
+        adapted(Prefix(positions=3, spread=0.7), e)
+        after = e.output(whole)
+        assert (after - before).abs().amax(dim=-1).min() > 1e-3  # every token sees the prefix
+        outputs.append(after)
+        # A causal encoder's first tokens do not see the later ones, with a prefix as without.
+        causal = family not in ("modernbert", "albert")
+        assert torch.allclose(e.output(cut), after[:, :6], atol=1e-5) is causal
+        padded = {"input_ids": text_inputs()["input_ids"][:2], "attention_mask": text_inputs()["attention_mask"][:2]}
+        padded["input_ids"][0] = whole["input_ids"][0]
+        assert torch.allclose(e.output(padded)[:1], after, atol=1e-5)
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modernbert"])
+def test_lora_on_a_map_of_all_three(family: str, family_folder: FamilyFolder) -> None:
+    x = text_inputs()
+    plain, e = (encoder(family_folder(family), "text") for _ in range(2))
+    done, parameters = adapted(LoRA(rank=4), e)
+    assert done.modules == 3
+    assert sum(p.numel() for p in parameters) == 3 * 4 * (24 + 72)
+    assert torch.equal(e(x), plain(x))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -20,8 +16,9 @@ from bench.models.structure import layers
 from bench.models.user_encoder import UserEncoder
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY
+from tests.conftest import FamilyFolder
 from tests.helpers import image_inputs
-from tests.models.family_zoo import V, configurations, save
+from tests.zoo import V, configurations
 
 FAMILIES = configurations()
 METHODS = tuple(REGISTRY)
@@ -54,20 +51,8 @@ OPTIONS = {
 LR = {"lr": 1e-2, "lr_head": 1e-2}
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    base = tmp_path_factory.mktemp("families")
-
-    @cache
-    def made(family: str) -> Path:
-        save(family, base / family)
-        return base / family
-
-    return made
-
-
-def encoder(family: str, folder: Callable[[str], Path], pooling: str = "auto") -> Encoder:
-    return Encoder.from_source(locate(str(folder(family)), FAMILIES[family][0], "pretrained", pooling))  # type: ignore[arg-type]
+def encoder(family: str, family_folder: FamilyFolder, pooling: str = "auto") -> Encoder:
+    return Encoder.from_source(locate(str(family_folder(family)), FAMILIES[family][0], "pretrained", pooling))  # type: ignore[arg-type]
 
 
 def inputs(family: str) -> dict[str, torch.Tensor]:
@@ -101,8 +86,8 @@ def theirs(e: Encoder, x: dict[str, torch.Tensor]):  # type: ignore[no-untyped-d
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_are_those_of_transformers(family: str, folder: Callable[[str], Path]) -> None:
-    e, x = encoder(family, folder), inputs(family)
+def test_states_are_those_of_transformers(family: str, family_folder: FamilyFolder) -> None:
+    e, x = encoder(family, family_folder), inputs(family)
     expected = POOLING.get(family, "cls")
     assert e.pooling == expected
     mask = x.get("attention_mask")
@@ -136,8 +121,8 @@ def test_states_are_those_of_transformers(family: str, folder: Callable[[str], P
 
 
 @pytest.mark.parametrize("family", [f for f, (modality, _) in FAMILIES.items() if modality == "text"])
-def test_padding_changes_nothing(family: str, folder: Callable[[str], Path]) -> None:
-    e, x = encoder(family, folder), inputs(family)
+def test_padding_changes_nothing(family: str, family_folder: FamilyFolder) -> None:
+    e, x = encoder(family, family_folder), inputs(family)
     with torch.no_grad():
         together = e.hidden_states(x, (1, OUTPUT))
         for item in (1, 2, 5):
@@ -194,9 +179,9 @@ def passes_gates(name: str, encoders: dict[str, Encoder], x: dict[str, torch.Ten
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
-def test_methods(name: str, family: str, folder: Callable[[str], Path]) -> None:
+def test_methods(name: str, family: str, family_folder: FamilyFolder) -> None:
     modality = FAMILIES[family][0]
-    e = encoder(family, folder)
+    e = encoder(family, family_folder)
     if (name, family) in REFUSED:
         with pytest.raises(UserError, match=REFUSED[name, family]) as said:
             build(name, {modality: e}, inputs(family))
@@ -216,11 +201,12 @@ def test_methods(name: str, family: str, folder: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "image"), [("bert", "swin"), ("albert", "convnext"), ("llama", "clip-vision"), ("siglip-text", "siglip-vision")]
+    ("text", "image"),
+    [("bert", "swin"), ("albert", "convnext"), ("llama", "clip-vision"), ("siglip-text", "siglip-vision")],
 )
 @pytest.mark.parametrize("name", ["frozen", "iisan", "iisan-cached", "adapter"])
-def test_unequal_pairs(name: str, text: str, image: str, folder: Callable[[str], Path]) -> None:
-    encoders = {"text": encoder(text, folder), "image": encoder(image, folder)}
+def test_unequal_pairs(name: str, text: str, image: str, family_folder: FamilyFolder) -> None:
+    encoders = {"text": encoder(text, family_folder), "image": encoder(image, family_folder)}
     adapted = passes_gates(name, encoders, {**inputs(text), **inputs(image)})
     if "iisan" in name:
         assert adapted["text"] == adapted["image"] == 2
@@ -234,14 +220,14 @@ def test_unequal_pairs(name: str, text: str, image: str, folder: Callable[[str],
         ("gpt2", "cls", "text_pooling cls: the first token of GPT2Model sees none of the others"),
     ],
 )
-def test_poolings_that_cannot_be(family: str, pooling: str, said: str, folder: Callable[[str], Path]) -> None:
+def test_poolings_that_cannot_be(family: str, pooling: str, said: str, family_folder: FamilyFolder) -> None:
     with pytest.raises(UserError, match=said):
-        encoder(family, folder, pooling)
+        encoder(family, family_folder, pooling)
 
 
 @pytest.mark.parametrize(("family", "skip"), [("vit", 1), ("deit", 2), ("beit", 1), ("dinov2", 1), ("clip-vision", 1)])
-def test_a_mean_of_patches_leaves_class_tokens_out(family: str, skip: int, folder: Callable[[str], Path]) -> None:
-    e, x = encoder(family, folder, "mean"), inputs(family)
+def test_a_mean_of_patches_leaves_class_tokens_out(family: str, skip: int, family_folder: FamilyFolder) -> None:
+    e, x = encoder(family, family_folder, "mean"), inputs(family)
     with torch.no_grad():
         expected = theirs(e, x).hidden_states[2][:, skip:]
         assert expected.shape[1] == 4

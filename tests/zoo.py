@@ -29,7 +29,9 @@ def configurations() -> dict[str, tuple[str, PretrainedConfig]]:
     """Family -> modality and configuration; a tower of two is named after its model."""
     vision = {k: v for k, v in SMALL.items() if k != "intermediate_size"} | PICTURE
     # Not 2: that number means an old checkpoint whose end of text is the highest token.
-    clip = t.CLIPConfig(text_config={**TEXT, **ENDS, "eos_token_id": 3}, vision_config={**SMALL, **PICTURE}, projection_dim=16)
+    clip = t.CLIPConfig(
+        text_config={**TEXT, **ENDS, "eos_token_id": 3}, vision_config={**SMALL, **PICTURE}, projection_dim=16
+    )
     siglip = t.SiglipConfig(text_config=TEXT | {"max_position_embeddings": 20}, vision_config={**SMALL, **PICTURE})
     return {
         "bert": ("text", t.BertConfig(**TEXT)),
