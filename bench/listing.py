@@ -17,6 +17,7 @@ BACKBONES = {
     "shop-full": "12 layers x 64, pretrained on all attributes",
     "bert-base": "text, configuration only (--weights random)",
     "vit-base": "image, 224 x 224, patch 16, configuration only (--weights random)",
+    "clip-base": "text and image, 224 x 224, patch 32, configuration only (--weights random)",
 }
 
 

@@ -106,7 +106,7 @@ class Outputs(nn.Module):
 
 
 class Head(nn.Module):
-    """Vector of each encoder ([CLS] in the paper) -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
+    """Vector of each encoder -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
 
     def __init__(self, widths: Mapping[str, int], d: int):
         super().__init__()

@@ -2,9 +2,9 @@
 
 peft's own wiring passes the prefix as ``past_key_values``, which ViT takes and ignores. Here peft's
 ``PrefixEncoder`` holds the parameters, and an attention function registered with transformers puts them in front
-of keys and values, in BERT and ViT alike. Positions of the real tokens do not shift, and the prefix has none (no rotary turn). It fits
-encoders that call transformers' attention interface with the same heads in every layer; where layers share their
-weights (ALBERT), they share their prefix.
+of keys and values, in BERT and ViT alike. Positions of the real tokens do not shift, and the prefix has none (no
+rotary turn). It fits encoders that call transformers' attention interface with the same heads in every layer; where
+layers share their weights (ALBERT), they share their prefix.
 """
 
 from __future__ import annotations

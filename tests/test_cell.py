@@ -206,3 +206,18 @@ class TestGates:
             fuse.weight.zero_()
         with pytest.raises(GateError, match="item_vectors_differ"):
             self.check(parts)
+
+
+def test_poolings_have_caches_and_names_of_their_own(model_folders: dict[str, Path]) -> None:
+    pair = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}
+    states, rows = [], []
+    for pooling in ("cls", "mean"):
+        cell = cell_of("iisan-cached", model_folders, backbones=[{**pair, "text_pooling": pooling}])
+        assembly = assemble(cell, torch.device("cpu"))
+        states.append({m: np.asarray(cache.states) for m, cache in assembly.caches.items()})
+        rows.append(records.empty_row(cell))
+    assert not np.array_equal(states[0]["text"], states[1]["text"])
+    assert np.array_equal(states[0]["image"], states[1]["image"])
+    # Tables group by these columns: two poolings are two encoders.
+    assert [row["text_model"] for row in rows] == [f"{pair['text']} (cls)", f"{pair['text']} (mean)"]
+    assert {row["image_model"] for row in rows} == {pair["image"]}

@@ -94,7 +94,7 @@ class Encoder(nn.Module):
                 states[runs] = self._at_width(runs, self._pool(found, inputs).clone())
 
         def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            # What the next layer reads: DeBERTa adds a convolution after the first. Between stages it has another width.
+            # What the next layer reads, since DeBERTa convolves in between. Between stages its width is another.
             if runs == 0 or not staged:
                 keep(args[0] if args else kwargs["hidden_states"])
 

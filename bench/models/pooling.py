@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ from bench.models.families import Pooling
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
-def choose(pooling: Pooling, modality: str, model: nn.Module, option: str) -> Pooling:
+def choose(pooling: Pooling, modality: str, model: Any, option: str) -> Pooling:
     """What "auto" stands for.
 
     ``cls`` where the first token was trained to stand for the whole (BERT, ViT), ``last-token`` for decoders and
@@ -31,9 +33,8 @@ def choose(pooling: Pooling, modality: str, model: nn.Module, option: str) -> Po
         if pooling == "last-token" or (pooling == "cls" and not has_class):
             raise UserError(f"{option} {pooling}: {name} has no such token; use mean")
         return pooling
-    causal = families.is_decoder(config) or config.model_type in families.LAST_TOKEN
     if pooling == "auto":
-        if causal:
+        if families.is_decoder(config) or config.model_type in families.LAST_TOKEN:
             return "last-token"
         return "mean" if config.model_type in families.WITHOUT_CLS else "cls"
     if pooling == "cls" and families.is_decoder(config):

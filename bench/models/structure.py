@@ -9,7 +9,7 @@ for one of them would silently leave the other one alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.models import families
 
 Role = Literal["query", "key", "value", "attention_output", "mlp_output"]
-LinearMap = nn.Linear | Conv1D
+LinearMap: TypeAlias = nn.Linear | Conv1D
 Maps = dict[str, LinearMap]
 
 # Last part of a projection's dotted name. One map that gives query, key and value together has all three roles.
@@ -80,7 +80,7 @@ def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
         missing += role not in hits
         if role in hits:
             name = hits[role]
-            found[f"{names[id(layer)]}.{name}"] = layer.get_submodule(name)  # type: ignore[assignment]
+            found[f"{names[id(layer)]}.{name}"] = layer.get_submodule(name)
     if missing:
         what = role.replace("_", " ").replace("mlp", "MLP")
         raise UserError(f"{type(model).__name__} has no {what} map in {missing} of its {len(stack)} layers")
@@ -138,7 +138,7 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), attribute, module)
 
 
-def drop_idle(model: nn.Module) -> None:
+def drop_idle(model: Any) -> None:
     """Takes out what no vector passes through: it would get no gradient and must not be counted.
 
     Poolers and heads, since the pooling here is one of its own, and the token that stands for what pretraining hid.
