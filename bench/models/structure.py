@@ -88,8 +88,8 @@ def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
 
 
 def has_attention(model: nn.Module) -> bool:
-    """Whether any layer projects queries; ConvNeXt's do not."""
-    return any("query" in _roles(layer) for layer in layers(model))
+    """Whether the configuration counts heads; ConvNeXt's does not. Not told by what was found: that may be too little."""
+    return any(getattr(model.config, name, None) is not None for name in ("num_attention_heads", "num_heads"))
 
 
 def _roles(layer: nn.Module) -> dict[str, str]:

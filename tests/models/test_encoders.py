@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.errors import UserError
 from bench.models.encoders import OUTPUT
-from bench.models.structure import attentions, layers, linears
+from bench.models.structure import attentions, has_attention, layers, linears
 from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES
 from tests.helpers import encoder, inputs
 
@@ -46,6 +47,16 @@ def test_every_role_is_found_once_per_layer(family: str, modality: str, model_fo
     assert all(linear.in_features == 48 for linear in found["mlp_output"].values())
     assert all(linear.in_features == 24 for linear in found["attention_output"].values())
     assert len({id(module) for module in attentions(model)}) == 4
+
+
+def test_attention_without_linear_maps_is_not_taken_for_none() -> None:
+    """XLNet's projections are bare parameters: an adapter behind the MLP alone would be half of one."""
+    from transformers import XLNetConfig, XLNetModel
+
+    model = XLNetModel(XLNetConfig(vocab_size=9, d_model=8, n_layer=2, n_head=2, d_inner=16))
+    assert has_attention(model)
+    with pytest.raises(UserError, match="XLNetModel has no attention output map in 2 of its 2 layers"):
+        linears(model, "attention_output")
 
 
 def test_pooler_is_gone_and_weights_are_32_bit(model_folders: dict[str, Path], tmp_path: Path) -> None:
