@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import doctor_command, plan_command
+from bench import cache_command, doctor_command, plan_command
 from bench.errors import UserError
 from reports import compare_command
 
@@ -101,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan_command.add_arguments(planning)
     doctor = commands.add_parser("doctor", help="what on this machine would make the numbers wrong")
     doctor_command.add_arguments(doctor)
+    cache = commands.add_parser("cache", help="list, verify or clear hidden states and converted data on disk")
+    cache_command.add_arguments(cache)
     listing = commands.add_parser(
         "list",
         help="methods, presets, datasets, built-in backbones",
@@ -159,6 +161,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
+    cache_command.add_cache_dir(run)
+    run.add_argument("--cache-limit", metavar="SIZE", help="such as 20GiB: least recently used files go first")
     run.add_argument("--launcher", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     run.add_argument(
         "--ray-address", default="auto", metavar="auto|HOST:PORT", help="of a running cluster (default: auto)"
@@ -254,6 +258,7 @@ COMMANDS = {
     "compare": compare_command.run,
     "plan": plan_command.run,
     "doctor": doctor_command.run,
+    "cache": cache_command.run,
     "list": _list,
 }
 

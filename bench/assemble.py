@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ from bench.data.store import cache_dir
 from bench.errors import UserError
 from bench.matrix import Cell
 from bench.models.backbones import Source, locate
+from bench.models.cache import CacheFile, cache_key, open_or_build
 from bench.models.encoders import Encoder
-from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, CacheFile, LiveHiddenStates, cache_key, open_or_build
+from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
 UNKNOWN_LIMIT = 0.5
+# Told of a cache that is being built: modality, items that are done, all items.
+CacheProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,11 @@ def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encod
     return Built(Recommender(items, users, cell.training.logit_scale), groups, items.adapted)
 
 
-def assemble(cell: Cell, device: torch.device) -> Assembly:
+def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = None) -> Assembly:
     """Loads, builds and moves to the device.
+
+    Args:
+        progress: told of a hidden-state cache that is being built.
 
     Raises:
         UserError: for anything wrong with data, models or options.
@@ -177,7 +184,7 @@ def assemble(cell: Cell, device: torch.device) -> Assembly:
     encoders: dict[str, Encoder] = {}
     caches: dict[str, CacheFile] = {}
     if reads_cache(method):
-        caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device)
+        caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device, progress)
         feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
     else:
         encoders = load_encoders(data.sources, cell)
@@ -187,7 +194,12 @@ def assemble(cell: Cell, device: torch.device) -> Assembly:
 
 
 def build_caches(
-    cell: Cell, data: Data, feed: ItemFeed, kept: Mapping[str, tuple[int, ...]], device: torch.device
+    cell: Cell,
+    data: Data,
+    feed: ItemFeed,
+    kept: Mapping[str, tuple[int, ...]],
+    device: torch.device,
+    progress: CacheProgress | None = None,
 ) -> dict[str, CacheFile]:
     """Opens or builds the hidden-state cache of every modality; a backbone is loaded only to build one."""
     caches = {}
@@ -209,7 +221,11 @@ def build_caches(
             with torch.no_grad():
                 return loaded[0].hidden_states(inputs, kept[modality])
 
-        caches[modality] = open_or_build(cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute)
+        facts = {"model": source.name, "modality": modality, "layers": " ".join(map(str, kept[modality]))}
+        told = None if progress is None else partial(progress, modality)
+        caches[modality] = open_or_build(
+            cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, told
+        )
     return caches
 
 

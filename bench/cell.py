@@ -71,7 +71,7 @@ class CellRun:
         """All phases in their order; gives the record."""
         started = time.perf_counter()
         self.report({"event": "phase", "phase": "set-up"})
-        assembly = assemble(self.cell, self.device)
+        assembly = assemble(self.cell, self.device, self._cache_progress)
         trainer = Trainer(assembly.model, assembly.groups, self.cell.training, self.cell.precision, self.device)
         self._describe(assembly)
         self.row["setup_seconds"] = time.perf_counter() - started
@@ -98,6 +98,9 @@ class CellRun:
             "plan": plan_beside(self.cell, self.report),
         }
 
+    def _cache_progress(self, modality: str, done: int, total: int) -> None:
+        self.report({"event": "cache", "modality": modality, "done": done, "total": total})
+
     def _batch(self, assembly: Assembly, trainer: Trainer, batch: Batch) -> TrainBatch:
         inputs = assembly.feed.gather(batch.unique)
         return trainer.transfer(batch, inputs, log_popularity(assembly.data.splits))
@@ -112,6 +115,7 @@ class CellRun:
         if assembly.caches:
             self.row["cache_seconds"] = sum(cache.seconds for cache in assembly.caches.values())
             self.row["cache_bytes"] = sum(cache.size for cache in assembly.caches.values())
+            self.warnings += [f"cache file {c.warning}" for c in assembly.caches.values() if c.warning]
 
     def _gates(self, assembly: Assembly, trainer: Trainer) -> dict[str, object]:
         rows = assembly.data.splits.train[:GATE_USERS]

@@ -130,6 +130,9 @@ def _workload(cell: Cell, shapes: str, items: int | None) -> Workload:
     from bench.measure.plan import PAPER_ITEMS, DataBatches, FullBatches
 
     if shapes == "data":
+        from bench.data.options import check_writable
+
+        check_writable()
         return DataBatches.of(cell)
     if items is not None and items < 1:
         raise UserError(f"--items {items}: must be above zero")

@@ -68,6 +68,11 @@ class Reporter(AbstractContextManager["Reporter"]):
         if self.bars is not None and self.one is not None:
             self.bars.update(self.one, facts=event["phase"])
 
+    def _on_cache(self, cell: Cell, event: dict[str, Any]) -> None:
+        if self.bars is not None and self.one is not None:
+            facts = f"hidden states, {event['modality']}: {event['done']:,} of {event['total']:,} items"
+            self.bars.update(self.one, completed=event["done"] / max(1, event["total"]), facts=facts)
+
     def _on_step(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last |= event
         if self.bars is not None and self.one is not None:

@@ -14,6 +14,7 @@ import torch
 from bench import launch_ray, records
 from bench.assemble import load_data, raw_feed
 from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
+from bench.data import options as cache_options
 from bench.data.datasets import describe, references
 from bench.environment import capture
 from bench.errors import UserError
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     Raises:
         UserError: for anything wrong with options, files or models, before anything is written.
     """
+    cache_options.apply(args)
     matrix, origin = resolve(args)
     for method in matrix.methods:
         build_method(method, origin)
@@ -70,6 +72,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 
 def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go: Callable[..., None]) -> int:
     todo = cells(matrix, device)
+    cache_options.check_writable()
     dataset = check_inputs(todo) | {"command": command}
     out = choose_folder(args.out, matrix, args.fresh)
     with records.locked(out), stoppable():

@@ -30,6 +30,7 @@ FamilyFolder = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IISAN_BENCH_CACHE_LIMIT", "")
     monkeypatch.setenv("IISAN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "bench-cache"))
 
 

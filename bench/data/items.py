@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from bench.data import room, rowcache
+from bench.data.blockfile import Layout, Rows
 from bench.data.catalogue import Catalogue
 from bench.data.store import atomic_path, cache_dir, digest_of
 from bench.errors import UserError
@@ -45,7 +47,7 @@ class Tokens:
 class ItemFeed:
     """Gathers item inputs for a batch. Text is cut to the longest title of the batch."""
 
-    def __init__(self, tokens: Tokens | None = None, arrays: Mapping[str, NDArray[Any]] | None = None):
+    def __init__(self, tokens: Tokens | None = None, arrays: Mapping[str, NDArray[Any] | Rows] | None = None):
         self.tokens = tokens
         self.arrays = dict(arrays or {})
 
@@ -71,7 +73,9 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
     if path.is_file():
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return Tokens(stored["ids"], stored["lengths"], float(stored["unknown_share"]))
+                tokens = Tokens(stored["ids"], stored["lengths"], float(stored["unknown_share"]))
+            room.touch(path)
+            return tokens
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             path.unlink(missing_ok=True)  # a damaged copy is made again, never served
     titles = [title.lower() for title in catalogue.titles]
@@ -153,19 +157,18 @@ def _hashed(titles: Sequence[str], vocab_size: int, max_tokens: int) -> Tokens:
     return Tokens(ids, lengths, 0.0)
 
 
-def pixels(catalogue: Catalogue, size: int) -> NDArray[np.uint8]:
+def pixels(catalogue: Catalogue, size: int) -> NDArray[np.uint8] | Rows:
     """The catalogue's pictures at the encoder's size, (items, size, size, 3); resized once and kept in the cache."""
     images = catalogue.images
     if images is None:
         raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")
     if images.shape[1:3] == (size, size):
         return images
-    path = cache_dir() / "pixels" / f"{digest_of('pixels-1', catalogue.digest, size)}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(images), size, size, 3))
-            for row, image in enumerate(images):
-                out[row] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-            out.flush()
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def resized(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        pictures = (Image.fromarray(images[row]) for row in rows)
+        return np.stack([np.asarray(each.resize((size, size), Image.Resampling.BILINEAR)) for each in pictures])
+
+    key = digest_of("pixels-1", catalogue.digest, size)
+    layout = Layout(key, "pixels", (len(images), size, size, 3), "uint8", {"catalogue": catalogue.name})
+    return rowcache.open_or_build(cache_dir() / "pixels", layout, resized).rows

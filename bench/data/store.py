@@ -15,13 +15,15 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from bench.data import locks, room
 from bench.data.catalogue import Catalogue
 from bench.errors import UserError
 
 Part = Union[str, bytes, int, float, None, Sequence["Part"]]  # noqa: UP007 (a forward reference cannot stand in `|`)
 
-IMAGES_FILE = "images.npy"
-_ITEMS_FILE, _OFFSETS_FILE, _TABLE_FILE = "sequences.npy", "offsets.npy", "catalogue.json"
+FOLDER_VARIABLE = "IISAN_BENCH_CACHE"
+IMAGES_FILE, _TABLE_FILE = room.CATALOGUE_MAPPED, room.CATALOGUE_TABLE
+_ITEMS_FILE, _OFFSETS_FILE = "sequences.npy", "offsets.npy"
 _SCHEMA = 1
 _CHUNK_BYTES = 1 << 22
 
@@ -37,7 +39,7 @@ def cache_dir() -> Path:
 
     It is not made here. Raises UserError when the user has no home folder to put it in.
     """
-    if own := os.environ.get("IISAN_BENCH_CACHE"):
+    if own := os.environ.get(FOLDER_VARIABLE):
         return Path(own).absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():  # the XDG specification: relative paths are to be ignored
@@ -45,7 +47,7 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "iisan-bench"
     except RuntimeError as error:
-        raise UserError("no home folder for the cache: set IISAN_BENCH_CACHE to a folder") from error
+        raise UserError(f"no home folder for the cache: --cache-dir or {FOLDER_VARIABLE} names one") from error
 
 
 @contextmanager
@@ -215,7 +217,7 @@ def load_catalogue(folder: Path) -> Catalogue:
         offsets = np.load(folder / _OFFSETS_FILE, allow_pickle=False)
         images = None
         if IMAGES_FILE in table["arrays"]:
-            images = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
+            images = _mapped(folder / IMAGES_FILE)
     except (OSError, ValueError, KeyError) as error:
         raise CacheError(f"{folder}: {error}") from error
     return Catalogue(
@@ -231,15 +233,29 @@ def load_catalogue(folder: Path) -> Catalogue:
     )
 
 
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """A read-only map of pictures that this program wrote; while it lives the file is marked as in use."""
+    with open(str(path), "rb") as file:
+        locks.share(file)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{path}: not an .npy file of version 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype != np.uint8:
+            raise ValueError(f"{path}: not pictures")
+        return np.memmap(file, dtype=np.uint8, mode="r", offset=file.tell(), shape=shape)
+
+
 def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
     """Serve the catalogue kept under `key`, or build it and keep it.
 
     `build` gets the entry's folder and may put `IMAGES_FILE` there. A damaged entry is built again; a cache that cannot
     be written costs the next start some time and this one nothing but a warning.
     """
-    folder = cache_dir() / "catalogues" / key
+    folder = cache_dir() / room.CATALOGUES / key
     with suppress(CacheError):
-        return load_catalogue(folder)
+        served = load_catalogue(folder)
+        room.touch(folder / _TABLE_FILE)
+        return served
     with _locked(folder):
         try:
             return load_catalogue(folder)  # another process may have built it meanwhile
@@ -251,13 +267,14 @@ def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
             save_catalogue(catalogue, folder)
         except OSError as error:
             _log.warning("the converted data cannot be kept in %s: %s", folder, error.strerror or error)
+        room.shrink(cache_dir(), folder)
         return catalogue
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time build an entry; where no lock can be had, build all the same."""
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / room.CATALOGUE_LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -23,7 +23,8 @@ from bench.data.batches import Batch, log_popularity, make_batch
 from bench.data.items import ItemFeed
 from bench.data.sequences import PAD, split
 from bench.evaluate import ranks_of
-from bench.models.hidden import CachedHiddenStates, open_or_build
+from bench.models.cache import open_or_build
+from bench.models.hidden import CachedHiddenStates
 from bench.models.loss import sequence_loss
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder

@@ -14,7 +14,7 @@ from bench.data.store import cache_dir
 from bench.measure.clock import Row
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops
-from bench.models.hidden import CacheFile
+from bench.models.cache import CacheFile
 from tests.test_cell import cell_of
 
 
@@ -75,7 +75,7 @@ def test_a_record_says_what_the_cache_on_disk_says(model_folders: dict[str, Path
     second = run_cell(cell, tmp_path / "second", lambda _: None)
     assert (first["cache"]["reused"], second["cache"]["reused"]) == (False, True)
     assert first["cache"]["seconds"] == second["cache"]["seconds"] > 0
-    on_disk = {path.stat().st_size for path in (cache_dir() / "hidden").glob("*.npy")}
+    on_disk = {path.stat().st_size for path in (cache_dir() / "hidden").glob("*.safetensors")}
     for part in first["cache"]["modalities"].values():
         assert part["bytes"] in on_disk
     assert first["cache"]["bytes"] == first["row"]["cache_bytes"]

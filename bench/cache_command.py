@@ -1,0 +1,131 @@
+"""The ``cache`` command: what lies in the cache, whether it is whole, and room for more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UserError
+from bench.sizes import readable
+
+if TYPE_CHECKING:
+    from bench.data.room import Entry
+
+# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+
+Row = dict[str, Any]
+UNITS = {"d": 86_400, "h": 3600, "m": 60}
+COLUMNS = ("kind", "key", "model", "modality", "items", "layers", "dtype", "bytes", "last_use", "state")
+
+
+def add_cache_dir(parser: argparse.ArgumentParser) -> None:
+    """The option that several commands have."""
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="cache folder (default: $IISAN_BENCH_CACHE, or ~/.cache/iisan-bench)",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options and its example."""
+    parser.description = (
+        "Hidden states, tokens, resized pictures and converted datasets are kept in one folder. list shows them; "
+        "verify reads every byte and compares checksums (exit status 1 if something is damaged); clear removes what "
+        "no running process uses. What is missing or damaged is made again by the next run that needs it."
+    )
+    parser.epilog = "example: python run_bench.py cache clear --older-than 30d"
+    parser.add_argument("action", choices=["list", "verify", "clear"])
+    parser.add_argument(
+        "--older-than", metavar="AGE", help="clear: only what was last used before that, such as 30d or 12h"
+    )
+    add_cache_dir(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lists, verifies or clears; 1 if verify found damage.
+
+    Raises:
+        UserError: for anything wrong with options, or a folder that cannot be read.
+    """
+    from bench.data import audit
+    from bench.data.room import entries
+    from bench.data.store import cache_dir
+
+    if args.older_than is not None and args.action != "clear":
+        raise UserError(f"--older-than: not allowed with cache {args.action}")
+    root = cache_dir() if args.cache_dir is None else args.cache_dir.absolute()
+    found = entries(root)
+    if args.action == "clear":
+        before = math.inf if args.older_than is None else time.time() - parse_age(args.older_than)
+        rows = [_cleared(entry) for entry in found if entry.used < before]
+    else:
+        show = audit.verified if args.action == "verify" else audit.described
+        rows = [show(entry) for entry in found]
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join([*_table(rows), _summary(args.action, root, rows)]))
+    return 1 if any(row["state"].startswith("damaged") for row in rows) and args.action == "verify" else 0
+
+
+def parse_age(text: str) -> int:
+    """Seconds of an age such as ``30d``, ``12h`` or ``90m``.
+
+    Raises:
+        UserError: not an age.
+    """
+    found = re.fullmatch(r"(\d{1,6})([dhm])", text, re.ASCII)
+    if found is None:
+        raise UserError(f"--older-than {text}: expected an age such as 30d, 12h or 90m")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _cleared(entry: Entry) -> Row:
+    from bench.data import audit
+
+    row = audit.described(entry)
+    return row | {"state": "removed" if entry.remove() else "in use, kept"}
+
+
+def _summary(action: str, root: Path, rows: Sequence[Row]) -> str:
+    removed = [row for row in rows if row["state"] == "removed"]
+    counted = removed if action == "clear" else rows
+    total = f"{len(counted)} entries, {readable(sum(row['bytes'] for row in counted))}"
+    said = f"removed from {root}: {total}" if action == "clear" else f"{root}: {total}"
+    damaged = sum(row["state"].startswith("damaged") for row in rows)
+    return _plain(said + (f", {damaged} damaged" if damaged else ""))
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    cells = [
+        [name.replace("_", " ") for name in COLUMNS],
+        *([_text(name, row[name]) for name in COLUMNS] for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "bytes":
+        return readable(value)
+    if name == "last_use":
+        return str(value)[:16].replace("T", " ")
+    return _plain(str(value)[:12] if name == "key" else str(value))
+
+
+def _plain(text: str) -> str:
+    """Names from files, without what would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,44 @@
+"""Where the cache lies and how large it may grow: options of the command line, over variables of the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+
+from bench.data.room import LIMIT_VARIABLE, cache_limit
+from bench.data.store import FOLDER_VARIABLE, cache_dir
+from bench.errors import UserError
+from bench.sizes import parse_size
+
+
+def apply(args: argparse.Namespace) -> None:
+    """Hands the options ``cache_dir`` and ``cache_limit`` to this process and its children, by their variables.
+
+    Raises:
+        UserError: a limit that is no size.
+    """
+    if args.cache_dir is not None:
+        os.environ[FOLDER_VARIABLE] = str(args.cache_dir.absolute())
+    if args.cache_limit is not None:
+        parse_size(args.cache_limit, "--cache-limit")
+        os.environ[LIMIT_VARIABLE] = args.cache_limit
+    cache_limit()
+
+
+def check_writable() -> None:
+    """Makes the cache folder and writes to it, so that a cache that cannot be had shows before anything runs.
+
+    Raises:
+        UserError: names the folder and what to do.
+    """
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise UserError(
+            f"cache folder {folder}: cannot be made or written ({error.strerror or error}); "
+            f"choose another with --cache-dir or {FOLDER_VARIABLE}"
+        ) from error
