@@ -1,6 +1,7 @@
 """Costs against numbers worked out by hand, and against the files of a cell that was run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,10 +72,16 @@ def test_the_median_batch_stands_in_the_middle() -> None:
 def test_a_record_says_what_the_cache_on_disk_says(model_folders: dict[str, Path], tmp_path: Path) -> None:
     # A catalogue of its own: the cache is keyed by content, and no other test must have built it.
     cell = cell_of("iisan-cached", model_folders, dataset={"items": 61, "users": 40})
-    first = run_cell(cell, tmp_path / "first", lambda _: None)
-    second = run_cell(cell, tmp_path / "second", lambda _: None)
+    events: list[dict[str, Any]] = []
+    first = run_cell(cell, tmp_path / "first", events.append)
+    told = [(e["modality"], e["done"], e["total"]) for e in events if e["event"] == "cache"]
+    assert told == [(modality, done, 61) for modality in ("text", "image") for done in (0, 61)]
+    events.clear()
+    second = run_cell(cell, tmp_path / "second", events.append)
+    assert not any(event["event"] == "cache" for event in events)
     assert (first["cache"]["reused"], second["cache"]["reused"]) == (False, True)
-    assert first["cache"]["seconds"] == second["cache"]["seconds"] > 0
+    assert first["cache"]["seconds"] == pytest.approx(second["cache"]["seconds"], abs=1e-5)
+    assert second["cache"]["seconds"] > 0
     on_disk = {path.stat().st_size for path in (cache_dir() / "hidden").glob("*.safetensors")}
     for part in first["cache"]["modalities"].values():
         assert part["bytes"] in on_disk
