@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bench.data import locks, room
 from bench.data.blockfile import Damaged, Layout, Rows, bad_blocks, check_blocks, read_header
+from bench.data.store import flush_to_disk
 from bench.errors import UserError
 
 Compute = Callable[[NDArray[np.int64]], NDArray[np.generic]]
@@ -198,7 +199,7 @@ def _build(
         os.fsync(file.fileno())
         os.replace(paths.partial, path)
         paths.journal.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        flush_to_disk(path.parent)
     locks.share(file)
     if progress is not None:
         progress(layout.shape[0], layout.shape[0])
@@ -255,14 +256,6 @@ def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(file.fileno(), data, offset)
         data, offset = data[written:], offset + written
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_space(partial: Path, layout: Layout) -> None:
