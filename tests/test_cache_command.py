@@ -122,7 +122,7 @@ def test_names_from_files_do_not_move_the_cursor(tmp_path: Path, capsys: Any) ->
         (["cache", "list", "--older-than", "3d"], "--older-than: not allowed with cache list"),
         (["cache", "clear", "--older-than", "3 days"], "--older-than 3 days: expected an age"),
         (["run", "--cache-limit", "much"], "--cache-limit much: expected a size"),
-        (["run", "--cache-limit", "0"], "--cache-limit 0: must be above zero"),
+        (["run", "--cache-limit", "0"], "--cache-limit 0: expected a size above zero"),
     ],
 )
 def test_bad_usage(arguments: list[str], said: str, capsys: Any, tmp_path: Path, monkeypatch: Any) -> None:
