@@ -10,9 +10,9 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ class Launch:
     Attributes:
         parallel: cells at a time: one per GPU, or on the CPU as told.
         retry_failed: run again what did not end ok in an earlier run.
+        variables: of the environment, that cells on other machines are to see; here they have them already.
     """
 
     limits: Limits = NO_LIMITS
     parallel: int = 1
     retry_failed: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 ONE_BY_ONE = Launch()

@@ -8,11 +8,12 @@ elsewhere; when this process is, Ray ends the tasks, and a run of the same matri
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,7 +162,7 @@ def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: 
     idle_since = time.monotonic()
     try:
         while state.waiting or state.running:
-            _hand_out(ray, measure, inbox, state, launch.limits, report)
+            _hand_out(ray, measure, inbox, state, launch, report)
             done, _ = ray.wait([*state.running], timeout=WAIT_SECONDS) if state.running else ([], [])
             _hand_on(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
             for reference in done:
@@ -177,7 +178,7 @@ def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: 
         raise
 
 
-def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, limits: Limits, report: Report) -> None:
+def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, launch: Launch, report: Report) -> None:
     """Gives the next cells to the places that are free."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -194,7 +195,7 @@ def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, limits: Limits, 
             num_cpus=place.cpus,
             num_gpus=place.gpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
-        ).remote(cell.to_json(), limits, inbox)
+        ).remote(cell.to_json(), launch.limits, inbox, launch.variables)
         state.running[reference] = Running(cell, place, attempt)
         report(cell, {"event": "start"})
 
@@ -236,9 +237,10 @@ def _stop(ray: Any, state: State, run: Path) -> None:
         records.write_record(folder, records.failure(running.cell, "interrupted", "stopped before its end"))
 
 
-def _measure(spec: str, limits: Limits, inbox: Any) -> dict[str, bytes]:
+def _measure(spec: str, limits: Limits, inbox: Any, variables: Mapping[str, str]) -> dict[str, bytes]:
     """What runs on a node: one cell in a process of its own; gives its files by name."""
     cell = Cell.from_json(spec)
+    os.environ.update(variables)  # a node has its own environment, and options go over it
 
     def send(event: Event) -> None:
         inbox.actor.put_nowait.remote((cell.cell_id, event))  # nobody waits for it

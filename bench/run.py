@@ -56,11 +56,11 @@ def run(args: argparse.Namespace, command: str) -> int:
     Raises:
         UserError: for anything wrong with options, files or models, before anything is written.
     """
-    cache_options.apply(args)
+    variables = cache_options.apply(args)
     matrix, origin = resolve(args)
     for method in matrix.methods:
         build_method(method, origin)
-    launch = Launch(_limits(args), args.parallel, args.retry_failed)
+    launch = Launch(_limits(args), args.parallel, args.retry_failed, variables)
     if args.launcher == "local":
         device = resolve_device(matrix.device)
         slot_variables(device, launch.parallel)

@@ -98,7 +98,9 @@ def run(recipe: Path, out: Path, environment: dict[str, str], *more: str) -> pd.
 @pytest.mark.slow
 def test_two_nodes_give_what_one_machine_gives(cluster: Cluster, recipe: Path, tmp_path: Path) -> None:
     cluster.second_node()
-    away = run(recipe, tmp_path / "ray", cluster.environment, "--launcher", "ray", "--ray-address", cluster.address)
+    options = ["--launcher", "ray", "--ray-address", cluster.address, "--cache-dir", str(tmp_path / "cache")]
+    away = run(recipe, tmp_path / "ray", cluster.environment, *options)
+    assert len(list((tmp_path / "cache" / "hidden").glob("*.safetensors"))) == 2
     here = run(recipe, tmp_path / "here", cluster.environment)
     pd.testing.assert_frame_equal(away[EXACT], here[EXACT], check_exact=True)
     for path in (tmp_path / "ray" / "cells").glob("*/record.json"):

@@ -12,18 +12,24 @@ from bench.errors import UserError
 from bench.sizes import parse_size
 
 
-def apply(args: argparse.Namespace) -> None:
+def apply(args: argparse.Namespace) -> dict[str, str]:
     """Hands the options ``cache_dir`` and ``cache_limit`` to this process and its children, by their variables.
+
+    Returns:
+        the variables that options were given for: processes elsewhere need to be told them.
 
     Raises:
         UserError: a limit that is no size.
     """
+    given = {}
     if args.cache_dir is not None:
-        os.environ[FOLDER_VARIABLE] = str(args.cache_dir.absolute())
+        given[FOLDER_VARIABLE] = str(args.cache_dir.absolute())
     if args.cache_limit is not None:
         parse_size(args.cache_limit, "--cache-limit")
-        os.environ[LIMIT_VARIABLE] = args.cache_limit
+        given[LIMIT_VARIABLE] = args.cache_limit
+    os.environ.update(given)
     cache_limit()
+    return given
 
 
 def check_writable() -> None:
