@@ -21,6 +21,9 @@ from reports.tables import comparison_keys, is_key, unique
 BASELINE = "fft"
 """The method that all figures are set against where it ended ok."""
 
+_ALWAYS = ("dataset", "modality", "text_model", "image_model")
+"""What every title of a block says."""
+
 Z95 = 1.959964
 """Half-width of the 95 % interval of a normal variable in standard errors."""
 
@@ -125,6 +128,10 @@ class Block:
         value = self.references.get(name, {}).get(metric)
         return float(value) if isinstance(value, int | float) else None
 
+    def warned(self, method: str) -> bool:
+        """Whether a cell of a method has a warning, so that its figures are to be read with care."""
+        return any(record.warnings for record in self.records if record.row["method"] == method)
+
     def measured(self, column: str) -> list[str]:
         """The methods that have this figure."""
         return [method for method in self.methods if self.value(method, column) is not None]
@@ -200,17 +207,38 @@ def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Dataset, modality and backbones, and whatever else sets the blocks apart."""
+    """Dataset, modality and backbones, and in few words whatever else sets the blocks apart."""
     named = [dict(zip(GROUP, key, strict=True)) for key in keys]
-    usual = ("dataset", "modality", "text_model", "image_model", "dataset_digest")
-    apart = [column for column in GROUP if column not in usual and len({key[column] for key in named}) > 1]
+    apart = [_apart(column, [key[column] for key in named]) for column in GROUP if column not in _ALWAYS]
     titles = []
-    for key in named:
+    for place, key in enumerate(named):
         models = dict.fromkeys(model for model in (key["text_model"], key["image_model"]) if model)
         parts = [key["dataset"], key["modality"], " + ".join(map(str, models))]
-        parts += [f"{column.replace('_', ' ')} {key[column]}" for column in apart]
+        # The batch size, say, is a column and a part of the budget.
+        parts += dict.fromkeys(part for column in apart for part in column[place])
         titles.append(" · ".join(str(part) for part in parts if part))
     return titles
+
+
+def _apart(column: str, values: Sequence[Any]) -> list[list[str]]:
+    """For each block what a column says of it and not of all the others, in words."""
+    name = column.replace("_", " ")
+    if len(set(values)) == 1:
+        return [[] for _ in values]
+    if column == "dataset_digest":
+        return [[f"data {str(value)[:8]}" if value else "data unknown"] for value in values]
+    separator = {"budget": "; ", "training": "; ", "machine": ", "}.get(column)
+    if separator is None:
+        return [[f"{name} {'unknown' if value is None else value}"] for value in values]
+    settings = [str(value).split(separator) if value else [f"{name} unknown"] for value in values]
+    common = set[str].intersection(*map(set, settings))
+    return [[_setting(part) for part in parts if part not in common] for parts in settings]
+
+
+def _setting(text: str) -> str:
+    """A setting as one says it: `epochs 3` for `epochs=3`."""
+    key, equals, value = text.partition("=")
+    return f"{key.replace('_', ' ')} {value.removesuffix('.0')}" if equals else text
 
 
 def slug(text: str) -> str:

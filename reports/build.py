@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def build(
     """Render the report of one run, or of several merged into one.
 
     Each file is written beside its place and then moved there, so that a reader never sees half of one. Nothing that
-    a cell left behind is touched.
+    a cell left behind is touched. A cell whose files are damaged is left out, which the report and a line on standard
+    error say.
 
     Args:
         run_dirs: At least one run folder, none twice.
@@ -47,8 +49,9 @@ def build(
         penalties: Constants and exponents of the PSCP.
 
     Raises:
-        UserError: a folder that is no run folder or is given twice, a malformed file, an `out` that holds something
-            else, a k that cannot be computed, weights that do not sum to 1, a reference table without a method.
+        UserError: a folder that is no run folder or is given twice, one without any record that can be read, a
+            malformed file that belongs to all cells, an `out` that holds something else, a k that cannot be computed,
+            weights that do not sum to 1, a reference table without a method.
     """
     _check(run_dirs, out)
     tpme.checked_weights(weights)
@@ -68,6 +71,8 @@ def build(
     _write(out / "summary.csv", _csv(methods))
     _write_figures(out / "figures", [drawing for drawn in drawings for drawing in drawn])
     _write(out / "report.md", text.encode())
+    for damage in (text for run in runs for text in run.damaged):
+        print(f"report: {damage}", file=sys.stderr)
 
 
 def _check(run_dirs: Sequence[Path], out: Path) -> None:

@@ -17,7 +17,7 @@ UNKNOWN_TOKENS = 0.05
 
 def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence[str]) -> list[str]:
     """Warnings in Markdown, one sentence each, without repetition."""
-    found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in run.notes]
+    found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in (*run.notes, *run.damaged)]
     found += [escape(note) for note in merge_notes]
     for run in runs:
         found += _unknown_tokens(run)

@@ -13,6 +13,7 @@ from typing import Any
 from bench.errors import UserError
 from reports.columns import INTEGERS, NUMBERS, TEXTS
 from reports.ranks import Ranks, load_ranks
+from reports.steps import read_steps
 
 SCHEMA = 1
 
@@ -33,6 +34,16 @@ class Record:
     steps: Mapping[str, Any]
     memory: Mapping[str, Any]
     """The account of live tensors at the peak, in bytes; empty where there is none."""
+    plan: Mapping[str, Any]
+    """The same as `plan` predicts it, `peak_memory_bytes` for `peak_bytes`; empty where there is none."""
+    compute: Mapping[str, Any]
+    """FLOPs of a step of median size and what is made of them; empty where they were not counted."""
+    cache: Mapping[str, Any]
+    """What the hidden-state cache cost; empty for a cell without one."""
+    nvml: Mapping[str, Any]
+    """What the driver told; empty where it told nothing."""
+    environment: Mapping[str, Any]
+    """What the cell saw of its machine; empty where it died before it could look."""
     batch_digest: str
     warnings: tuple[str, ...]
     machine: str
@@ -72,16 +83,19 @@ class Run:
     matrix: Mapping[str, Any]
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    """Per cell that was left out because its files cannot be read: the cell, and what is wrong with it."""
 
 
 def load_run(path: Path) -> Run:
     """Read a run folder; its records come in the order of the matrix: backbones, modality, method, then seed.
 
-    A cell that has no record yet, and a missing dataset.json or environment.json, make a note and no error, so that
-    a run that was broken off can still be looked at.
+    A cell that has no record yet, one whose files are damaged, and a missing dataset.json or environment.json, make a
+    note and no error, so that a run that was broken off can still be looked at.
 
     Raises:
-        UserError: names the file; for a folder that is no run folder, holds no record, or holds a malformed file.
+        UserError: names the file; for a folder that is no run folder or holds no record that can be read, and for a
+            malformed file that belongs to all cells.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run folder")
@@ -92,16 +106,24 @@ def load_run(path: Path) -> Run:
     dataset = _optional(path / "dataset.json", notes)
     environment = _optional(path / "environment.json", notes)
     records = []
+    damaged: dict[str, UserError] = {}
     cells = path / "cells"
     for folder in sorted(cells.iterdir()) if cells.is_dir() else []:
         if (folder / "record.json").is_file():
-            records.append(_record(folder / "record.json", path, dataset, matrix))
+            try:
+                records.append(_record(folder / "record.json", path, dataset, matrix))
+            except UserError as error:
+                damaged[folder.name] = error
         elif folder.is_dir():
             notes.append(f"cell {folder.name} left no record")
+    if not records and damaged:
+        raise UserError(f"{path}: no record can be read: {next(iter(damaged.values()))}")
     if not records:
         raise UserError(f"{path}: no cell has left a record.json")
     records.sort(key=lambda record: _place(record, matrix))
-    return Run(path, dataset, environment, matrix, _with_machine(records, environment), tuple(notes))
+    whole = _with_machine(records, environment)
+    left_out = tuple(f"cell {name} is left out: {error}" for name, error in damaged.items())
+    return Run(path, dataset, environment, matrix, whole, tuple(notes), left_out)
 
 
 def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
@@ -207,6 +229,8 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
     row = _row(path, _part(path, value, "row"))
+    if row["status"] == "ok":
+        read_steps(path.parent / "steps.csv")  # whoever reads them later can rely on them
     return Record(
         path=path,
         run=run,
@@ -217,6 +241,11 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         curve=_curve(path, value.get("curve")),
         steps=_part(path, value, "steps"),
         memory=_part(path, value, "memory"),
+        plan=_part(path, value, "plan"),
+        compute=_part(path, value, "compute"),
+        cache=_part(path, value, "cache"),
+        nvml=_part(path, value, "nvml"),
+        environment=_part(path, value, "environment"),
         batch_digest=str(value.get("batch_digest") or ""),
         warnings=_warnings(path, value.get("warnings")),
         machine=_machine(_part(path, value, "environment")),

@@ -42,7 +42,7 @@ def report(
     for block, drawn in zip(blocks, drawings, strict=True):
         parts += _block(block, drawn, alone=len(blocks) == 1)
     records = [record for block in blocks for record in block.records]
-    parts += ["## Budget and methods", _budgets(records), _methods(records)]
+    parts += ["## Budget and methods", _budgets(blocks), _methods(records)]
     parts += ["## Data", *_per_run(runs, _data)]
     parts += ["## Environment", *_per_run(runs, _environment)]
     parts += ["## Warnings", "\n".join(f"- {text}" for text in warnings) or "None."]
@@ -79,12 +79,24 @@ def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
     ]
 
 
-def _budgets(records: Sequence[Record]) -> str:
+def _budgets(blocks: Sequence[Block]) -> str:
+    """What holds for all methods alike; comparisons that share it are named together."""
+    of_blocks: dict[str, list[str]] = {}
+    for block in blocks:
+        of_blocks.setdefault(_settings(block.records), []).append(escape(block.title))
+    if len(of_blocks) == 1:
+        return f"The same for every method:\n\n{next(iter(of_blocks))}"
+    parts = [f"The same for every method of {'; '.join(titles)}:\n\n{text}" for text, titles in of_blocks.items()]
+    return "\n\n".join(parts)
+
+
+def _settings(records: Sequence[Record]) -> str:
     settings = [values for record in records for values in (record.budget, record.training) if values]
-    lines = [f"- {text}" for text in dict.fromkeys(_pairs(values) for values in settings)]
-    seeds = sorted({seed for record in records if isinstance(seed := record.row.get("seed"), int)})
-    lines.append(f"- seeds {', '.join(map(str, seeds))}" if seeds else "- seeds unknown")
-    return "The same for every method:\n\n" + "\n".join(lines)
+    lines = list(dict.fromkeys(_pairs(values) for values in settings))
+    for column, words in (("device", "device"), ("precision", "precision"), ("seed", "seeds")):
+        known = dict.fromkeys(value for record in records if (value := record.row.get(column)) is not None)
+        lines.append(f"{words} {', '.join(escape(value) for value in known) or 'unknown'}")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _methods(records: Sequence[Record]) -> str:

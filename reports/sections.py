@@ -11,6 +11,7 @@ from reports.text import count, escape, number, ratio, size, table
 
 _REFERENCES = {"random": "random order", "popularity": "popularity", "bayes": "Bayes ceiling", "oracle": "oracle"}
 _FLOORS = ("random", "popularity")
+_MARK = "†"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,18 @@ def main_table(block: Block) -> str:
     best = {column.name: _best(block, column) for column in _COLUMNS}
     rows = [_reference_row(block, name) for name in _FLOORS if name in block.references]
     rows += [
-        [escape(method), *(_cell(block, method, column, best[column.name]) for column in _COLUMNS)]
+        [_named(block, method), *(_cell(block, method, column, best[column.name]) for column in _COLUMNS)]
         for method in block.methods
     ]
     rows += [_reference_row(block, name) for name in _REFERENCES if name not in _FLOORS and name in block.references]
-    return f"{table(header, rows)}\n\n{_legend(block)}"
+    warned = any(block.warned(method) for method in block.methods)
+    note = f" {_MARK} a cell of this method has a warning, see [Warnings](#warnings)." if warned else ""
+    return f"{table(header, rows)}\n\n{_legend(block)}{note}"
+
+
+def _named(block: Block, method: str) -> str:
+    """A method's name, with a mark where its figures are to be read with care."""
+    return f"{escape(method)} {_MARK}" if block.warned(method) else escape(method)
 
 
 def _best(block: Block, column: _Column) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from bench.errors import UserError
 from reports import stats
-from reports.load import Record
+
+if TYPE_CHECKING:
+    from reports.load import Record
 
 FloatArray = NDArray[np.float64]
 

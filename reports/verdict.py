@@ -1,4 +1,4 @@
-"""Three sentences that the numbers say of themselves. Nothing here knows beforehand who wins."""
+"""A few sentences that the numbers say of themselves. Nothing here knows beforehand who wins."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _COSTS = {
 
 
 def verdict(block: Block) -> list[str]:
-    """Sentences for Markdown: who is most accurate, who has the lowest TPME, and what that is against `fft`."""
+    """Sentences for Markdown: who is most accurate, who has the lowest TPME, what that is against `fft`, who failed."""
     if not (block.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
-    return [_accuracy(block), _trade_off(block), _against_baseline(block)]
+    sentences = [_accuracy(block), _trade_off(block), _against_baseline(block)]
+    failed = _failed(block)
+    return [*sentences, f"Not compared, since no cell of theirs ended ok: {listing(failed)}."] if failed else sentences
 
 
 def best_by_accuracy(block: Block) -> list[str]:
@@ -41,13 +43,20 @@ def _accuracy(block: Block) -> str:
     spreads = {method: spread for method in ranked if (spread := block.spread(method, "hr@10"))}
     best = spreads[ranked[0]]
     ties = [method for method in ranked if spreads[method].mean == best.mean]
-    rest = [method for method in ranked if method not in ties]
     verb = "has" if len(ties) == 1 else "share"
     text = f"{_names(ties)} {verb} the highest HR@10, {_with_interval(best)}"
+    return f"{text}{_against_others(block, spreads, ties)}{_against_popularity(block, best)}"
+
+
+def _against_others(block: Block, spreads: dict[str, Spread], ties: list[str]) -> str:
+    """How far the methods that share the first place are ahead of the others, and whether that is a difference."""
+    ranked, best = list(spreads), spreads[ties[0]]
+    rest = [method for method in ranked if method not in ties]
     if not rest:
-        return f"{text}, with no other method beside {'it' if len(ties) == 1 else 'them'}."
+        alone = f", with no other method beside {_them(ties)}"
+        return f"{alone}, since the others did not end ok." if _failed(block) else f"{alone}."
     second = spreads[rest[0]]
-    text += f", {_gap(best.mean - second.mean)} ahead of {_name(rest[0])} at {_with_interval(second)}"
+    text = f", {_gap(best.mean - second.mean)} ahead of {_name(rest[0])} at {_with_interval(second)}"
     tests = [found for method in rest if (found := block.tested(ranked[0], method))]
     if len(tests) == len(rest):
         return f"{text}; {_told_apart(tests)}{_seeds_may_turn(tests, spreads)}"
@@ -60,6 +69,27 @@ def _accuracy(block: Block) -> str:
     if level == rest and len(rest) > 2:
         return f"{text}; the intervals of all others overlap with that: {NO_DIFFERENCE}."
     return f"{text}; the intervals overlap with {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
+
+
+def _failed(block: Block) -> list[str]:
+    """The methods of which no cell ended ok, and how they ended."""
+    failed = []
+    for method in (method for method in block.methods if not block.seeds(method)):
+        ended = block.results.loc[block.results["method"] == method, "status"].unique()
+        failed.append(f"{_name(method)} ({', '.join(escape(status) for status in ended)})")
+    return failed
+
+
+def _against_popularity(block: Block, best: Spread) -> str:
+    """What the highest accuracy is worth where recommending whatever is popular does as well."""
+    floor = block.reference("popularity", "hr@10")
+    if floor is None:
+        return ""
+    if best.mean <= floor:
+        return f" That is not above ranking by popularity ({floor:.3f}), and so no method here is."
+    if best.low is not None and best.low <= floor:
+        return f" Its interval holds what ranking by popularity gives ({floor:.3f})."
+    return ""
 
 
 def _told_apart(tests: list[Difference]) -> str:
@@ -97,11 +127,23 @@ def _trade_off(block: Block) -> str:
     )
     spread = score_spread(block)
     if spread is None:
-        return f"{text}."
+        return f"{text}.{_cheap_and_useless(block, first)}"
     level = spread.level_with(first)
     drawn = "steps and seeds" if spread.seeds > 1 else "steps"
     text += f"; with other {drawn} it is first in {spread.first[first]:.0%} of the draws"
-    return f"{text}, {NO_DIFFERENCE} from {_names(level)}." if level else f"{text}."
+    same = f", {NO_DIFFERENCE} from {_names(level)}" if level else ""
+    return f"{text}{same}.{_cheap_and_useless(block, first)}"
+
+
+def _cheap_and_useless(block: Block, method: str) -> str:
+    """What the lowest TPME is worth with an accuracy that popularity has for nothing."""
+    floor, accuracy = block.reference("popularity", "hr@10"), block.value(method, "hr@10")
+    if floor is None or accuracy is None or accuracy > floor or block.random_weights:
+        return ""
+    return (
+        f" TPME does not look at accuracy: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that of ranking by "
+        f"popularity ({floor:.3f})."
+    )
 
 
 def _against_baseline(block: Block) -> str:

@@ -19,10 +19,10 @@ from markdown_it import MarkdownIt
 from bench.errors import UserError
 from reports.blocks import blocks
 from reports.build import build
-from reports.load import load_run
+from reports.load import Run, load_run
 from reports.markdown import report
 from reports.tables import results, summary
-from tests.reports.factory import METHODS, dataset, environment, make_run, write_json
+from tests.reports.factory import METHODS, dataset, environment, make_run, set_machine, write_json
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {"accuracy-tpme.png", "costs.png", "learning.png", "step-times.png", "phases.png", "weights.png"}
@@ -158,6 +158,43 @@ def test_one_method_alone(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "run" / "summary.csv")["tpme"].isna().all()
 
 
+def test_any_status_is_listed(tmp_path: Path) -> None:
+    ended = ["oom", "oom-host", "failed", "timeout", "hung", "diverged", "interrupted", "not run"]
+    changes = {f"m{place}": {"status": status} for place, status in enumerate(ended)}
+    text = text_of(tmp_path / "run", methods=["fft", *changes], seeds=[0], changes=changes)
+    assert [row[1] for row in tables(text)[1][1:]] == ended
+    assert [row_of(text, name)[1] for name in changes] == [f"_{status}_" for status in ended]
+    assert f"Not compared, since no cell of theirs ended ok: **m0** (oom), **m1** ({ended[1]})" in text
+
+
+def test_a_method_with_a_warning_is_marked(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0, 1])
+    assert "†" not in text_from(run)
+    path = next((run / "cells").glob("lora--*--s1--*/record.json"))
+    write_json(path, {**json.loads(path.read_text()), "warnings": ["the processor was busy"]})
+    text = text_from(run)
+    assert [row[0] for row in tables(text)[0][1:] if "†" in row[0]] == ["lora †"]
+    assert "† a cell of this method has a warning, see [Warnings](#warnings)." in text
+
+
+def test_settings_of_every_comparison(tmp_path: Path) -> None:
+    def settings(text: str) -> str:
+        return text.split("## Budget and methods")[1].split("|")[0]
+
+    found = settings(text_of(tmp_path / "run", methods=["fft"], seeds=[0, 3], device="cuda:0", precision="bf16"))
+    assert found.strip() == (
+        "The same for every method:\n\n- epochs 3, batch size 32\n- dropout 0.1\n- device cuda:0\n- precision bf16\n"
+        "- seeds 0, 3"
+    )
+    apart = {"lora": {"precision": "fp16"}}
+    found = settings(text_of(tmp_path / "two", methods=["fft", "lora"], seeds=[0], changes=apart))
+    first, second = found.split("The same for every method of ")[1:]
+    assert first.startswith("shop · text+image · shop-partial · precision fp32:")
+    assert "- precision fp32\n" in first
+    assert second.startswith("shop · text+image · shop-partial · precision fp16:")
+    assert "- precision fp16\n" in second
+
+
 def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
     run = tmp_path / "run"
     report_of(run)
@@ -250,6 +287,39 @@ def test_text_from_data_cannot_change_the_report(tmp_path: Path) -> None:
     assert names.tolist() == ["fft", f"'{evil}"] or names.tolist() == [f"'{evil}", "fft"]
 
 
+def set_settings(run: Path, budget: dict[str, Any], training: dict[str, Any]) -> Path:
+    for path in (run / "cells").glob("*/record.json"):
+        write_json(path, {**json.loads(path.read_text()), "budget": budget, "training": training})
+    return run
+
+
+def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
+    budgets = [{"epochs": 3, "seconds": None, "batch_size": 32}, {"epochs": None, "seconds": 2.0, "batch_size": 16}]
+    trainings = [{"width": 64, "dropout": 0.1, "lr_schedule": "linear"}, {"width": 64, "dropout": 0.2}]
+    runs = [
+        load_run(set_settings(make_run(tmp_path / str(n), ["fft"], [0], batch_size=b["batch_size"]), b, t))
+        for n, (b, t) in enumerate(zip(budgets, trainings, strict=True))
+    ]
+
+    def titles(runs: list[Run]) -> list[str]:
+        records = [record for run in runs for record in run.records]
+        cells = results(records)
+        return [block.title for block in blocks(runs, records, cells, summary(cells))]
+
+    assert titles(runs[:1]) == ["shop · text+image · shop-partial"]
+    first, second = titles(runs)
+    assert first == "shop · text+image · shop-partial · batch size 32 · epochs 3 · dropout 0.1 · lr schedule linear"
+    assert second == "shop · text+image · shop-partial · batch size 16 · seconds 2 · dropout 0.2"
+    other = make_run(tmp_path / "other", ["fft"], [0])
+    set_machine(other, "Another CPU")
+    write_json(other / "dataset.json", {**dataset(), "digest": "89abcdef0123"})
+    whole = [load_run(other), load_run(make_run(tmp_path / "whole", ["fft"], [0]))]
+    assert titles(whole) == [
+        "shop · text+image · shop-partial · data 89abcdef · Another CPU",
+        "shop · text+image · shop-partial · data 0123abcd · Made-up CPU",
+    ]
+
+
 def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     two = ["fft", "lora"]
     first = make_run(tmp_path / "partial", two)
@@ -291,11 +361,27 @@ def test_one_name_for_two_methods_is_refused(tmp_path: Path) -> None:
 def test_bad_input_leaves_the_old_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     report_of(run, methods=["fft", "lora"], seeds=[0])
-    next((run / "cells").glob("*/record.json")).write_text("{")
+    for path in (run / "cells").glob("*/record.json"):
+        path.write_text("{")
     before = digests(run)
     with pytest.raises(UserError, match="malformed JSON"):
         build([run], run)
     assert digests(run) == before
+
+
+def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, broken = (make_run(tmp_path / name, methods=["fft", "lora", "iisan"], seeds=[0]) for name in "ab")
+    cell = next((broken / "cells").glob("lora--*"))
+    (cell / "record.json").write_text('{"schema": 1, "row": {"cell_id"')
+    build([broken], broken)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"report: cell {cell.name} is left out: {cell / 'record.json'}: malformed JSON")
+    assert f"cell {cell.name} is left out" in (broken / "report.md").read_text().split("## Warnings")[1]
+    build([whole], whole)
+    assert capsys.readouterr().err == ""
+    found, expected = (pd.read_csv(run / "results.csv").set_index("method")["hr@10"] for run in (broken, whole))
+    assert found.to_dict() == expected.drop("lora").to_dict()
 
 
 def test_outputs_that_are_refused(tmp_path: Path) -> None:

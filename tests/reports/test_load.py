@@ -133,6 +133,25 @@ def test_malformed_records_are_named(tmp_path: Path, change: Callable[[dict[str,
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("record.json", "{", "malformed JSON"),
+        ("ranks.csv", "user,valid_rank,test_rank\na,0,1\n", "a rank below 1"),
+        ("steps.csv", "epoch,step\n1,1\n", "no column seconds"),
+    ],
+)
+def test_a_cell_with_damaged_files_is_left_out(tmp_path: Path, file: str, text: str, words: str) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    cell = record_of(path, "lora").parent
+    (cell / file).write_text(text)
+    run = load_run(path)
+    assert [record.row["method"] for record in run.records] == ["fft"]
+    (damage,) = run.damaged
+    assert damage.startswith(f"cell {cell.name} is left out: {cell / file}: ")
+    assert words in damage
+
+
 def test_binary_record_is_refused(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
     record_of(path, "fft").write_bytes(b"\xff\xfe\x00")

@@ -167,7 +167,7 @@ def test_seeds_that_may_turn_it_are_named(tmp_path: Path) -> None:
         record.row["hr@10"] = changes[record.row["method"], record.row["seed"]]  # type: ignore[index]
     first = verdict(read_block(block.records[0].run, block.records))[0]
     assert "tells it apart from every other method" in first
-    assert first.endswith("The intervals over seeds overlap with **lora**, so other seeds may turn that.")
+    assert "The intervals over seeds overlap with **lora**, so other seeds may turn that." in first
 
 
 def test_section_shows_intervals_pairs_and_all_differences(tmp_path: Path) -> None:

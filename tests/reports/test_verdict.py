@@ -133,6 +133,26 @@ def test_without_fft_it_says_so(tmp_path: Path) -> None:
     assert "fft** did not end ok" in third
 
 
+def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
+    cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}  # popularity has 0.094 here
+    changes = {"fft": {"hr@10": 0.09}, "lora": {"hr@10": 0.05, **cheap}}
+    block = block_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)
+    accuracy, scores, _ = verdict(block)
+    assert accuracy.endswith("That is not above ranking by popularity (0.094), and so no method here is.")
+    assert scores.endswith("the HR@10 of **lora**, 0.050, is not above that of ranking by popularity (0.094).")
+    accuracy = verdict(with_accuracy(tmp_path / "near", {"fft": 0.10, "lora": 0.05}, seeds=[0]))[0]
+    assert accuracy.endswith("Its interval holds what ranking by popularity gives (0.094).")
+    sentences = verdict(with_accuracy(tmp_path / "above", {"fft": 0.20, "lora": 0.19}, seeds=[0]))
+    assert "popularity" not in " ".join(sentences)
+
+
+def test_methods_that_failed_are_named(tmp_path: Path) -> None:
+    changes = {"lora": {"status": "oom"}, "iisan": {"status": "hung"}}
+    sentences = verdict(block_of(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0], changes=changes))
+    assert "with no other method beside it, since the others did not end ok." in sentences[0]
+    assert sentences[-1] == "Not compared, since no cell of theirs ended ok: **lora** (oom) and **iisan** (hung)."
+
+
 def test_random_backbones_have_no_best(tmp_path: Path) -> None:
     sentences = verdict(block_of(tmp_path / "run", weights="random"))
     assert "says nothing about the methods" in sentences[0]
