@@ -68,6 +68,8 @@ class Comparison:
     ratios: tuple[Ratio, ...]
     broken: tuple[str, ...]
     """Cells that ended ok in the first run and not in the second, with how they ended."""
+    missing: tuple[str, ...]
+    """Cells that ended ok in the first run and that the second does not have."""
     notes: tuple[str, ...]
     """What was left out, and what differs beside the figures."""
 
@@ -116,10 +118,10 @@ def compare(
 
     Raises:
         UserError: a folder that is no run, malformed files, no cell in common, cells that may not be compared, a
-            threshold that no cell has an interval for.
+            threshold that no cell can be judged by.
     """
     runs = load_run(first), load_run(second)
-    pairs, notes = _matched(*runs)
+    pairs, missing, notes = _matched(*runs)
     if not allow_different:
         _same_conditions(pairs, first, second)
     metrics = list(dict.fromkeys([*METRICS, *(limit.metric for limit in thresholds)]))
@@ -133,32 +135,60 @@ def compare(
         else:
             ratios += [found for metric in metrics if (found := _ratio(mine, theirs, metric))]
             notes += _differing(mine, theirs)
+    if thresholds and not (ratios or broken or missing):
+        raise UserError(f"--fail-if: no cell ended ok in {first}, so there is nothing to judge {second} by")
     for limit in thresholds:
-        if ratios and not any(found.metric == limit.metric and found.low is not None for found in ratios):
-            raise UserError(
-                f"--fail-if {limit.text}: no cell has an interval for {limit.metric} in both runs, which takes "
-                "steps.csv for time and ranks.csv of the same users for accuracy"
-            )
-    return Comparison(tuple(ratios), tuple(broken), tuple(notes))
+        notes += _unjudged(limit, ratios)
+    return Comparison(tuple(ratios), tuple(broken), tuple(missing), tuple(notes))
 
 
-def _matched(first: Run, second: Run) -> tuple[list[tuple[Record, Record]], list[str]]:
-    """Records of the same cells, and a note for each cell that is in one run only."""
+def _unjudged(limit: Threshold, ratios: Sequence[Ratio]) -> list[str]:
+    """A note for each cell that a threshold says nothing about; a threshold that says nothing at all is a mistake."""
+    judged = {found.cell for found in ratios if found.metric == limit.metric and found.low is not None}
+    if ratios and not judged:
+        raise UserError(
+            f"--fail-if {limit.text}: no cell has an interval for {limit.metric} in both runs, which takes "
+            "steps.csv for time, one source for memory and ranks.csv of the same users for accuracy"
+        )
+    cells = dict.fromkeys(found.cell for found in ratios if found.cell not in judged)
+    return [f"cell {cell}: {limit.metric} has no interval, so {limit.text} was not checked" for cell in cells]
+
+
+def _matched(first: Run, second: Run) -> tuple[list[tuple[Record, Record]], list[str], list[str]]:
+    """Records of the same cells, the cells that only the first run has a figure of, and notes on what was left out."""
     by_id = {record.cell_id: record for record in second.records}
     by_cell = {_cell(record): record for record in second.records}
-    pairs = []
-    notes = []
+    pairs, missing = [], []
+    notes = [f"{run.path}: {text}" for run in (first, second) for text in run.damaged]
     for record in first.records:
         other = by_id.get(record.cell_id) or by_cell.get(_cell(record))
-        if other is None:
-            notes.append(f"cell {record.cell_id} is in {first.path} only")
-        else:
+        if other is not None:
             pairs.append((record, other))
+        elif record.ok:
+            missing.append(record.cell_id)
+        else:
+            notes.append(f"cell {record.cell_id} is in {first.path} only, and did not end ok there")
     if not pairs:
-        raise UserError(f"{first.path} and {second.path} have no cell in common")
+        raise UserError(f"{first.path} and {second.path} have no cell in common: {_why_apart(first, second)}")
     taken = {id(other) for _, other in pairs}
     notes += [f"cell {record.cell_id} is in {second.path} only" for record in second.records if id(record) not in taken]
-    return pairs, notes
+    return pairs, missing, notes
+
+
+def _why_apart(first: Run, second: Run) -> str:
+    """What no cell of one run shares with any of the other, in words."""
+    reasons = []
+    for column in _SAME_CELL:
+        own, other = ({record.row.get(column) for record in run.records} for run in (first, second))
+        if not own & other:
+            reasons.append(f"{column.replace('_', ' ')} {_few(own)} in the first, {_few(other)} in the second")
+    return "; ".join(reasons) or "no two cells agree in all of method, data, backbones, modality and seed"
+
+
+def _few(values: set[Any]) -> str:
+    """Some values in words, the first three by name."""
+    words = sorted("none" if value is None else str(value) for value in values)
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _cell(record: Record) -> tuple[Any, ...]:
@@ -257,5 +287,6 @@ def as_json(comparison: Comparison, thresholds: Sequence[Threshold]) -> Mapping[
             for ratio, limit in comparison.regressions(thresholds)
         ],
         "broken": list(comparison.broken),
+        "missing": list(comparison.missing),
         "notes": list(comparison.notes),
     }

@@ -18,8 +18,17 @@ HELP = "two runs cell by cell, as ratios with intervals"
 EPILOG = 'example: python run_bench.py compare runs/before runs/after --fail-if "time>1.05" --fail-if "hr@10<0.95"'
 
 
+DESCRIPTION = (
+    "Sets each cell of RUN_B against the same one of RUN_A. Exit status: 0 all is well; 1 a cell that ended ok in "
+    "RUN_A did not in RUN_B, or with --fail-if one is beyond a threshold with its whole interval or is missing from "
+    "RUN_B; 2 bad usage or input, no cell in common, or runs of different machines, budgets, data or settings without "
+    "--allow-different."
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
+    parser.description = DESCRIPTION
     parser.add_argument("first", type=Path, metavar="RUN_A", help="what the ratios are relative to")
     parser.add_argument("second", type=Path, metavar="RUN_B", help="what is judged")
     parser.add_argument(
@@ -28,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="METRIC>RATIO",
-        help="exit 1 if RUN_B is beyond this with its whole interval; time, params, memory, hr@k, ndcg@k or mrr@k, "
-        "with > or <",
+        help="exit 1 if a cell of RUN_B is beyond this with its whole interval, or is missing; METRIC is time, params, "
+        "memory, hr@k, ndcg@k or mrr@k, with > or <",
     )
     parser.add_argument(
         "--allow-different", action="store_true", help="also across machines, budgets, data and settings"
@@ -38,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the comparison; 1 if a regression is beyond a threshold, or a cell broke that had ended ok.
+    """Print the comparison; 1 if a cell broke that had ended ok, or under thresholds one is beyond them or missing.
 
     Raises:
         UserError: as `reports.compare.compare` and `parse_threshold`.
@@ -53,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(lines(comparison, thresholds)))
         for note in comparison.notes:
             print(f"note: {note}", file=sys.stderr)
-    return 1 if comparison.broken or comparison.regressions(thresholds) else 0
+    failed = comparison.broken or (thresholds and (comparison.missing or comparison.regressions(thresholds)))
+    return 1 if failed else 0
 
 
 def lines(comparison: Comparison, thresholds: Sequence[Threshold]) -> list[str]:
@@ -67,6 +77,7 @@ def lines(comparison: Comparison, thresholds: Sequence[Threshold]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text += [f"broken: {cell}" for cell in comparison.broken]
+    text += [f"missing: {cell} is in RUN_A only" for cell in comparison.missing]
     text += [
         f"regression: {ratio.cell}: {ratio.metric} {words(ratio)} is beyond {limit.text}"
         for ratio, limit in comparison.regressions(thresholds)

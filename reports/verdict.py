@@ -141,8 +141,8 @@ def _cheap_and_useless(block: Block, method: str) -> str:
     if floor is None or accuracy is None or accuracy > floor or block.random_weights:
         return ""
     return (
-        f" TPME does not look at accuracy: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that of ranking by "
-        f"popularity ({floor:.3f})."
+        f" TPME does not look at accuracy: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that of ranking "
+        f"by popularity ({floor:.3f})."
     )
 
 

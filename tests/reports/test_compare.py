@@ -58,7 +58,7 @@ def test_the_same_run_twice_is_one_everywhere(tmp_path: Path) -> None:
         assert ratio.low is not None
         assert ratio.high is not None
         assert (ratio.low < 1 < ratio.high) if ratio.metric == "time" else (ratio.low == ratio.high == 1)
-    assert comparison.notes == comparison.broken == ()
+    assert comparison.notes == comparison.broken == comparison.missing == ()
 
 
 def test_time_has_the_interval_of_two_means(tmp_path: Path) -> None:
@@ -137,16 +137,56 @@ def test_cells_in_one_run_only_are_noted(tmp_path: Path) -> None:
     second = make_run(tmp_path / "b", ["fft", "iisan"], [0])
     comparison = compare(first, second)
     assert {ratio.method for ratio in comparison.ratios} == {"fft"}
-    assert [note.partition("--")[0] for note in comparison.notes] == ["cell lora", "cell iisan"]
+    assert [cell.partition("--")[0] for cell in comparison.missing] == ["lora"]
+    assert [note.partition("--")[0] for note in comparison.notes] == ["cell iisan"]
+
+
+def test_a_cell_that_is_missing_fails_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = make_run(tmp_path / "a", ["fft", "lora", "iisan"], [0], changes={"iisan": {"status": "oom"}})
+    second = make_run(tmp_path / "b", ["fft"], [0])
+    assert command(str(first), str(second)) == 0
+    assert command(str(first), str(second), "--fail-if", "time>1.5") == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("missing: lora--") == 2
+    assert "missing: iisan" not in captured.out
+    assert "cell iisan--" in captured.err
+    assert command(str(second), str(first), "--fail-if", "time>1.5") == 0
+    next((second / "cells").glob("fft--*/record.json")).write_text("{")
+    make_run(tmp_path / "c", ["lora"], [0])
+    next((tmp_path / "c" / "cells").glob("lora--*")).rename(second / "cells" / "lora")
+    assert command(str(first), str(second), "--fail-if", "time>1.5") == 1
+    captured = capsys.readouterr()
+    assert "missing: fft--" in captured.out
+    assert "is left out: " in captured.err
+
+
+def test_a_cell_that_a_threshold_cannot_judge_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = map(str, pair_of(tmp_path))
+    next(Path(second).glob("cells/lora--*--s0--*/steps.csv")).unlink()
+    assert command(first, second, "--fail-if", "time>1.5") == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: cell lora--")
+    assert note.endswith("time has no interval, so time>1.5 was not checked")
+    failed = make_run(tmp_path / "failed", METHODS, [0, 1], status="failed")
+    with pytest.raises(UserError, match=r"--fail-if: no cell ended ok in .*failed, so there is nothing to judge"):
+        compare(failed, Path(second), [parse_threshold("time>1.5")])
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", ["fft"], [0])
     second = make_run(tmp_path / "b", ["lora"], [0])
-    with pytest.raises(UserError, match="have no cell in common"):
+    with pytest.raises(UserError, match=r"have no cell in common: method fft in the first, lora in the second$"):
         compare(first, second)
-    with pytest.raises(UserError, match="have no cell in common"):
+    with pytest.raises(UserError, match=r"have no cell in common: seed 0 in the first, 1 in the second$"):
         compare(first, make_run(tmp_path / "c", ["fft"], [1]), allow_different=True)
+    many = make_run(tmp_path / "d", ["fft", "lora"], [1, 2, 3, 4], dataset="amazon")
+    why = "common: dataset shop in the first, amazon in the second; seed 0 in the first, 1, 2, 3 and 1 more in the sec"
+    with pytest.raises(UserError, match=why):
+        compare(first, many)
+    crossed = make_run(tmp_path / "e", ["lora"], [0])
+    next((make_run(tmp_path / "f", ["fft"], [1]) / "cells").iterdir()).rename(crossed / "cells" / "fft")
+    with pytest.raises(UserError, match="no two cells agree in all of method, data, backbones"):
+        compare(first, crossed)
 
 
 def test_other_conditions_are_refused_unless_asked_for(tmp_path: Path) -> None:
