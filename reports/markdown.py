@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import accuracy, scores, sections, theory
+from reports import accuracy, caching, computing, meters, planned, scores, sections, theory
 from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
@@ -76,6 +76,14 @@ def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
         theory.section(block),
         f"### Figures{suffix}",
         sections.figures(drawings),
+        f"### Planned against measured{suffix}",
+        planned.section(block),
+        f"### Memory by meter{suffix}",
+        meters.section(block),
+        f"### What the hidden-state cache costs{suffix}",
+        caching.section(block),
+        f"### Computing{suffix}",
+        computing.section(block),
     ]
 
 

@@ -86,6 +86,16 @@ def size(value: float) -> str:
     return f"{value:,.0f} {unit}" if unit == "B" else f"{number(value)} {unit}"
 
 
+def amount(value: float, unit: str) -> str:
+    """A number of something with a decimal prefix, for instance `2.45 GFLOP`."""
+    prefix = ""
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 1000 or prefix == "P":
+            break
+        value /= 1000
+    return f"{number(value)} {prefix}{unit}"
+
+
 def ratio(value: float, base: float) -> str:
     """How many times the base, for instance `0.84×`."""
     times = value / base

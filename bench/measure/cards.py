@@ -95,6 +95,28 @@ CARDS: dict[str, Card] = {
     )
 }
 
+_AS_THE_DRIVER_SAYS = {
+    "v100-sxm2-16gb": "v100",
+    "v100-sxm2-32gb": "v100-32g",
+    "t4": "t4",
+    "a10": "a10",
+    "a30": "a30",
+    "a40": "a40",
+    "a100-sxm4-40gb": "a100-40g",
+    "a100-pcie-40gb": "a100-40g",
+    "a100-sxm4-80gb": "a100-80g",
+    "a100 80gb pcie": "a100-80g-pcie",
+    "l4": "l4",
+    "l40": "l40",
+    "l40s": "l40s",
+    "h100 80gb hbm3": "h100-sxm",
+    "h100 pcie": "h100-pcie",
+    "h200": "h200",
+    "rtx 3090": "rtx3090",
+    "rtx 4090": "rtx4090",
+}
+"""What the driver calls a card, in small letters and without maker and brand -> its name here."""
+
 
 class Roof(NamedTuple):
     """What nothing on a card gets beyond: operations per second, and bytes per second of its memory."""
@@ -122,6 +144,19 @@ def find_card(name: str) -> Card:
     variants = [known for known in CARDS if known.startswith(f"{wanted}-")]
     hint = f"; there are {', '.join(variants)}" if variants else did_you_mean(wanted, CARDS)
     raise UserError(f"--card {name}: unknown card{hint}")
+
+
+def card_of(gpu_name: str) -> Card | None:
+    """The card that a driver or torch calls by a name such as "NVIDIA H100 80GB HBM3"; None where that is not certain.
+
+    A name must match as a whole. What is close may be another card: an A10G has half the units of an A10, an H100 NVL
+    other memory, and a name with "MIG" in it is a slice of a card.
+    """
+    words = gpu_name.lower().split()
+    while words and words[0] in ("nvidia", "tesla", "geforce"):
+        del words[0]
+    known = _AS_THE_DRIVER_SAYS.get(" ".join(words))
+    return None if known is None else CARDS[known]
 
 
 def roof_of(card: Card, precision: str) -> Roof:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import UserError
-from bench.measure.cards import CARDS, Roof, Work, find_card, lower_bound, roof_of
+from bench.measure.cards import CARDS, Roof, Work, card_of, find_card, lower_bound, roof_of
 
 # Name -> multiprocessors; operations per clock and multiprocessor in 32 bit and, on tensor cores, in 16; boost clock of
 # each in GHz; width of the memory bus in bits and its rate per pin in Gbit/s.
@@ -68,6 +68,56 @@ def test_names_are_found_and_missed() -> None:
         find_card("h100")
     with pytest.raises(UserError, match=r"--card abacus: unknown card; known: a10, a100-40g, .*v100"):
         find_card("abacus")
+
+
+# As nvidia-smi and torch print them. That each names its card can be told from the name: chip, form and memory.
+DRIVER_NAMES = {
+    "v100": ["Tesla V100-SXM2-16GB"],
+    "v100-32g": ["Tesla V100-SXM2-32GB"],
+    "t4": ["Tesla T4", "NVIDIA T4"],
+    "a10": ["NVIDIA A10"],
+    "a30": ["NVIDIA A30"],
+    "a40": ["NVIDIA A40"],
+    "a100-40g": ["NVIDIA A100-SXM4-40GB", "A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"],
+    "a100-80g": ["NVIDIA A100-SXM4-80GB"],
+    "a100-80g-pcie": ["NVIDIA A100 80GB PCIe"],
+    "l4": ["NVIDIA L4"],
+    "l40": ["NVIDIA L40"],
+    "l40s": ["NVIDIA L40S"],
+    "h100-sxm": ["NVIDIA H100 80GB HBM3"],
+    "h100-pcie": ["NVIDIA H100 PCIe"],
+    "h200": ["NVIDIA H200"],
+    "rtx3090": ["NVIDIA GeForce RTX 3090", "GeForce RTX 3090"],
+    "rtx4090": ["NVIDIA GeForce RTX 4090"],
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_is_known_by_what_the_driver_calls_it(name: str) -> None:
+    assert [card_of(said) for said in DRIVER_NAMES[name]] == [CARDS[name]] * len(DRIVER_NAMES[name])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "NVIDIA A10G",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "NVIDIA H100 NVL",
+        "NVIDIA H100 80GB HBM2e",
+        "NVIDIA H200 NVL",
+        "NVIDIA GH200 480GB",
+        "Tesla V100-PCIE-16GB",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA RTX A4000",
+        "AMD Instinct MI300X",
+        "NVIDIA",
+        "",
+    ],
+)
+def test_what_only_sounds_like_a_card_is_not_taken_for_it(said: str) -> None:
+    assert card_of(said) is None
 
 
 def test_a_precision_that_the_card_lacks_is_refused() -> None:

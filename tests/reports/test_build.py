@@ -106,8 +106,9 @@ def test_parts_of_the_report(tmp_path: Path) -> None:
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     assert headings == [
         "Verdict", "shop · text+image · shop-partial", "Differences in accuracy", "How far to trust the TPME",
-        "PSCP beside TPME", "Theory against measurement", "Figures", "Budget and methods", "Data", "Environment",
-        "Warnings", "Make it again",
+        "PSCP beside TPME", "Theory against measurement", "Figures", "Planned against measured", "Memory by meter",
+        "What the hidden-state cache costs", "Computing", "Budget and methods", "Data", "Environment", "Warnings",
+        "Make it again",
     ]  # fmt: skip
     assert {Path(source).name for source in images(text)} == FIGURES
     assert all((tmp_path / "run" / source).is_file() for source in images(text))
