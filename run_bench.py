@@ -76,6 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="render again, from records alone; several runs are merged",
+        description="Writes report.md, figures/, results.csv and summary.csv from what cells left behind. A cell whose "
+        "files are damaged is left out and named; of a cell that is in several runs the one that ended ok counts, then "
+        "the later given. Exit status: 0 the report is there, whatever its cells ended with; 2 bad usage or input, "
+        "such as a folder without any record that can be read.",
         epilog="example: python run_bench.py report runs/seed0 runs/seed1 --out runs/both",
     )
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")

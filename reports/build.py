@@ -50,8 +50,8 @@ def build(
 
     Raises:
         UserError: a folder that is no run folder or is given twice, one without any record that can be read, a
-            malformed file that belongs to all cells, an `out` that holds something else, a k that cannot be computed,
-            weights that do not sum to 1, a reference table without a method.
+            malformed file that belongs to all cells, an `out` that holds something else or cannot be written, a k
+            that cannot be computed, weights that do not sum to 1, a reference table without a method.
     """
     _check(run_dirs, out)
     tpme.checked_weights(weights)
@@ -66,11 +66,14 @@ def build(
     drawings = [draw(block, looks) for block in compared]
     text = report(runs, compared, drawings, merge_notes, out)
 
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "results.csv", _csv(cells))
-    _write(out / "summary.csv", _csv(methods))
-    _write_figures(out / "figures", [drawing for drawn in drawings for drawing in drawn])
-    _write(out / "report.md", text.encode())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "results.csv", _csv(cells))
+        _write(out / "summary.csv", _csv(methods))
+        _write_figures(out / "figures", [drawing for drawn in drawings for drawing in drawn])
+        _write(out / "report.md", text.encode())
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     for damage in (text for run in runs for text in run.damaged):
         print(f"report: {damage}", file=sys.stderr)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from methods.registry import REGISTRY
 from reports.blocks import Block
-from reports.cells import ended_ok, figure, per_seed, spread
-from reports.load import Record
+from reports.cells import column, ended_ok, figure, per_seed, spread
 from reports.text import count, escape, listing, number, size, table
 
 
@@ -73,7 +72,7 @@ def section(block: Block) -> str:
     """A table of the methods with a cache; a sentence where there is none, or older records do not say."""
     methods = [method for method in block.methods if any(record.cache for record in ended_ok(block, method))]
     if not methods:
-        silent = [method for method in block.methods if per_seed(block, method, _size_on_disk)]
+        silent = [method for method in block.methods if per_seed(block, method, column("cache_bytes"))]
         if silent:
             return f"The records of {listing([escape(method) for method in silent])} do not say what their cache took."
         return "No method here has a hidden-state cache."
@@ -95,16 +94,12 @@ _LEGEND = (
 )
 
 
-def _size_on_disk(record: Record) -> float | None:
-    return figure(record.row, "cache_bytes")
-
-
 def _cells(block: Block, method: str, found: BreakEven) -> list[str]:
     def of_cache(key: str) -> Sequence[float]:
         return per_seed(block, method, lambda record: figure(record.cache, key))
 
     def epoch(name: str) -> str:
-        return spread(per_seed(block, name, lambda record: figure(record.row, "epoch_seconds")), _seconds)
+        return spread(per_seed(block, name, column("epoch_seconds")), _seconds)
 
     return [
         escape(method),
@@ -116,7 +111,7 @@ def _cells(block: Block, method: str, found: BreakEven) -> list[str]:
         epoch(found.live),
         epoch(method),
         f"{spread(found.epochs, _epochs)} epochs" if found.epochs else "",
-        f"{spread(per_seed(block, method, lambda record: figure(record.row, 'epochs')), _epochs)} epochs",
+        f"{spread(per_seed(block, method, column('epochs')), _epochs)} epochs",
     ]
 
 

@@ -13,6 +13,10 @@ from reports.load import Record
 from reports.tables import mean_interval
 
 Read = Callable[[Record], float | None]
+"""Takes a figure out of a record; None where it is not in it."""
+
+PARTS = ("parameters", "gradients", "optimizer", "activations", "cache", "rest")
+"""What the account of memory is split into."""
 
 
 def ended_ok(block: Block, method: str) -> list[Record]:
@@ -28,6 +32,16 @@ def figure(part: Mapping[str, Any], *keys: str) -> float | None:
         value = value.get(key) if isinstance(value, Mapping) else None
     known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if known else None
+
+
+def column(name: str) -> Read:
+    """Reads a column of the row."""
+    return lambda record: figure(record.row, name)
+
+
+def account(part: str) -> Read:
+    """Reads a part of the account of memory, or its `peak_bytes`."""
+    return lambda record: figure(record.memory, part)
 
 
 def per_seed(block: Block, method: str, read: Read) -> list[float]:

@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.blocks import Block
-from reports.cells import Read, figure, mean, per_seed, share, spread
+from reports.cells import PARTS, Read, account, column, mean, per_seed, share, spread
 from reports.text import escape, ratio, size, table
 
-_PARTS = ("parameters", "gradients", "optimizer", "activations", "cache", "rest")
-
-
-def _account(part: str) -> Read:
-    return lambda record: figure(record.memory, part)
-
-
-def _row(column: str) -> Read:
-    return lambda record: figure(record.row, column)
-
-
-_PEAK = _account("peak_bytes")
+_PEAK = account("peak_bytes")
 _METERS: dict[str, tuple[Read, str]] = {
     "Account": (
         _PEAK,
@@ -27,23 +16,23 @@ _METERS: dict[str, tuple[Read, str]] = {
         "driver, and no temporaries inside an operation",
     ),
     "Allocated": (
-        _row("peak_allocated_bytes"),
+        column("peak_allocated_bytes"),
         "what torch's allocator had handed out at its peak, over training and evaluation after the warm-up: rounded "
         "up, with the workspaces of kernels and what lives inside an operation; another batch may be larger than the "
         "one of the account",
     ),
     "Reserved": (
-        _row("peak_reserved_bytes"),
+        column("peak_reserved_bytes"),
         "what that allocator had taken from the driver: in large segments that it keeps and does not always fill",
     ),
     "NVML process": (
-        _row("nvml_process_bytes"),
+        column("nvml_process_bytes"),
         "what the driver books for the process: the CUDA context, loaded kernels and memory taken past torch as well; "
         "sampled, so that a short peak may be missed",
     ),
-    "NVML device": (_row("nvml_device_bytes"), "what is taken on the card by everybody, sampled as well"),
+    "NVML device": (column("nvml_device_bytes"), "what is taken on the card by everybody, sampled as well"),
     "Peak RSS": (
-        _row("peak_rss_bytes"),
+        column("peak_rss_bytes"),
         "host memory of the process over its whole life: Python, libraries, data, set-up and evaluation",
     ),
 }
@@ -57,7 +46,7 @@ def section(block: Block) -> str:
         return "No meter of memory has left a figure."
     rows = [[escape(method), *(spread(per_seed(block, method, read), size) for read, _ in there.values())]
             for method in methods]  # fmt: skip
-    reasons = [f"- {name}{_against_account(block, methods, name, read)}: {why}{_more(block, name)}."
+    reasons = [f"- {name}{_againstaccount(block, methods, name, read)}: {why}{_more(block, name)}."
                for name, (read, why) in there.items()]  # fmt: skip
     absent = [name for name in _METERS if name not in there]
     parts = [
@@ -69,7 +58,7 @@ def section(block: Block) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _against_account(block: Block, methods: Sequence[str], name: str, read: Read) -> str:
+def _againstaccount(block: Block, methods: Sequence[str], name: str, read: Read) -> str:
     """How far a meter is from the account, over the methods."""
     if read is _PEAK:
         return ""
@@ -94,17 +83,17 @@ def _more(block: Block, name: str) -> str:
 def _split(block: Block, methods: Sequence[str]) -> str:
     """The parts of the account and their shares."""
     peaks = {method: peak for method in methods if (peak := mean(per_seed(block, method, _PEAK)))}
-    there = [part for part in _PARTS if any(any(per_seed(block, method, _account(part))) for method in peaks)]
+    there = [part for part in PARTS if any(any(per_seed(block, method, account(part))) for method in peaks)]
     if not there:
         return ""
     rows = []
     for method, peak in peaks.items():
-        values = [mean(per_seed(block, method, _account(part))) for part in there]
+        values = [mean(per_seed(block, method, account(part))) for part in there]
         shares = ["" if value is None else f"{size(value)} ({share(value / peak)})" for value in values]
         rows.append([escape(method), size(peak), *shares])
     header = ["Method", "Account", *(part.capitalize() for part in there)]
     text = (
-        "What the account is made of, in brackets the share. Activations are what autograd keeps for backward, the "
-        "rest is inputs, temporaries and gradients of activations:"
+        "What the account is made of at its peak, in brackets the share. Activations are what autograd keeps for "
+        "backward, the rest is inputs, temporaries and gradients of activations:"
     )
     return f"{text}\n\n{table(header, rows)}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.blocks import Block
-from reports.cells import Read, ended_ok, figure, mean
+from reports.cells import PARTS, Read, account, column, ended_ok, figure, mean
 from reports.load import Record
 from reports.text import amount, count, escape, listing, size, table
 
 _SAME = "="
-_PARTS = ("parameters", "gradients", "optimizer", "activations", "cache", "rest")
 
 
 @dataclass(frozen=True)
@@ -23,46 +22,33 @@ class _Quantity:
     """Its key in the plan."""
     measured: Read
     words: Callable[[float], str]
-    on_cpu: str
-    """Why the two may differ on a CPU."""
-    on_cuda: str
-    """Why on a GPU."""
-
-
-_SAME_CODE = "nothing is known that would set them apart on a CPU, where both count the same operations"
-_OTHER_KERNELS = (
-    "the plan counts the operations of a CPU; on a GPU autocast also computes some of them in 32 bit, and the "
-    "attention kernel keeps and repeats others"
-)
-_EXACT = "both count the same parameters, so that one of them is wrong"
+    why: Mapping[str, str]
+    """Why the two may differ, by kind of device."""
 
 
 def _flops(value: float) -> str:
     return amount(value, "FLOP")
 
 
-def _row(column: str) -> Read:
-    return lambda record: figure(record.row, column)
+_KERNELS = {
+    "cpu": "nothing is known that would set them apart on a CPU, where both count the same operations",
+    "cuda": "the plan counts the operations of a CPU; on a GPU autocast also computes some of them in 32 bit, and the "
+    "attention kernel keeps and repeats others",
+}
+_EXACT = dict.fromkeys(_KERNELS, "both count the same parameters, so that one of them is wrong")
+_FILES = dict.fromkeys(_KERNELS, "the plan counts the states alone, a file on disk has a header as well")
 
-
-def _account(part: str) -> Read:
-    return lambda record: figure(record.memory, part)
-
-
-_PEAK = _Quantity("peak memory", "peak_memory_bytes", _account("peak_bytes"), size, _SAME_CODE, _OTHER_KERNELS)
+_PEAK = _Quantity("peak memory", "peak_memory_bytes", account("peak_bytes"), size, _KERNELS)
 _COUNTED = (
-    _Quantity("trainable parameters", "trainable_params", _row("trainable_params"), count, _EXACT, _EXACT),
-    _Quantity("FLOPs forward", "flops_forward", _row("flops_forward"), _flops, _SAME_CODE, _OTHER_KERNELS),
-    _Quantity("FLOPs backward", "flops_backward", _row("flops_backward"), _flops, _SAME_CODE, _OTHER_KERNELS),
-    _Quantity(
-        "cache", "cache_bytes", _row("cache_bytes"), size,
-        *2 * ("the plan counts the states alone, a file on disk has a header as well",),
-    ),
-)  # fmt: skip
+    _Quantity("trainable parameters", "trainable_params", column("trainable_params"), count, _EXACT),
+    _Quantity("FLOPs forward", "flops_forward", column("flops_forward"), _flops, _KERNELS),
+    _Quantity("FLOPs backward", "flops_backward", column("flops_backward"), _flops, _KERNELS),
+    _Quantity("cache", "cache_bytes", column("cache_bytes"), size, _FILES),
+)
 _METERS = {
-    "Allocated": _row("peak_allocated_bytes"),
-    "Reserved": _row("peak_reserved_bytes"),
-    "NVML process": _row("nvml_process_bytes"),
+    "Allocated": column("peak_allocated_bytes"),
+    "Reserved": column("peak_reserved_bytes"),
+    "NVML process": column("nvml_process_bytes"),
 }
 
 Pairs = list[tuple[float, float]]
@@ -147,13 +133,13 @@ def _apart(pairs: Pairs) -> str:
     if before == after:
         return "the same in the mean over seeds alone"
     texts = (f"{after / before:.{digits}f}" for digits in range(2, 17))
-    return f"{next(text for text in texts if float(text) != 1)}×"
+    return f"{next((text for text in texts if float(text) != 1), 'about 1')}×"
 
 
 def _findings(block: Block, methods: Sequence[str]) -> str:
     """What agrees to the last digit, and for everything else for whom, by how much and why it does not."""
     agree, lines = [], []
-    on_cuda = block.results["device"].dropna().str.startswith("cuda").any()
+    device = "cuda" if block.results["device"].dropna().str.startswith("cuda").any() else "cpu"
     for quantity in (_PEAK, *_COUNTED):
         pairs = {method: found for method in methods if (found := _pairs(block, method, quantity))}
         parted = {method: apart for method, found in pairs.items() if (apart := _apart(found)) != _SAME}
@@ -162,7 +148,7 @@ def _findings(block: Block, methods: Sequence[str]) -> str:
         elif parted:
             above_all = {method: _part_apart(block, method) if quantity is _PEAK else "" for method in parted}
             whom = listing([f"{escape(method)} ({apart}{above_all[method]})" for method, apart in parted.items()])
-            lines.append(f"- {quantity.name}: {whom}; {quantity.on_cuda if on_cuda else quantity.on_cpu}.")
+            lines.append(f"- {quantity.name}: {whom}; {quantity.why[device]}.")
     same = f"The same to the last digit for every method: {listing(agree)}." if agree else ""
     apart = "\n".join(["Plan and measurement part here:\n", *lines]) if lines else ""
     return "\n\n".join(part for part in (same, apart) if part)
@@ -171,7 +157,7 @@ def _findings(block: Block, methods: Sequence[str]) -> str:
 def _part_apart(block: Block, method: str) -> str:
     """The part of the account that plan and measurement differ in most."""
     records = ended_ok(block, method)
-    apart = {part: sum(_difference(record, part) for record in records) for part in _PARTS}
+    apart = {part: sum(_difference(record, part) for record in records) for part in PARTS}
     largest = max(apart, key=lambda part: abs(apart[part]))
     return f", above all in {largest}" if apart[largest] else ""
 
