@@ -207,16 +207,19 @@ def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 
 def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Dataset, modality and backbones, and in few words whatever else sets the blocks apart."""
+    """Dataset, modality and backbones; of blocks that share these, in few words, what else sets them apart."""
     named = [dict(zip(GROUP, key, strict=True)) for key in keys]
-    apart = [_apart(column, [key[column] for key in named]) for column in GROUP if column not in _ALWAYS]
-    titles = []
+    places: dict[tuple[Any, ...], list[int]] = {}
     for place, key in enumerate(named):
-        models = dict.fromkeys(model for model in (key["text_model"], key["image_model"]) if model)
-        parts = [key["dataset"], key["modality"], " + ".join(map(str, models))]
-        # The batch size, say, is a column and a part of the budget.
-        parts += dict.fromkeys(part for column in apart for part in column[place])
-        titles.append(" · ".join(str(part) for part in parts if part))
+        places.setdefault(tuple(key[column] for column in _ALWAYS), []).append(place)
+    titles = [""] * len(keys)
+    for (dataset, modality, *models), members in places.items():
+        apart = [_apart(column, [named[place][column] for place in members]) for column in GROUP]
+        for number, place in enumerate(members):
+            parts = [dataset, modality, " + ".join(dict.fromkeys(str(model) for model in models if model))]
+            # The batch size, say, is a column and a part of the budget.
+            parts += dict.fromkeys(part for column in apart for part in column[number])
+            titles[place] = " · ".join(str(part) for part in parts if part)
     return titles
 
 

@@ -21,9 +21,12 @@ def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence
     found += [escape(note) for note in merge_notes]
     for run in runs:
         found += _unknown_tokens(run)
+    where: dict[str, list[str]] = {}
     for block in blocks:
-        where = f" ({escape(block.title)})" if len(blocks) > 1 else ""
-        found += [f"{text}{where}." for text in _of_block(block)]
+        for text in _of_block(block):
+            where.setdefault(text, []).append(escape(block.title))
+    for text, titles in where.items():
+        found.append(f"{text}." if len(titles) == len(blocks) else f"{text} ({'; '.join(titles)}).")
     found += _from_records([record for block in blocks for record in block.records])
     return list(dict.fromkeys(found))
 

@@ -187,7 +187,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         elif isinstance(value, list):
             rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
         else:
-            rows.append((f"{prefix}{key}", "none" if value is None else value))
+            rows.append((f"{prefix}{key}", "none" if value is None or value == {} else value))
     return rows
 
 

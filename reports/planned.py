@@ -74,7 +74,8 @@ def section(block: Block) -> str:
 _INTRODUCTION = (
     "Planned is what the plan command says of the step that a cell is probed with (the largest batch of the first "
     "epoch), from tensors that have sizes and no contents; measured is that step when it ran. Nothing measured goes "
-    "into the plan. In brackets measured to planned, = where they are the same to the last digit for every seed."
+    "into the plan. Means are over the cells that have both; in brackets measured to planned, = where they are the "
+    "same to the last digit in every cell."
 )
 
 

@@ -315,6 +315,8 @@ def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
     set_machine(other, "Another CPU")
     write_json(other / "dataset.json", {**dataset(), "digest": "89abcdef0123"})
     whole = [load_run(other), load_run(make_run(tmp_path / "whole", ["fft"], [0]))]
+    amazon = load_run(make_run(tmp_path / "amazon", ["fft"], [0], dataset="amazon", batch_size=16))
+    assert titles([amazon, runs[0]]) == ["amazon · text+image · shop-partial", "shop · text+image · shop-partial"]
     assert titles(whole) == [
         "shop · text+image · shop-partial · data 89abcdef · Another CPU",
         "shop · text+image · shop-partial · data 0123abcd · Made-up CPU",
