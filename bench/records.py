@@ -14,7 +14,7 @@ import io
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,8 @@ class Damaged(Exception):
     """A record is not what was written, or a file that it vouches for is not."""
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a cell, checked with the files beside it.
+def read_record(folder: Path, needed: Collection[str] = CHECKED) -> dict[str, Any]:
+    """The record of a cell, checked with those files beside it that are needed.
 
     Raises:
         FileNotFoundError: there is none.
@@ -151,6 +151,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(status, str):
         raise Damaged(f"{path}: is not what was written")
     for name, digest in files.items():
+        if name not in needed:
+            continue
         if not (folder / name).is_file():
             raise Damaged(f"{folder / name}: is gone")
         if file_digest(folder / name) != digest:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench import records
 from bench.errors import UserError
 from reports.columns import INTEGERS, NUMBERS, TEXTS
 from reports.ranks import Ranks, load_ranks
 from reports.steps import read_steps
 
 SCHEMA = 1
+_NEEDED = ("steps.csv", "ranks.csv")
 
 Json = dict[str, Any]
 
@@ -105,23 +107,23 @@ def load_run(path: Path) -> Run:
     matrix = _toml(path / "matrix.toml")
     dataset = _optional(path / "dataset.json", notes)
     environment = _optional(path / "environment.json", notes)
-    records = []
+    found = []
     damaged: dict[str, UserError] = {}
     cells = path / "cells"
     for folder in sorted(cells.iterdir()) if cells.is_dir() else []:
         if (folder / "record.json").is_file():
             try:
-                records.append(_record(folder / "record.json", path, dataset, matrix))
+                found.append(_record(folder / "record.json", path, dataset, matrix))
             except UserError as error:
                 damaged[folder.name] = error
         elif folder.is_dir():
             notes.append(f"cell {folder.name} left no record")
-    if not records and damaged:
+    if not found and damaged:
         raise UserError(f"{path}: no record can be read: {next(iter(damaged.values()))}")
-    if not records:
+    if not found:
         raise UserError(f"{path}: no cell has left a record.json")
-    records.sort(key=lambda record: _place(record, matrix))
-    whole = _with_machine(records, environment)
+    found.sort(key=lambda record: _place(record, matrix))
+    whole = _with_machine(found, environment)
     left_out = tuple(f"cell {name} is left out: {error}" for name, error in damaged.items())
     return Run(path, dataset, environment, matrix, whole, tuple(notes), left_out)
 
@@ -228,6 +230,11 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
     value = _json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
+    if "digest" in value:  # older records have none
+        try:
+            records.read_record(path.parent, _NEEDED)
+        except records.Damaged as error:
+            raise UserError(str(error)) from None
     row = _row(path, _part(path, value, "row"))
     if row["status"] == "ok":
         read_steps(path.parent / "steps.csv")  # whoever reads them later can rely on them

