@@ -164,6 +164,12 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
+    run.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="N",
+        help="keep a checkpoint after every N-th epoch, from which a cell that was killed goes on (default: none)",
+    )
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
     cache_command.add_cache_dir(run)
     run.add_argument("--cache-limit", metavar="SIZE", help="such as 20GiB: least recently used files go first")

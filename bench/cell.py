@@ -6,22 +6,21 @@ Progress goes to standard output as JSON lines; the record goes to FOLDER, whate
 from __future__ import annotations
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from bench import records
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
+from bench.checkpoint import remove_checkpoints
 from bench.data.batches import (
     Batch,
     all_batches,
@@ -36,19 +35,20 @@ from bench.data.batches import (
 from bench.environment import capture
 from bench.errors import UserError
 from bench.evaluate import accuracy, evaluate
-from bench.gates import GateError, check_gates
+from bench.gates import check_gates
+from bench.heartbeat import Heartbeat
 from bench.matrix import Cell
 from bench.measure import clock as clocks
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops, count_flops
-from bench.measure.memory import MemoryAccount, allocator_peaks, reset_allocator_peaks
-from bench.measure.nvml import NvmlSampler
-from bench.measure.plan import planned
+from bench.measure.memory import MemoryAccount, reset_allocator_peaks
+from bench.measure.meters import Stretch, TrainingMeters
 from bench.measure.probe import probe
-from bench.measure.process import MachineWatch, peak_rss_bytes
 from bench.measure.profile import trace_steps
 from bench.models.recommender import TrainBatch
-from bench.train import Diverged, Trainer, Training, train
+from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
+from bench.resume import Checkpoints
+from bench.train import Trainer, Training, train
 
 GATE_USERS = 8
 Report = Any
@@ -63,9 +63,13 @@ class CellRun:
         self.report = report
         self.device = torch.device(cell.device)
         self.row = records.empty_row(cell)
+        self.alive = Heartbeat(report)
         self.warnings: list[str] = []
-        # Per evaluation the ranks of all users' validation targets: those of the chosen epoch are kept.
-        self.valid_ranks: list[NDArray[np.int64]] = []
+        self.training = Training()
+        self.clock = clocks.StepClock(self.device)
+        self.resumed: dict[str, Any] | None = None
+        # Ranks of all users' validation targets, at the last evaluation and at the best one.
+        self.last_ranks = self.best_ranks = np.empty(0, dtype=np.int64)
 
     def run(self) -> dict[str, Any]:
         """All phases in their order; gives the record."""
@@ -86,13 +90,15 @@ class CellRun:
         # From here on every method draws the same dropout masks, whatever its gates and probes consumed.
         torch.manual_seed(self.cell.seed)
         reset_allocator_peaks(self.device)
-        training, clock, nvml = self._train(assembly, trainer)
+        meters = self._train(assembly, trainer)
         self.report({"event": "phase", "phase": "test"})
-        self._test(assembly, trainer, training)
-        self._memory(memory, nvml)
-        records.write_steps(self.folder, clock.rows, training.losses)
+        self._test(assembly, trainer)
+        measured = meters.stretch()
+        self._memory(memory, measured)
+        self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
+        records.write_steps(self.folder, self.clock.rows, self.training.losses)
         self._profile(assembly, trainer)
-        return self._record(assembly, training, clock, gates, memory, nvml) | {
+        return self._record(assembly, gates, memory, measured) | {
             "cache": cache_cost(assembly.caches, self.row["unique_items_per_step"]),
             "compute": compute_rate(*typical, self.row["step_seconds_median"]),
             "plan": plan_beside(self.cell, self.report),
@@ -122,7 +128,12 @@ class CellRun:
         batch = self._batch(assembly, trainer, make_batch(rows))
         assembly.model.train()
         trainer.set_progress(self.cell.training.lr_warmup_steps, 0.0)
-        return check_gates(assembly.model, trainer.step, batch, trainer.parameters, assembly.adapted)
+
+        def step(batch: TrainBatch) -> Tensor:
+            self.alive()
+            return trainer.step(batch)
+
+        return check_gates(assembly.model, step, batch, trainer.parameters, assembly.adapted)
 
     def _probe(self, assembly: Assembly, trainer: Trainer) -> MemoryAccount:
         """Memory account and FLOPs on the largest batch of the first epoch."""
@@ -153,6 +164,7 @@ class CellRun:
         batches = all_batches(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
         for _ in range(self.cell.training.timing_warmup_steps):
             trainer.step(self._batch(assembly, trainer, next(batches)))
+            self.alive()
 
     def _validate(self, assembly: Assembly, trainer: Trainer) -> tuple[float, float]:
         splits = assembly.data.splits
@@ -165,45 +177,70 @@ class CellRun:
                 splits.valid_history,
                 assembly.data.n_items,
                 self.device,
+                self.alive,
             )
-        self.valid_ranks.append(ranks)
+        self.last_ranks = ranks
         found = accuracy(ranks)
         return found.hr, found.ndcg
 
-    def _train(self, assembly: Assembly, trainer: Trainer) -> tuple[Training, clocks.StepClock, Any]:
+    def _train(self, assembly: Assembly, trainer: Trainer) -> TrainingMeters:
         splits, size, seed = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
-        clock = clocks.StepClock(self.device)
+        epoch_steps = steps_per_epoch(len(splits.train), size)
+        checkpoints = Checkpoints(self.cell, self.folder, batch_digest(splits, size, seed), epoch_steps)
+        meters = TrainingMeters(self.device, self._resume(checkpoints, trainer))
+        training, clock = self.training, self.clock
         watches = [clock.watch(encoder) for encoder in assembly.encoders]
         self.report({"event": "phase", "phase": "training"})
-        # A card that the cell does not run on is nobody's business.
-        sampler = NvmlSampler(_uuid(self.device), index=self.device.index or 0) if self.device.type == "cuda" else None
 
         def validate() -> tuple[float, float]:
-            with sampler.paused() if sampler else nullcontext():
+            with meters.paused():
                 return self._validate(assembly, trainer)
 
+        def evaluated() -> None:
+            if training.best == len(training.curve) - 1:
+                self.best_ranks = self.last_ranks
+            if checkpoints.due(training.curve[-1]):
+                with meters.paused():
+                    checkpoints.save(trainer, training, clock.rows, self.best_ranks, meters.stretch())
+                self.report({"event": "checkpoint", "step": len(training.losses)})
+
+        def follow(event: dict[str, Any]) -> None:
+            checkpoints.follow(len(training.losses))
+            self.report(event)
+
         try:
-            with sampler or nullcontext(), MachineWatch() as machine:
-                training = train(
+            with meters:
+                train(
                     trainer,
-                    all_batches(splits, size, seed),
+                    all_batches(splits, size, seed, len(training.losses)),
                     assembly.feed,
                     log_popularity(splits),
-                    Budget.of(self.cell.budget, steps_per_epoch(len(splits.train), size)),
+                    Budget.of(self.cell.budget, epoch_steps),
                     clock,
                     validate,
-                    self.report,
+                    follow,
+                    training,
+                    evaluated,
                 )
         finally:
             for watch in watches:
                 watch.remove()
-        reading = sampler.reading if sampler else None
-        if sampler is not None and reading is None:
-            self.warnings.append(f"no figures from NVML: {sampler.reason}")
-        self.warnings += [*machine.warnings, *clocks.step_warnings(clock.rows), *(reading.warnings if reading else ())]
-        return training, clock, reading
+        self.warnings += checkpoints.warnings
+        return meters
 
-    def _test(self, assembly: Assembly, trainer: Trainer, training: Training) -> None:
+    def _resume(self, checkpoints: Checkpoints, trainer: Trainer) -> Stretch | None:
+        """Goes on from a checkpoint if there is one; gives what was measured until then."""
+        saved = checkpoints.resume(trainer)
+        if saved is None:
+            return None
+        self.training, self.best_ranks = saved.training, saved.ranks
+        self.clock.rows.extend(saved.rows)
+        count, last = checkpoints.count, saved.training.curve[-1]
+        self.resumed = {"times": count.times, "steps_lost": count.lost, "at_step": last.step, "at_epoch": last.epoch}
+        self.report({"event": "resumed", "epoch": last.epoch, "step": last.step})
+        return saved.stretch
+
+    def _test(self, assembly: Assembly, trainer: Trainer) -> None:
         splits = assembly.data.splits
         with trainer.autocast():
             ranks = evaluate(
@@ -214,10 +251,11 @@ class CellRun:
                 splits.test_history,
                 assembly.data.n_items,
                 self.device,
+                self.alive,
             )
-        users, valid = assembly.data.catalogue.user_ids, self.valid_ranks[training.best]
+        users, valid = assembly.data.catalogue.user_ids, self.best_ranks
         records.write_ranks(self.folder, users, valid.tolist(), ranks.tolist())
-        found, chosen = accuracy(ranks), training.curve[training.best]
+        found, chosen = accuracy(ranks), self.training.curve[self.training.best]
         self.row |= {
             "hr@10": found.hr,
             "ndcg@10": found.ndcg,
@@ -226,12 +264,10 @@ class CellRun:
             "best_epoch": chosen.epoch,
         }
 
-    def _memory(self, memory: MemoryAccount, nvml: Any) -> None:
-        allocated, reserved = allocator_peaks(self.device)
+    def _memory(self, memory: MemoryAccount, measured: Stretch) -> None:
+        nvml = measured.nvml
         self.row |= {
-            "peak_allocated_bytes": allocated,
-            "peak_reserved_bytes": reserved,
-            "peak_rss_bytes": peak_rss_bytes(),
+            **measured.peaks,
             "nvml_process_bytes": None if nvml is None else nvml.process_bytes,
             "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
             "energy_joules": None if nvml is None else nvml.energy_joules,
@@ -245,18 +281,12 @@ class CellRun:
         self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
 
     def _record(
-        self,
-        assembly: Assembly,
-        training: Training,
-        clock: clocks.StepClock,
-        gates: dict[str, object],
-        memory: MemoryAccount,
-        nvml: Any,
+        self, assembly: Assembly, gates: dict[str, object], memory: MemoryAccount, measured: Stretch
     ) -> dict[str, Any]:
         splits, size = assembly.data.splits, self.cell.budget.batch_size
-        times, doubts = epoch_times(clock.rows, steps_per_epoch(len(splits.train), size))
+        times, doubts = epoch_times(self.clock.rows, steps_per_epoch(len(splits.train), size))
         self.warnings += doubts
-        self.row |= {**times, "train_seconds": training.seconds}
+        self.row |= {**times, "train_seconds": self.training.seconds}
         self.row |= {"status": "ok", "error": "", "warnings": "; ".join(self.warnings)}
         return {
             "schema": records.SCHEMA,
@@ -270,20 +300,11 @@ class CellRun:
             },
             "budget": asdict(self.cell.budget),
             "training": asdict(self.cell.training),
-            "curve": [
-                {
-                    "epoch": e.epoch,
-                    "step": e.step,
-                    "train_seconds": e.train_seconds,
-                    "loss": e.loss,
-                    "valid_hr@10": e.valid_hr,
-                    "valid_ndcg@10": e.valid_ndcg,
-                }
-                for e in training.curve
-            ],
-            "steps": clocks.summary(clock.rows),
+            "curve": self._curve(),
+            "resumed": self.resumed,
+            "steps": clocks.summary(self.clock.rows),
             "memory": memory.as_dict(),
-            "nvml": None if nvml is None else asdict(nvml),
+            "nvml": None if measured.nvml is None else measured.nvml.as_dict(),
             "environment": capture(self.cell.device),
             "gates": gates,
             "batch_digest": batch_digest(splits, size, self.cell.seed),
@@ -292,36 +313,43 @@ class CellRun:
             "traceback": "",
         }
 
+    def _curve(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "epoch": e.epoch,
+                "step": e.step,
+                "train_seconds": e.train_seconds,
+                "loss": e.loss,
+                "valid_hr@10": e.valid_hr,
+                "valid_ndcg@10": e.valid_ndcg,
+            }
+            for e in self.training.curve
+        ]
 
-def plan_beside(cell: Cell, report: Report) -> dict[str, Any] | None:
-    """What ``plan`` predicts for a cell, made when everything is measured; None where it cannot be planned."""
-    report({"event": "phase", "phase": "plan"})
-    try:
-        return planned(cell)
-    except (UserError, RuntimeError, ValueError, TypeError) as error:
-        print(f"no plan: {records.one_line(str(error))}", file=sys.stderr)
-        return None
-
-
-def _uuid(device: torch.device) -> str:
-    return str(torch.cuda.get_device_properties(device).uuid)
+    def failed(self, outcome: Outcome) -> dict[str, Any]:
+        """The record of a cell that did not end ok, with what it had got to; its steps are kept too."""
+        losses = self.training.losses
+        rows = self.clock.rows[: len(losses)]  # a step whose loss could not be read has a row and no loss
+        if rows:
+            records.write_steps(self.folder, rows, losses)
+        so_far = {"curve": self._curve(), "resumed": self.resumed, "steps": clocks.summary(rows)}
+        return failure_record(self.cell, outcome, self.report) | so_far
 
 
 def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
-    """Runs a cell and writes its record, also when it fails; gives the record."""
+    """Runs a cell and writes its record, also when it fails; gives it. What was kept to go on from goes then."""
     folder.mkdir(parents=True, exist_ok=True)
+    run, outcome = CellRun(cell, folder, report), None
     try:
-        record = CellRun(cell, folder, report).run()
-    except torch.OutOfMemoryError as error:
-        record = records.failure(cell, "oom", str(error), traceback.format_exc())
-    except Diverged as error:
-        record = records.failure(cell, "diverged", str(error))
-    except (UserError, GateError) as error:
-        record = records.failure(cell, "failed", str(error))
+        record = run.run()
     except Exception as error:
-        record = records.failure(cell, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
         traceback.print_exc()
+        outcome = outcome_of(error, run.device)
+    # Outside the handler: the exception is gone, and with its frames everything that the cell held.
+    if outcome is not None:
+        record = run.failed(outcome)
     records.write_record(folder, record)
+    remove_checkpoints(folder)
     return record
 
 

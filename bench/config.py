@@ -103,6 +103,7 @@ class Matrix:
 
     Attributes:
         profile: steps of every cell to trace, after its measurement; no part of what a cell is.
+        checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -116,6 +117,7 @@ class Matrix:
     budget: BudgetConfig = BudgetConfig(epochs=3)
     training: TrainingConfig = TrainingConfig()
     profile: Annotated[int, Field(ge=1, le=100)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
 def preset_names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,12 @@ SCORES_AT_ONCE = 1 << 22
 ITEMS_AT_ONCE = 256
 USERS_AT_ONCE = 4096
 
+Alive = Callable[[], None]
+
+
+def nobody() -> None:
+    """Listens to no heartbeat."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -34,7 +41,9 @@ def accuracy(ranks: NDArray[np.int64]) -> Accuracy:
     return Accuracy(float(hit.mean()), float((hit / np.log2(ranks + 1.0)).mean()))
 
 
-def ranks_of(users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32]) -> NDArray[np.int64]:
+def ranks_of(
+    users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32], alive: Alive = nobody
+) -> NDArray[np.int64]:
     """Rank of each user's target among all items, in chunks of bounded memory.
 
     An item that scores as high as the target counts as ranked above it. A score that is not a number ranks the
@@ -45,6 +54,7 @@ def ranks_of(users: Tensor, items: Tensor, targets: NDArray[np.int32], history: 
         items: (items, d).
         targets: (users,).
         history: items to leave out, (users, n) with PAD; never the target.
+        alive: called after every chunk, as in all that follows here.
     """
     device, n_items = users.device, len(items)
     target = torch.from_numpy(targets.astype(np.int64)).to(device)[:, None]
@@ -60,24 +70,32 @@ def ranks_of(users: Tensor, items: Tensor, targets: NDArray[np.int32], history: 
         # Counting who is beaten, not who wins: a comparison with NaN is false and must not help the model.
         beaten = torch.count_nonzero(scores < own, dim=1)
         ranks[rows] = (1 + n_items - beaten).clamp_max(n_items)
+        alive()
     return ranks.cpu().numpy()
 
 
 @torch.no_grad()
-def encode_catalogue(model: Recommender, feed: ItemFeed, n_items: int, device: torch.device) -> Tensor:
+def encode_catalogue(
+    model: Recommender, feed: ItemFeed, n_items: int, device: torch.device, alive: Alive = nobody
+) -> Tensor:
     """All item vectors, (items, d)."""
     parts = []
     for start in range(0, n_items, ITEMS_AT_ONCE):
         inputs = feed.gather(np.arange(start, min(start + ITEMS_AT_ONCE, n_items)))
         parts.append(model.item_encoder({k: v.to(device) for k, v in inputs.items()}).float())
+        alive()
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def encode_users(model: Recommender, vectors: Tensor, sequences: NDArray[np.int32]) -> Tensor:
+def encode_users(model: Recommender, vectors: Tensor, sequences: NDArray[np.int32], alive: Alive = nobody) -> Tensor:
     """User vectors after the newest input, (users, d); sequences (users, 10) of item indices with PAD."""
     items = torch.from_numpy(sequences.astype(np.int64)).to(vectors.device)
-    return torch.cat([model.encode_users(vectors, chunk).float() for chunk in items.split(USERS_AT_ONCE)])
+    parts = []
+    for chunk in items.split(USERS_AT_ONCE):
+        parts.append(model.encode_users(vectors, chunk).float())
+        alive()
+    return torch.cat(parts)
 
 
 def evaluate(
@@ -88,12 +106,13 @@ def evaluate(
     history: NDArray[np.int32],
     n_items: int,
     device: torch.device,
+    alive: Alive = nobody,
 ) -> NDArray[np.int64]:
     """Ranks of all users' targets under the model in eval mode, (users,); leaves the model in the mode it was in."""
     training = model.training
     model.eval()
     try:
-        vectors = encode_catalogue(model, feed, n_items, device)
-        return ranks_of(encode_users(model, vectors, sequences), vectors, targets, history)
+        vectors = encode_catalogue(model, feed, n_items, device, alive)
+        return ranks_of(encode_users(model, vectors, sequences, alive), vectors, targets, history, alive)
     finally:
         model.train(training)

@@ -12,6 +12,9 @@ from typing import Any
 
 from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, TrainingConfig
 
+# A trace comes after what is measured, and a checkpoint between two steps: neither changes anything of it.
+NO_IDENTITY = ("profile", "checkpoint_every")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -28,6 +31,7 @@ class Cell:
     device: str
     precision: str
     profile: int | None = None
+    checkpoint_every: int | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -98,9 +102,9 @@ def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, mo
         device=device,
         precision=matrix.precision,
         profile=matrix.profile,
+        checkpoint_every=matrix.checkpoint_every,
     )
-    # A trace comes after the measurement and changes nothing of it.
-    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key != "profile"}
+    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key not in NO_IDENTITY}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     label = re.sub(r"[^A-Za-z0-9._+-]", "_", _label(cell))[:60]
     return dataclasses.replace(cell, cell_id=f"{method.name}--{label}--{modality}--s{seed}--{digest}")

@@ -73,6 +73,10 @@ class Reporter(AbstractContextManager["Reporter"]):
             facts = f"hidden states, {event['modality']}: {event['done']:,} of {event['total']:,} items"
             self.bars.update(self.one, completed=event["done"] / max(1, event["total"]), facts=facts)
 
+    def _on_resumed(self, cell: Cell, event: dict[str, Any]) -> None:
+        if self.bars is None:
+            self._say(f"    goes on after epoch {event['epoch']}")
+
     def _on_step(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last |= event
         if self.bars is not None and self.one is not None:

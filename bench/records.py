@@ -1,9 +1,9 @@
 """What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
 
     matrix.toml  environment.json  dataset.json  SHA256SUMS
-    cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json}
+    cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json, checkpoint/}
 
-Tables, report and figures are rendered from these by ``reports``.
+``checkpoint/`` is ``bench.checkpoint``'s. Tables, report and figures are rendered from the rest by ``reports``.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ PLACES: dict[str, Path_] = {
     "device": ("device",),
     "precision": ("precision",),
     "profile": ("profile",),
+    "checkpoint_every": ("checkpoint_every",),
     "dataset": ("dataset", "name"),
     "shop_seed": ("dataset", "seed"),
     "data_dir": ("dataset", "data_dir"),

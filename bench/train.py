@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,26 @@ from methods.base import Group
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+# In 16 bit a gradient that overflows is part of finding the scale of the loss. It starts at 2^16 and is halved each
+# time: after twenty times in a row it is 1/16, and what still overflows is the gradient itself.
+SKIPS = 20
+
+
 class Diverged(Exception):
-    """The loss is not finite any more."""
+    """The loss or the gradient is not finite any more.
+
+    Attributes:
+        what: "loss" or "gradient norm".
+        value: inf, -inf or nan.
+        step, epoch: where.
+        last_good_epoch: the last one that was evaluated; None if there was none.
+    """
+
+    def __init__(self, what: str, value: float, step: int, epoch: int, last_good_epoch: int | None, skipped: int = 0):
+        again = f", for the {skipped}th time in a row" if skipped > 1 else ""
+        good = "none" if last_good_epoch is None else str(last_good_epoch)
+        super().__init__(f"{what} is {value} at step {step}, in epoch {epoch}{again}; last good epoch: {good}")
+        self.what, self.value, self.step, self.epoch, self.last_good_epoch = what, value, step, epoch, last_good_epoch
 
 
 @dataclass(frozen=True)
@@ -101,13 +119,14 @@ class Trainer:
         """Gradients of the trained parameters."""
         self.scaler.scale(loss).backward()
 
-    def update(self) -> None:
-        """Clips, steps, and frees the gradients."""
+    def update(self) -> Tensor:
+        """Clips, steps, and frees the gradients; gives their norm before clipping."""
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def step(self, batch: TrainBatch) -> Tensor:
         """One whole step without a clock; returns the loss."""
@@ -127,21 +146,45 @@ class Trainer:
             parameter.copy_(value)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Training:
-    """What training left.
+    """What training has done so far: with the trainer's state and torch's random numbers all there is between two steps.
 
     Attributes:
         curve: one entry per evaluation.
-        best: index into ``curve`` of the best validation HR@10, the first of equals.
+        best: index into ``curve`` of the best validation HR@10, the first of equals; -1 before the first.
+        best_state: the trained values then, on the host.
         losses: per step.
         seconds: of training alone.
+        skipped: the last steps in a row that the loss scaler left out because a gradient was not finite.
     """
 
-    curve: tuple[Evaluation, ...]
-    best: int
-    losses: tuple[float, ...]
-    seconds: float
+    curve: list[Evaluation] = field(default_factory=list)
+    best: int = -1
+    best_state: list[Tensor] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    skipped: int = 0
+
+    def check(self, norm: float, epoch: int, scaled: bool) -> None:
+        """Whether the last step was one to go on from.
+
+        Args:
+            norm: of its gradient, before clipping.
+            epoch: that it was in.
+            scaled: there is a loss scaler, which leaves such steps out and tries again at half the scale.
+
+        Raises:
+            Diverged: the loss, or the gradient norm, is not finite.
+        """
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        for what, value, bad in (
+            ("loss", self.losses[-1], not math.isfinite(self.losses[-1])),
+            ("gradient norm", norm, self.skipped >= (SKIPS if scaled else 1)),
+        ):
+            if bad:
+                good = self.curve[-1].epoch if self.curve else None
+                raise Diverged(what, value, len(self.losses), epoch, good, self.skipped if scaled else 0)
 
 
 def train(
@@ -153,27 +196,29 @@ def train(
     clock: StepClock,
     validate: Callable[[], tuple[float, float]],
     report: Callable[[dict[str, Any]], None],
-) -> Training:
+    training: Training | None = None,
+    evaluated: Callable[[], None] = lambda: None,
+) -> None:
     """Trains until the budget is spent and leaves the model at the epoch that validation chose.
 
     Args:
+        batches: those that are still to come.
         validate: gives validation HR@10 and NDCG@10; runs outside the clock.
         report: told about progress, outside the clock.
+        training: where it stands; brought up to date after every step, and goes on from there.
+        evaluated: called outside the clock when an evaluation is entered in ``training``.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: the loss or the gradient norm is not finite.
     """
-    curve: list[Evaluation] = []
-    losses: list[float] = []
-    best_state: list[Tensor] = []
-    best, seconds, since = -1, 0.0, 0
+    done = Training() if training is None else training
     trainer.model.train()
-    progress = 0.0
+    progress = budget.progress(len(done.losses), done.seconds)
     while progress < 1.0:
-        trainer.set_progress(len(losses), progress)
-        epoch = len(losses) // budget.steps_per_epoch + 1
+        trainer.set_progress(len(done.losses), progress)
+        epoch = len(done.losses) // budget.steps_per_epoch + 1
         started = time.perf_counter()
-        with clock.step(epoch, len(losses) + 1):
+        with clock.step(epoch, len(done.losses) + 1):
             with clock.phase("data"):
                 batch = next(batches)
                 inputs = feed.gather(batch.unique)
@@ -184,21 +229,31 @@ def train(
             with clock.phase("backward"):
                 trainer.backward(loss)
             with clock.phase("optimizer"):
-                trainer.update()
+                norm = trainer.update()
         elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
         assert elapsed is not None  # a step that ended has its seconds
-        seconds += elapsed
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise Diverged(f"loss is {losses[-1]} at step {len(losses)}")
-        progress = budget.progress(len(losses), seconds)
-        report({"event": "step", "progress": progress, "loss": losses[-1], "train_seconds": seconds})
-        if budget.evaluate_after(len(losses), spent=progress >= 1.0):
-            hr, ndcg = validate()
-            curve.append(Evaluation(epoch, len(losses), seconds, float(np.mean(losses[since:])), hr, ndcg))
-            since = len(losses)
-            if best < 0 or hr > curve[best].valid_hr:
-                best, best_state = len(curve) - 1, trainer.state()
-            report({"event": "evaluation", "epoch": epoch, "valid_hr@10": hr, "loss": curve[-1].loss})
-    trainer.restore(best_state)
-    return Training(tuple(curve), best, tuple(losses), seconds)
+        done.seconds += elapsed
+        done.losses.append(loss.item())
+        done.check(norm.item(), epoch, trainer.scaler.is_enabled())
+        progress = budget.progress(len(done.losses), done.seconds)
+        report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
+        if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
+            _evaluate(trainer, done, epoch, validate, report)
+            evaluated()
+    trainer.restore(done.best_state)
+
+
+def _evaluate(
+    trainer: Trainer,
+    done: Training,
+    epoch: int,
+    validate: Callable[[], tuple[float, float]],
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    hr, ndcg = validate()
+    since = done.curve[-1].step if done.curve else 0
+    loss = float(np.mean(done.losses[since:]))
+    done.curve.append(Evaluation(epoch, len(done.losses), done.seconds, loss, hr, ndcg))
+    if done.best < 0 or hr > done.curve[done.best].valid_hr:
+        done.best, done.best_state = len(done.curve) - 1, trainer.state()
+    report({"event": "evaluation", "epoch": epoch, "valid_hr@10": hr, "loss": loss})

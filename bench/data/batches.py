@@ -53,9 +53,11 @@ def epoch_batches(splits: Splits, batch_size: int, seed: int, epoch: int) -> Ite
         yield make_batch(splits.train[order[step * batch_size : (step + 1) * batch_size]], epoch)
 
 
-def all_batches(splits: Splits, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Epoch after epoch, without end."""
-    for epoch in count(1):
+def all_batches(splits: Splits, batch_size: int, seed: int, done: int = 0) -> Iterator[Batch]:
+    """Epoch after epoch, without end; the first ``done`` batches are left out."""
+    epochs, steps = divmod(done, steps_per_epoch(len(splits.train), batch_size))
+    yield from islice(epoch_batches(splits, batch_size, seed, epochs + 1), steps, None)
+    for epoch in count(epochs + 2):
         yield from epoch_batches(splits, batch_size, seed, epoch)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -76,6 +76,11 @@ class NvmlReading:
         """The `nvml` entry of a record."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NvmlReading:
+        """The inverse of :meth:`as_dict`, also by way of JSON."""
+        return cls(**{**values, "warnings": tuple(values["warnings"])})
+
 
 class NvmlSampler:
     """Samples one device while the block runs; afterwards `reading` is there, or None and `reason` says why.
@@ -128,6 +133,13 @@ class NvmlSampler:
         self.reading = self._totals.reading(self._device, self._probe.name(), self._failure)
         with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
+
+    def so_far(self) -> NvmlReading | None:
+        """The samples up to now; the whole block's once it has ended. Nothing is sampled for it."""
+        if self._device is None or self.reading is not None:
+            return self.reading
+        with self._lock:
+            return self._totals.reading(self._device, self._probe.name(), self._failure)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -38,8 +38,7 @@ from bench.data.batches import epoch_batches, log_popularity
 from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.clock import StepClock
-from bench.measure.nvml import NvmlSampler
-from bench.measure.process import MachineWatch
+from bench.measure.meters import TrainingMeters
 from bench.run import resolve_device
 from bench.train import Trainer, train
 
@@ -165,10 +164,7 @@ def all_meters(assembly: Assembly, device: torch.device) -> Iterator[StepClock]:
         clock = StepClock(device)
         for encoder in assembly.encoders:
             stack.enter_context(clock.watch(encoder))
-        if device.type == "cuda":
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            stack.enter_context(NvmlSampler(uuid, index=device.index or 0))
-        stack.enter_context(MachineWatch())
+        stack.enter_context(TrainingMeters(device))
         yield clock
 
 

@@ -80,8 +80,10 @@ class MachineWatch:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes a measurement in this period doubtful; empty while it lasts."""
-        return self.reading.warnings if self.reading else ()
+        """What makes a measurement in this period doubtful, up to now while it lasts."""
+        if self.reading is not None:
+            return self.reading.warnings
+        return () if self._before is None else compare(self._before, take_snapshot()).warnings
 
 
 def take_snapshot(vmstat: Path = Path("/proc/vmstat")) -> Snapshot:
