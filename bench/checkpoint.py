@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def write_checkpoint(parent: Path, step: int, files: Mapping[str, Callable[[Path
         for name, write in files.items():
             write(partial / name)
             _sync(partial / name)
-        (partial / SUMS).write_text("".join(f"{_sha256(partial / name)}  {name}\n" for name in files), encoding="ascii")
+        (partial / SUMS).write_text("".join(_sums(partial, sorted(files))), encoding="utf-8")
         _sync(partial / SUMS)
         _sync(partial)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one that was ignored
@@ -86,16 +86,13 @@ def check(folder: Path) -> None:
         CheckpointError: a file is missing or is not what was written.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
-        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        present = {path.name for path in folder.iterdir()}
-        if odd := (set(sums) | {SUMS}) ^ present:
-            raise CheckpointError(f"checkpoint {folder}: not what was written, see {', '.join(sorted(odd))}")
-        for name, digest in sums.items():
-            if _sha256(folder / name) != digest:
-                raise CheckpointError(f"checkpoint {folder}: {name} is not what was written")
-    except (OSError, UnicodeDecodeError) as error:
+        said = (folder / SUMS).read_bytes()
+        lines = _sums(folder, sorted(path.name for path in folder.iterdir() if path.name != SUMS))
+    except OSError as error:
         raise CheckpointError(f"checkpoint {folder}: {error}") from error
+    if said != "".join(lines).encode():
+        odd = {line.strip().partition("  ")[2] for line in {*said.decode(errors="replace").splitlines(True)} ^ {*lines}}
+        raise CheckpointError(f"checkpoint {folder}: {', '.join(sorted(odd))}: not what was written")
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,13 @@ def _entries(parent: Path) -> Iterator[Path]:
         return
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sums(folder: Path, names: Iterable[str]) -> list[str]:
+    """Lines as ``sha256sum`` writes and checks them."""
+    lines = []
+    for name in names:
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return lines
 
 
 def _sync(path: Path) -> None:

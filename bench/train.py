@@ -148,7 +148,7 @@ class Trainer:
 
 @dataclass
 class Training:
-    """What training has done so far: with the trainer's state and torch's random numbers all there is between two steps.
+    """What training has done so far: with the trainer's state and torch's random numbers all there is between steps.
 
     Attributes:
         curve: one entry per evaluation.
