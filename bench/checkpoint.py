@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.data.store import flush_to_disk
+
 SUMS = "SHA256SUMS"
 _NAME = re.compile(r"step-(\d{1,12})")
 _COUNT_BYTES = 256
@@ -58,13 +60,13 @@ def write_checkpoint(parent: Path, step: int, files: Mapping[str, Callable[[Path
     try:
         for name, write in files.items():
             write(partial / name)
-            _sync(partial / name)
+            flush_to_disk(partial / name)
         (partial / SUMS).write_text("".join(_sums(partial, sorted(files))), encoding="utf-8")
-        _sync(partial / SUMS)
-        _sync(partial)
+        flush_to_disk(partial / SUMS)
+        flush_to_disk(partial)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one that was ignored
         os.rename(partial, target)
-        _sync(parent)
+        flush_to_disk(parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for other in parent.iterdir():
@@ -152,11 +154,3 @@ def _sums(folder: Path, names: Iterable[str]) -> list[str]:
         with (folder / name).open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return lines
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -54,6 +54,7 @@ def _of_block(block: Block) -> Iterator[str]:
     yield from _against_references(block)
     yield from _other_ranks(block)
     yield from _different_batches(block)
+    yield from _resumed(block)
 
 
 def _against_references(block: Block) -> Iterator[str]:
@@ -92,6 +93,17 @@ def _different_batches(block: Block) -> Iterator[str]:
     for seed, different in digests.items():
         if len(different) > 1:
             yield f"The methods did not see the same batches with seed {escape(seed)}: they are not comparable"
+
+
+def _resumed(block: Block) -> Iterator[str]:
+    said = []
+    for record in block.records:
+        times, lost = record.resumed.get("times"), record.resumed.get("steps_lost")
+        if isinstance(times, int) and times:
+            steps = f"{lost} steps lost" if isinstance(lost, int) else "steps lost unknown"
+            said.append(f"{escape(record.cell_id)} {times} time{'s' * (times != 1)}, {steps}")
+    if said:
+        yield f"Resumed from a checkpoint ({'; '.join(said)}): time and energy of lost steps are not counted"
 
 
 def _from_records(records: Sequence[Record]) -> list[str]:

@@ -51,6 +51,8 @@ class Record:
     machine: str
     """What the cell ran on, in words: two machines are never compared."""
     dataset_digest: str
+    resumed: Mapping[str, Any]
+    """How often it went on from a checkpoint, and what was lost; empty if never."""
     ranks: Ranks | None = None
     """Of a cell that ended ok and kept them."""
 
@@ -257,6 +259,7 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         warnings=_warnings(path, value.get("warnings")),
         machine=_machine(_part(path, value, "environment")),
         dataset_digest=str(dataset.get("digest") or ""),
+        resumed=_part(path, value, "resumed"),
         ranks=load_ranks(path.parent / "ranks.csv") if row["status"] == "ok" else None,
     )
 

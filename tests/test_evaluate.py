@@ -5,6 +5,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 from bench import evaluate as module
 from bench.data.sequences import PAD
 from bench.evaluate import accuracy, ranks_of
+from bench.heartbeat import Heartbeat
 
 
 def table(users: int = 50, items: int = 40, seed: int = 0):  # type: ignore[no-untyped-def]
@@ -38,6 +39,23 @@ def test_chunks_do_not_matter(monkeypatch) -> None:  # type: ignore[no-untyped-d
     whole = ranks_of(u, v, target, history)
     monkeypatch.setattr(module, "SCORES_AT_ONCE", 7 * len(v))
     assert np.array_equal(ranks_of(u, v, target, history), whole)
+
+
+def test_every_chunk_is_a_sign_of_life(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    u, v, target, history = table(users=50)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 7 * len(v))
+    signs: list[int] = []
+    ranks_of(u, v, target, history, lambda: signs.append(1))
+    assert len(signs) == 8  # 50 users, 7 at a time
+
+
+def test_signs_of_life_are_told_once_a_second() -> None:
+    at, said = [0.0], []
+    alive = Heartbeat(lambda event: said.append((at[0], event)), now=lambda: at[0])
+    for tenth in range(1, 36):
+        at[0] = tenth / 10
+        alive()
+    assert said == [(second, {"event": "alive"}) for second in (1.0, 2.0, 3.0)]
 
 
 def test_ties_go_against_the_model() -> None:

@@ -265,6 +265,17 @@ def test_warnings_from_the_records(tmp_path: Path) -> None:
     assert "did not see the same batches with seed 0" in text
 
 
+def test_resumed_cells_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0])
+    said = [{"times": 1, "steps_lost": 7}, {"times": 2, "steps_lost": None}, None]
+    for path, resumed in zip(sorted((run / "cells").glob("*/record.json")), said, strict=True):
+        write_json(path, {**json.loads(path.read_text()), "resumed": resumed})
+    (line,) = [line for line in text_from(run).split("## Warnings")[1].splitlines() if "Resumed" in line]
+    assert re.search(r"\(fft--\S+ 1 time, 7 steps lost; iisan--\S+ 2 times, steps lost unknown\)", line)
+    assert "not counted" in line
+    assert "lora" not in line
+
+
 def test_text_from_data_cannot_change_the_report(tmp_path: Path) -> None:
     evil = "=x|y* <img src=x> [a](http://b.c) `d`\n# e"
     run = make_run(
