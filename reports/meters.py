@@ -17,7 +17,7 @@ _METERS: dict[str, tuple[Read, str]] = {
     ),
     "Allocated": (
         column("peak_allocated_bytes"),
-        "what torch's allocator had handed out at its peak, over training and evaluation after the warm-up: rounded "
+        "what torch's allocator had handed out at its peak, over the training steps after the warm-up: rounded "
         "up, with the workspaces of kernels and what lives inside an operation; another batch may be larger than the "
         "one of the account",
     ),

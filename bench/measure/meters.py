@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from bench.measure.memory import allocator_peaks
+from bench.measure.memory import allocator_peaks, reset_allocator_peaks
 from bench.measure.nvml import NvmlReading, NvmlSampler
 from bench.measure.process import MachineWatch, peak_rss_bytes
 
@@ -65,30 +65,45 @@ class TrainingMeters:
         self._sampler = NvmlSampler(_uuid(device), index=device.index or 0) if device.type == "cuda" else None
         self._machine = MachineWatch()
         self._stack = ExitStack()
+        self._peaks: dict[str, int | None] = {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
+        self._running = False
 
     def __enter__(self) -> TrainingMeters:
         """Starts them."""
         if self._sampler is not None:
             self._stack.enter_context(self._sampler)
         self._stack.enter_context(self._machine)
+        self._running = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Stops them; what they say stays."""
+        self._note_peaks()
+        self._running = False
         self._stack.close()
 
-    def paused(self) -> AbstractContextManager[None]:
-        """Leaves what the block does, an evaluation say, out of NVML's figures."""
-        return nullcontext() if self._sampler is None else self._sampler.paused()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what the block does, an evaluation say, out of NVML's figures and the allocator's peaks.
+
+        What the allocator reserved in the block it keeps, so that much of it stays in the reserved peak.
+        """
+        self._note_peaks()
+        try:
+            with nullcontext() if self._sampler is None else self._sampler.paused():
+                yield
+        finally:
+            reset_allocator_peaks(self._device)
+
+    def _note_peaks(self) -> None:
+        if self._running:
+            for name, peak in zip(self._peaks, allocator_peaks(self._device), strict=True):
+                self._peaks[name] = _highest((self._peaks[name], peak))
 
     def stretch(self) -> Stretch:
-        """What they say up to now, earlier processes included. Peaks go on after the block."""
-        allocated, reserved = allocator_peaks(self._device)
-        peaks = {
-            "peak_allocated_bytes": allocated,
-            "peak_reserved_bytes": reserved,
-            "peak_rss_bytes": peak_rss_bytes(),
-        }
+        """What they say up to now, earlier processes included; of the host's memory it is the whole process's peak."""
+        self._note_peaks()
+        peaks = {**self._peaks, "peak_rss_bytes": peak_rss_bytes()}
         nvml, warnings = None, list(self._machine.warnings)
         if self._sampler is not None:
             nvml = self._sampler.so_far()

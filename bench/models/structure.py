@@ -88,7 +88,7 @@ def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
 
 
 def has_attention(model: nn.Module) -> bool:
-    """Whether the configuration counts heads; ConvNeXt's does not. Not told by what was found: that may be too little."""
+    """Whether the configuration counts heads; ConvNeXt's does not. What was found may be too little to tell."""
     return any(getattr(model.config, name, None) is not None for name in ("num_attention_heads", "num_heads"))
 
 

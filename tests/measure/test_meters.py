@@ -89,3 +89,30 @@ def test_a_reading_in_the_middle_does_not_disturb_the_one_at_the_end() -> None:
     assert (middle.samples, middle.seconds) == (2, 2.0)
     assert middle.energy_joules == 2.0 * (100 + 200) / 2
     assert end.samples == 4
+
+
+def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by an allocator that counts as torch's does: peaks since the last reset, never below what is live."""
+    live, peak = 0, 0
+
+    def allocate(count: int) -> None:
+        nonlocal live, peak
+        live += count
+        peak = max(peak, live)
+
+    def reset(_: torch.device) -> None:
+        nonlocal peak
+        peak = live
+
+    monkeypatch.setattr("bench.measure.meters.allocator_peaks", lambda _: (peak, 2 * peak))
+    monkeypatch.setattr("bench.measure.meters.reset_allocator_peaks", reset)
+    meters = TrainingMeters(torch.device("cpu"))
+    with meters:
+        allocate(10)
+        with meters.paused():
+            allocate(90)
+            allocate(-90)
+        allocate(5)
+    allocate(1000)
+    peaks = meters.stretch().peaks
+    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (15, 30)
