@@ -22,6 +22,7 @@ PRESETS = Path(__file__).parent / "presets"
 MODALITIES = ("text+image", "text", "image")
 
 Modality = Literal["text+image", "text", "image"]
+ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Path_ = tuple[str | int, ...]
 
@@ -33,7 +34,7 @@ class DatasetConfig:
     Attributes:
         seed, items, users: of the generated shop.
         data_dir, image_dir: of the Amazon files; images default to ``images/`` inside ``data_dir``.
-        missing_images: what to do about items without a readable image.
+        missing_images, bad_images: what to do about items whose image is not there, or cannot be read.
         force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
     """
 
@@ -43,7 +44,8 @@ class DatasetConfig:
     users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500
     data_dir: str | None = None
     image_dir: str | None = None
-    missing_images: Literal["fail", "drop-item", "mean-image"] = "fail"
+    missing_images: ImagePolicy = "fail"
+    bad_images: ImagePolicy = "fail"
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
     force_tokenizer: bool = False
 
@@ -54,6 +56,7 @@ class Backbones:
 
     Attributes:
         text_pooling, image_pooling: how an item's tokens become one vector; "auto" is what suits the family.
+        trust_remote_code: let transformers run the Python files that come with a model.
     """
 
     text: str = "shop-partial"
@@ -61,6 +64,7 @@ class Backbones:
     weights: Literal["pretrained", "random"] = "pretrained"
     text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
     image_pooling: Literal["auto", "cls", "mean"] = "auto"
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from bench.config import DatasetConfig
 from bench.data.amazon import load_amazon
 from bench.data.catalogue import Catalogue
+from bench.data.images import Policies
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH, PAD, Splits
 from bench.data.shop import drawing, shop, truth, world
 from bench.data.store import cached_catalogue, digest_of
+from bench.errors import UserError
+
+FEWEST_ITEMS = 11
+"""With fewer, every item is among the first ten and a ranking at 10 says nothing."""
 
 
 def shop_config(config: DatasetConfig) -> shop.ShopConfig:
@@ -25,13 +30,24 @@ def load(config: DatasetConfig, image_size: int | None) -> Catalogue:
     """The catalogue of a configuration; ``image_size`` is None when the pictures are not needed.
 
     Raises:
-        UserError: for anything wrong with the files.
+        UserError: for anything wrong with the files, or so few items that ranking them says nothing.
     """
-    if config.name == "amazon":
-        assert config.data_dir is not None
-        return load_amazon(
-            config.data_dir, config.image_dir, image_size, config.missing_images, needs_images=image_size is not None
+    catalogue = _amazon(config, image_size) if config.name == "amazon" else _shop(config)
+    if (items := len(catalogue.item_ids)) < FEWEST_ITEMS:
+        raise UserError(
+            f"{config.data_dir}: {items} items are left: HR@10 and NDCG@10 need a catalogue of at least {FEWEST_ITEMS}"
         )
+    return catalogue
+
+
+def _amazon(config: DatasetConfig, image_size: int | None) -> Catalogue:
+    assert config.data_dir is not None
+    policies = Policies(config.missing_images, config.bad_images)
+    needs_images = image_size is not None
+    return load_amazon(config.data_dir, config.image_dir, image_size, policies, needs_images=needs_images)
+
+
+def _shop(config: DatasetConfig) -> Catalogue:
     settings = shop_config(config)
     # The generator's own text is part of the key: a changed generator must not be served yesterday's shop.
     code = [Path(module.__file__ or "").read_bytes() for module in (world, drawing, shop)]

@@ -1,6 +1,7 @@
 """Pictures from files into one memory-mapped array: decoded and resized once, not per step."""
 
 import io
+import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,9 +16,12 @@ from PIL import Image, UnidentifiedImageError
 from bench.data.store import atomic_path
 from bench.errors import UserError
 
-MissingImages = Literal["fail", "drop-item", "mean-image"]
-MISSING_IMAGES: tuple[MissingImages, ...] = get_args(MissingImages)
-"""What is done with items whose picture is absent or cannot be decoded."""
+ImagePolicy = Literal["fail", "drop-item", "mean-image"]
+IMAGE_POLICIES: tuple[ImagePolicy, ...] = get_args(ImagePolicy)
+"""What is done with items that have no usable picture."""
+Kind = Literal["missing", "bad"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""There is no file; there is one that cannot, or must not, be read."""
 
 MAX_PIXELS = 50_000_000
 """A larger picture is taken for damage or an attack: it would need hundreds of megabytes to decode."""
@@ -45,11 +49,42 @@ class ImageProblem(Exception):
 
 
 @dataclass(frozen=True)
+class Policies:
+    """What is done about pictures that are not there, and about those that cannot be read.
+
+    Raises:
+        UserError: not one of `IMAGE_POLICIES`.
+    """
+
+    missing: ImagePolicy = "fail"
+    bad: ImagePolicy = "fail"
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            if self.of(kind) not in IMAGE_POLICIES:
+                raise UserError(f"{kind} images: {self.of(kind)!r} is not one of {', '.join(IMAGE_POLICIES)}")
+
+    def of(self, kind: Kind) -> ImagePolicy:
+        """The policy for one kind."""
+        return self.missing if kind == "missing" else self.bad
+
+    @property
+    def drop(self) -> tuple[Kind, ...]:
+        """The kinds whose items are left out."""
+        return tuple(kind for kind in KINDS if self.of(kind) == "drop-item")
+
+
+FAIL = Policies()
+"""Nothing is let pass."""
+
+
+@dataclass(frozen=True)
 class BadImage:
     """A file that gave no picture."""
 
     path: Path
     reason: str
+    kind: Kind = "bad"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,39 +93,42 @@ class ImageArray:
 
     pixels: NDArray[np.uint8]
     """(rows, size, size, 3), a read-only memory map; with "drop-item" the bad files have no row."""
-    usable: NDArray[np.bool_]
-    """(files,): whether the file gave a picture."""
+    kept: NDArray[np.bool_]
+    """(files,): whether the file has a row."""
     bad: tuple[BadImage, ...]
+
+    def of_kind(self, kind: Kind) -> tuple[BadImage, ...]:
+        """The bad ones of one kind, in the order of the files."""
+        return tuple(problem for problem in self.bad if problem.kind == kind)
 
 
 def build_image_array(
     paths: Sequence[Path],
     size: int,
     out_path: Path,
-    policy: MissingImages,
+    policies: Policies = FAIL,
     progress: Progress | None = None,
 ) -> ImageArray:
     """Decode each file, bring it to size × size pixels and write them all to one .npy file, in memory for one picture.
 
-    Files that are absent, empty, damaged or larger than `MAX_PIXELS` are handled by `policy`: "fail" raises UserError
-    with their number and the first of them, "drop-item" leaves them out, "mean-image" puts the mean of the usable
-    pictures in their place. Raises UserError also if no file is usable or `out_path` cannot be written.
+    Files that are absent are one kind of problem; those that are empty, damaged, larger than `MAX_PIXELS` or links that
+    lead out of their folder are the other. `policies` says for each: "fail" raises UserError with their number and the
+    first of them, "drop-item" leaves them out, "mean-image" puts the mean of the usable pictures in their place. Raises
+    UserError also if no file is usable or `out_path` cannot be written.
     """
-    if policy not in MISSING_IMAGES:
-        raise UserError(f"missing images: {policy!r} is not one of {', '.join(MISSING_IMAGES)}")
     if not 1 <= size <= MAX_SIZE:
         raise UserError(f"image size: {size} is not between 1 and {MAX_SIZE} pixels")
-    bad = {index: BadImage(path, reason) for index, path in enumerate(paths) if (reason := _file_problem(path))}
-    _check_enough(bad, len(paths), policy)  # before minutes of decoding
+    bad = {index: problem for index, path in enumerate(paths) if (problem := _file_problem(path))}
+    _check_enough(bad, len(paths), policies)  # before minutes of decoding
     try:
         with atomic_path(out_path) as temporary, temporary.open("w+b") as file:
-            _write_pictures(file, paths, size, policy, bad, progress)
-            _check_enough(bad, len(paths), policy)
+            _write_pictures(file, paths, size, policies, bad, progress)
+            _check_enough(bad, len(paths), policies)
     except OSError as error:
         raise UserError(f"{out_path}: the resized images cannot be written: {error.strerror or error}") from error
-    usable = np.ones(len(paths), dtype=np.bool_)
-    usable[list(bad)] = False
-    return ImageArray(open_array(out_path), usable, tuple(bad[index] for index in sorted(bad)))
+    kept = np.ones(len(paths), dtype=np.bool_)
+    kept[[index for index, problem in bad.items() if problem.kind in policies.drop]] = False
+    return ImageArray(open_array(out_path), kept, tuple(bad[index] for index in sorted(bad)))
 
 
 def open_array(path: Path) -> NDArray[np.uint8]:
@@ -152,6 +190,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 0xFFFF:
             raise ImageProblem("grey levels beyond 16 bits have no known range")
+        if isinstance(clear := image.info.get("transparency"), int):
+            levels[levels == clear] = 0xFFFF
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -159,39 +199,55 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _file_problem(path: Path) -> str:
+def _file_problem(path: Path) -> BadImage | None:
     """Why there is no use in opening the file, or nothing."""
     try:
         status = path.stat()
     except FileNotFoundError:
-        return "no such file"
+        return BadImage(path, "no such file", "missing")
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return BadImage(path, f"cannot be read: {error.strerror}")
+    if _leads_out(path):
+        return BadImage(path, "a link that leads out of the image folder")
     if not stat.S_ISREG(status.st_mode):
-        return "not a file"
-    return "" if status.st_size else "empty file"
+        return BadImage(path, "not a file")
+    return None if status.st_size else BadImage(path, "empty file")
 
 
-def _check_enough(bad: dict[int, BadImage], total: int, policy: MissingImages) -> None:
-    if not bad or (policy != "fail" and len(bad) < total):
+def _leads_out(path: Path) -> bool:
+    """Whether a link ends outside of its own folder: what is read there was never meant to be shown."""
+    if not path.is_symlink():
+        return False
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
+
+
+def _check_enough(bad: dict[int, BadImage], total: int, policies: Policies) -> None:
+    if not bad:
         return
-    first = bad[min(bad)]
-    remedy = "; choose what to do with such items: drop-item or mean-image" if policy == "fail" else ""
-    raise UserError(f"{first.path}: {first.reason} ({len(bad)} of {total} images cannot be used{remedy})")
+    for kind, what in (("missing", "are not there"), ("bad", "cannot be read")):
+        found = [bad[index] for index in sorted(bad) if bad[index].kind == kind]
+        if found and policies.of(found[0].kind) == "fail":
+            raise UserError(
+                f"{found[0].path}: {found[0].reason} ({len(found)} of {total} images {what}; --{kind}-images drop-item "
+                "or mean-image goes on without them)"
+            )
+    if len(bad) == total:
+        first = bad[min(bad)]
+        raise UserError(f"{first.path}: {first.reason} ({len(bad)} of {total} images cannot be used)")
 
 
 def _write_pictures(
     file: BinaryIO,
     paths: Sequence[Path],
     size: int,
-    policy: MissingImages,
+    policies: Policies,
     bad: dict[int, BadImage],
     progress: Progress | None,
 ) -> None:
     """Write header and rows, adding to `bad` what cannot be decoded."""
     shape = (size, size, 3)
     total = np.zeros(shape, dtype=np.int64)
-    blank = bytes(total.size)
+    rows, stand_ins = 0, []
     file.write(_header((len(paths), *shape)))
     first_row = file.tell()
     with warnings.catch_warnings():
@@ -201,19 +257,20 @@ def _write_pictures(
             if pixels is not None:
                 total += pixels
                 file.write(pixels.tobytes())
-            elif policy == "mean-image":
-                file.write(blank)
+                rows += 1
+            elif policies.of(bad[index].kind) == "mean-image":
+                file.write(bytes(total.size))
+                stand_ins.append(rows)
+                rows += 1
             if progress is not None:
                 progress(index + 1, len(paths))
-    used = len(paths) - len(bad)
-    if policy == "drop-item":
-        # numpy leaves room in a header for the first dimension to change, so that the rows stay where they are.
-        file.seek(0)
-        file.write(_header((used, *shape)))
-    elif policy == "mean-image" and used:
+    # numpy leaves room in a header for the first dimension to change, so that the rows stay where they are.
+    file.seek(0)
+    file.write(_header((rows, *shape)))
+    if used := len(paths) - len(bad):
         mean = ((2 * total + used) // (2 * used)).astype(np.uint8)
-        for index in bad:
-            file.seek(first_row + index * mean.size)
+        for row in stand_ins:
+            file.seek(first_row + row * mean.size)
             file.write(mean.tobytes())
 
 

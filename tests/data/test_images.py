@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bench.data import images
-from bench.data.images import ImageProblem, MissingImages, build_image_array, decode_image, select_rows
+from bench.data.images import ImagePolicy, ImageProblem, Policies, build_image_array, decode_image, select_rows
 from bench.errors import UserError
 
 
@@ -135,7 +135,7 @@ def test_a_picture_too_large_to_decode_is_refused(tmp_path: Path, side: int) -> 
     path.write_bytes(png_of_size(side, side))
     tracemalloc.start()
     with pytest.raises(UserError, match="pixels"):
-        build_image_array([path], 8, tmp_path / "out.npy", "fail")
+        build_image_array([path], 8, tmp_path / "out.npy", Policies())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6
@@ -170,7 +170,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
 def test_damage_is_named_with_its_file(tmp_path: Path, three: list[Path], reason: str) -> None:
     path = broken_files(tmp_path)[reason]
     with pytest.raises(UserError, match=reason) as caught:
-        build_image_array([*three, path], 8, tmp_path / "out.npy", "fail")
+        build_image_array([*three, path], 8, tmp_path / "out.npy", Policies())
     assert str(path) in str(caught.value)
     assert "1 of 4 images" in str(caught.value)
     assert not (tmp_path / "out.npy").exists()
@@ -180,7 +180,7 @@ def test_damage_is_named_with_its_file(tmp_path: Path, three: list[Path], reason
 def test_fail_counts_all_and_names_the_first(tmp_path: Path, three: list[Path]) -> None:
     bad = [path for reason, path in broken_files(tmp_path).items() if reason in ("cannot be decoded", "known format")]
     with pytest.raises(UserError) as caught:
-        build_image_array([three[0], bad[1], three[1], bad[0]], 8, tmp_path / "out.npy", "fail")
+        build_image_array([three[0], bad[1], three[1], bad[0]], 8, tmp_path / "out.npy", Policies())
     assert str(caught.value).startswith(f"{bad[1]}: ")
     assert "2 of 4 images" in str(caught.value)
 
@@ -188,10 +188,10 @@ def test_fail_counts_all_and_names_the_first(tmp_path: Path, three: list[Path]) 
 def test_all_sound_files_give_the_decoded_rows_under_every_policy(tmp_path: Path) -> None:
     paths = [saved(Image.fromarray(noise(20 + i, 30, seed=i)), tmp_path / f"{i}.png") for i in range(5)]
     expected = np.stack([decode_image(path, 8) for path in paths])
-    for policy in get_args(MissingImages):
-        made = build_image_array(paths, 8, tmp_path / f"{policy}.npy", policy)
+    for policy in get_args(ImagePolicy):
+        made = build_image_array(paths, 8, tmp_path / f"{policy}.npy", Policies(policy, policy))
         assert np.array_equal(made.pixels, expected)
-        assert made.usable.all()
+        assert made.kept.all()
         assert not made.bad
         assert isinstance(made.pixels, np.memmap)
         assert not made.pixels.flags.writeable
@@ -200,40 +200,42 @@ def test_all_sound_files_give_the_decoded_rows_under_every_policy(tmp_path: Path
 def test_drop_item_leaves_bad_files_out(tmp_path: Path, three: list[Path]) -> None:
     bad = list(broken_files(tmp_path).values())
     paths = [bad[0], three[0], *bad[1:], three[1], three[2]]
-    made = build_image_array(paths, 4, tmp_path / "out.npy", "drop-item")
+    made = build_image_array(paths, 4, tmp_path / "out.npy", Policies("drop-item", "drop-item"))
     assert made.pixels[:, 0, 0, 0].tolist() == [10, 20, 60]
-    assert made.usable.tolist() == [False, True, False, False, False, False, True, True]
+    assert made.kept.tolist() == [False, True, False, False, False, False, True, True]
     assert [problem.path for problem in made.bad] == bad
     assert (tmp_path / "out.npy").stat().st_size == 128 + 3 * 4 * 4 * 3, "no bytes of the bad ones are left behind"
 
 
 def test_mean_image_is_the_mean_of_the_usable_ones(tmp_path: Path, three: list[Path]) -> None:
     bad = broken_files(tmp_path)["cannot be decoded"]
-    made = build_image_array([three[0], bad, three[1], three[2]], 4, tmp_path / "out.npy", "mean-image")
+    made = build_image_array(
+        [three[0], bad, three[1], three[2]], 4, tmp_path / "out.npy", Policies("mean-image", "mean-image")
+    )
     assert made.pixels[:, 2, 1, 1].tolist() == [10, 30, 20, 60]
     assert (made.pixels[1] == 30).all()
     assert len(made.bad) == 1
 
 
 @pytest.mark.parametrize("policy", ["drop-item", "mean-image"])
-def test_no_policy_makes_pictures_of_nothing(tmp_path: Path, policy: MissingImages) -> None:
+def test_no_policy_makes_pictures_of_nothing(tmp_path: Path, policy: ImagePolicy) -> None:
     with pytest.raises(UserError, match="2 of 2 images cannot be used"):
-        build_image_array(list(broken_files(tmp_path).values())[:2], 8, tmp_path / "out.npy", policy)
+        build_image_array(list(broken_files(tmp_path).values())[:2], 8, tmp_path / "out.npy", Policies(policy, policy))
 
 
 def test_a_failure_leaves_the_old_array_alone(tmp_path: Path, three: list[Path]) -> None:
     out = tmp_path / "out.npy"
-    build_image_array(three, 4, out, "fail")
+    build_image_array(three, 4, out, Policies())
     before = out.read_bytes()
     with pytest.raises(UserError):
-        build_image_array([*three, tmp_path / "absent.jpg"], 4, out, "fail")
+        build_image_array([*three, tmp_path / "absent.jpg"], 4, out, Policies())
     assert out.read_bytes() == before
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, three: list[Path]) -> None:
     rows = 600
     tracemalloc.start()
-    made = build_image_array(three * (rows // 3), 64, tmp_path / "out.npy", "fail")
+    made = build_image_array(three * (rows // 3), 64, tmp_path / "out.npy", Policies())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert made.pixels.nbytes == rows * 64 * 64 * 3
@@ -251,17 +253,17 @@ def test_select_rows(tmp_path: Path) -> None:
 
 def test_progress_is_told(tmp_path: Path, three: list[Path]) -> None:
     told: list[tuple[int, int]] = []
-    build_image_array(three, 4, tmp_path / "out.npy", "fail", lambda done, total: told.append((done, total)))
+    build_image_array(three, 4, tmp_path / "out.npy", Policies(), lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_bad_options_and_places(tmp_path: Path, three: list[Path]) -> None:
     with pytest.raises(UserError, match="image size: 0"):
-        build_image_array(three, 0, tmp_path / "out.npy", "fail")
-    with pytest.raises(UserError, match="'ignore' is not one of fail, drop-item, mean-image"):
-        build_image_array(three, 4, tmp_path / "out.npy", "ignore")  # type: ignore[arg-type]
+        build_image_array(three, 0, tmp_path / "out.npy", Policies())
+    with pytest.raises(UserError, match="bad images: 'ignore' is not one of fail, drop-item, mean-image"):
+        Policies(bad="ignore")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="cannot be written"):
-        build_image_array(three, 4, three[0] / "out.npy", "fail")
+        build_image_array(three, 4, three[0] / "out.npy", Policies())
 
 
 def test_no_memory_is_not_taken_for_a_bad_picture(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
