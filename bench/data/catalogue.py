@@ -1,5 +1,6 @@
 """What every data source ends in: items with titles and pictures, and users with their sequences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ class Catalogue:
     """
 
     name: str
-    """The source: "shop" or "amazon"."""
+    """The source, as `bench.config.DatasetConfig` names it."""
     digest: str
     """sha256 over ids, titles, sequences and images (`bench.data.store.catalogue_digest`): names the content."""
     item_ids: tuple[str, ...]
@@ -24,12 +25,15 @@ class Catalogue:
     images: NDArray[np.uint8] | None
     """(items, height, width, 3) RGB, perhaps a read-only memory map; None for a catalogue without pictures."""
     user_ids: tuple[str, ...]
-    sequences: tuple[NDArray[np.int32], ...]
-    """Per user the item indices, oldest first: `MIN_LENGTH` to `MAX_LENGTH` of them (`bench.data.sequences`)."""
+    sequences: Sequence[NDArray[np.int32]]
+    """Per user the item indices, oldest first: `MIN_LENGTH` to `MAX_LENGTH` of them (`bench.data.sequences`), where
+    there are no `cuts`."""
     dropped: dict[str, int]
     """What of the source is not in here: reason -> count."""
     notes: tuple[str, ...]
     """Sentences for the report about how the source was read."""
+    cuts: NDArray[np.int32] | None = None
+    """(users, 3): where time splits the sequences (`bench.data.sequences.split`); None: the last two items do."""
     truth: object | None = None
     """The generated shop's own probabilities; None for data whose truth nobody knows."""
 

@@ -1,4 +1,4 @@
-"""From sequences to training rows, validation and test: the last item tests, the one before it validates."""
+"""From sequences to training rows, validation and test targets, and which users have which of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,81 +6,133 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.ragged import Ragged
+
 MAX_INPUTS = 10
 """Items that the user encoder sees."""
 MIN_LENGTH = 5
 """Shorter users are left out."""
 MAX_LENGTH = MAX_INPUTS + 3
 """10 inputs, and one target each for training, validation and test."""
+TRAIN_LENGTH = MAX_INPUTS + 1
+"""A training row: ten inputs and the last one's target."""
+HISTORY_LENGTH = MAX_LENGTH - 1
+"""Items before a target that are left out of its ranking."""
+MIN_TRAIN_LENGTH = 2
+"""A single interaction has nothing to predict."""
 PAD = -1
 """Stands where there is no item."""
+NONE = -1
+"""Stands for a target that a user does not have."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """All users' splits, one row per user, all of item indices or `PAD`; the newest item stands at the end of a row."""
+    """Training, validation and test, all of item indices or `PAD`; the newest item stands at the end of a row.
 
+    Each part has a row per user of its own. When the last item tests and the one before it validates, every user is in
+    every part; when time decides, a user may be in any of them.
+    """
+
+    train_users: NDArray[np.int64]
+    """(trained,): the users of the rows of `train`, as indices of the catalogue's users, ascending."""
     train: NDArray[np.int32]
-    """(users, 11): everything but the last two items, padded on the left; the last column is only ever a target."""
+    """(trained, 11): the newest items that may be trained on, padded on the left; the last column is only a target."""
+    valid_users: NDArray[np.int64]
+    """(validated,): the users with a validation target."""
     valid_inputs: NDArray[np.int32]
-    """(users, 10): the newest items before the validation target, padded on the left."""
+    """(validated, 10): the newest items before the validation target, padded on the left."""
     valid_target: NDArray[np.int32]
-    """(users,): the last item but one."""
+    """(validated,)."""
+    test_users: NDArray[np.int64]
+    """(tested,): the users with a test target."""
     test_inputs: NDArray[np.int32]
-    """(users, 10): the newest items before the test target (the validation target is the newest of them)."""
+    """(tested, 10): the newest items before the test target (a validation target among them)."""
     test_target: NDArray[np.int32]
-    """(users,): the last item."""
+    """(tested,)."""
     valid_history: NDArray[np.int32]
-    """(users, 12): the items to leave out of the ranking, all those before the validation target. The target is never
-    left out: people buy things twice, and where an earlier item is the target itself its place holds `PAD`. So `PAD`
-    may stand anywhere in a row."""
+    """(validated, 12): the items to leave out of the ranking, the newest before the validation target. The target is
+    never left out: people buy things twice, and where an earlier item is the target itself its place holds `PAD`. So
+    `PAD` may stand anywhere in a row."""
     test_history: NDArray[np.int32]
-    """(users, 12): the same for the test target."""
+    """(tested, 12): the same for the test target."""
     popularity: NDArray[np.int64]
     """(items,): how often an item stands in `train`, targets included; 0 for items that training never sees."""
 
 
-def split(sequences: Sequence[NDArray[np.int32]], n_items: int) -> Splits:
-    """Split each sequence (oldest first, `MIN_LENGTH` to `MAX_LENGTH` items in [0, n_items)) in time.
+def split(
+    sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np.int32] | None = None
+) -> Splits:
+    """Split sequences of item indices in [0, n_items), oldest first.
 
-    Raises ValueError for sequences that a catalogue may not hold.
+    Args:
+        sequences: one per user.
+        cuts: (users, 3), per user how many of the first items may be trained on, and the places of the validation and
+            of the test target, `NONE` where there is none. Without it the last item tests and the one before it
+            validates, and sequences have `MIN_LENGTH` to `MAX_LENGTH` items.
+
+    Raises:
+        ValueError: for sequences or cuts that a catalogue may not hold.
     """
-    padded = _left_padded(sequences, n_items)
-    train = padded[:, : MAX_LENGTH - 2]
-    valid_target, test_target = padded[:, -2], padded[:, -1]
+    rows = Ragged.of(sequences)
+    if len(rows) == 0:
+        raise ValueError("no sequences to split")
+    if len(rows.flat) and (rows.flat.min() < 0 or rows.flat.max() >= n_items):
+        raise ValueError(
+            f"sequences hold item indices {rows.flat.min()} to {rows.flat.max()}, not 0 to {n_items - 1}"
+        )
+    trained, valid, test = (_last_two(rows) if cuts is None else _checked(rows, cuts)).T
+    train_users = np.flatnonzero(trained >= MIN_TRAIN_LENGTH)
+    train = rows.windows(train_users, trained[train_users], TRAIN_LENGTH, PAD)
+    valid_users, valid_inputs, valid_target, valid_history = _part(rows, valid)
+    test_users, test_inputs, test_target, test_history = _part(rows, test)
     return Splits(
-        train=train.copy(),
-        valid_inputs=padded[:, -2 - MAX_INPUTS : -2].copy(),
-        valid_target=valid_target.copy(),
-        test_inputs=padded[:, -1 - MAX_INPUTS : -1].copy(),
-        test_target=test_target.copy(),
-        valid_history=_history(padded[:, :-2], valid_target),
-        test_history=_history(padded[:, :-1], test_target),
+        train_users=train_users,
+        train=train,
+        valid_users=valid_users,
+        valid_inputs=valid_inputs,
+        valid_target=valid_target,
+        test_users=test_users,
+        test_inputs=test_inputs,
+        test_target=test_target,
+        valid_history=valid_history,
+        test_history=test_history,
         popularity=np.bincount(train[train != PAD], minlength=n_items).astype(np.int64),
     )
 
 
-def _left_padded(sequences: Sequence[NDArray[np.int32]], n_items: int) -> NDArray[np.int32]:
-    """(users, MAX_LENGTH), the newest item in the last column."""
-    lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
-    if len(lengths) == 0:
-        raise ValueError("no sequences to split")
+def _last_two(rows: Ragged) -> NDArray[np.int64]:
+    lengths = rows.lengths
     if lengths.min() < MIN_LENGTH or lengths.max() > MAX_LENGTH:
         raise ValueError(
             f"sequences have {lengths.min()} to {lengths.max()} items, not {MIN_LENGTH} to {MAX_LENGTH}: "
             "the source must leave out the short ones and cut the long ones"
         )
-    items = np.concatenate(sequences)
-    if items.min() < 0 or items.max() >= n_items:
-        raise ValueError(f"sequences hold item indices {items.min()} to {items.max()}, not 0 to {n_items - 1}")
-    padded = np.full((len(lengths), MAX_LENGTH), PAD, dtype=np.int32)
-    # Row by row, the True places come in the order in which the sequences were joined.
-    padded[np.arange(MAX_LENGTH) >= MAX_LENGTH - lengths[:, None]] = items
-    return padded
+    return np.stack([lengths - 2, lengths - 2, lengths - 1], axis=1)
 
 
-def _history(before: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.int32]:
-    """(users, MAX_LENGTH - 1): the items before the target without the target itself."""
-    history = np.full((len(before), MAX_LENGTH - 1), PAD, dtype=np.int32)
-    history[:, MAX_LENGTH - 1 - before.shape[1] :] = np.where(before == target[:, None], PAD, before)
-    return history
+def _checked(rows: Ragged, cuts: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Places within their rows; a target comes after what is trained on, and the test target after the other."""
+    if cuts.shape != (len(rows), 3):
+        raise ValueError(f"cuts are {cuts.shape}, expected ({len(rows)}, 3)")
+    trained, valid, test = wide = cuts.astype(np.int64).T
+    lengths = rows.lengths
+    sound = (0 <= trained) & (trained <= lengths)
+    for target, earlier in ((valid, trained), (test, np.maximum(trained, valid + 1))):
+        sound &= (target == NONE) | ((target >= 1) & (target >= earlier) & (target < lengths))
+    if not sound.all():
+        user = int(np.flatnonzero(~sound)[0])
+        raise ValueError(f"user {user} of {lengths[user]} items cannot be cut at {cuts[user].tolist()}")
+    return wide.T
+
+
+def _part(
+    rows: Ragged, places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Users with a target at their place, its inputs, the targets, and the histories without them."""
+    users = np.flatnonzero(places != NONE)
+    ends = places[users]
+    target = rows.flat[rows.offsets[users] + ends]
+    before = rows.windows(users, ends, HISTORY_LENGTH, PAD)
+    inputs = before[:, HISTORY_LENGTH - MAX_INPUTS :].copy()
+    return users, inputs, target, np.where(before == target[:, None], PAD, before).astype(np.int32, copy=False)

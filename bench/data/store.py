@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from bench.data import locks, room
 from bench.data.catalogue import Catalogue
+from bench.data.ragged import Ragged
 from bench.errors import UserError
 
 Part = Union[str, bytes, int, float, None, Sequence["Part"]]  # noqa: UP007 (a forward reference cannot stand in `|`)
 
 FOLDER_VARIABLE = "IISAN_BENCH_CACHE"
 IMAGES_FILE, _TABLE_FILE = room.CATALOGUE_MAPPED, room.CATALOGUE_TABLE
-_ITEMS_FILE, _OFFSETS_FILE = "sequences.npy", "offsets.npy"
+_ITEMS_FILE, _OFFSETS_FILE, _CUTS_FILE = "sequences.npy", "offsets.npy", "cuts.npy"
 _SCHEMA = 1
 _CHUNK_BYTES = 1 << 22
 
@@ -148,19 +149,14 @@ def catalogue_digest(
     user_ids: Sequence[str],
     sequences: Sequence[NDArray[np.int32]],
     images: NDArray[np.uint8] | str | None,
+    cuts: NDArray[np.int32] | None = None,
 ) -> str:
     """The digest that names a catalogue's content; `images` may be given by its own digest."""
-    flat, offsets = _joined(sequences)
+    rows = Ragged.of(sequences)
     pixels = array_digest(images) if isinstance(images, np.ndarray) else images
-    return digest_of(tuple(item_ids), tuple(titles), tuple(user_ids), array_digest(flat), array_digest(offsets), pixels)
-
-
-def _joined(sequences: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All items in one array, and where each user's begin and end: (items,), (users + 1,)."""
-    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
-    flat = np.concatenate(sequences) if sequences else np.zeros(0)
-    return flat.astype(np.int32), offsets
+    split = () if cuts is None else (array_digest(cuts),)
+    arrays = array_digest(rows.flat), array_digest(rows.offsets)
+    return digest_of(tuple(item_ids), tuple(titles), tuple(user_ids), *arrays, pixels, *split)
 
 
 def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
@@ -168,14 +164,16 @@ def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
 
     Images that are already a memory map of `folder`/images.npy stay as they are. Raises OSError.
     """
-    flat, offsets = _joined(catalogue.sequences)
-    arrays: dict[str, NDArray[Any]] = {_ITEMS_FILE: flat, _OFFSETS_FILE: offsets}
+    rows = Ragged.of(catalogue.sequences)
+    arrays: dict[str, NDArray[Any]] = {_ITEMS_FILE: rows.flat, _OFFSETS_FILE: rows.offsets}
+    if catalogue.cuts is not None:
+        arrays[_CUTS_FILE] = catalogue.cuts
     if catalogue.images is not None and not _is_map_of(catalogue.images, folder / IMAGES_FILE):
         arrays[IMAGES_FILE] = np.ascontiguousarray(catalogue.images)
     for name, array in arrays.items():
         with atomic_path(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-    files = {_ITEMS_FILE, _OFFSETS_FILE} | ({IMAGES_FILE} if catalogue.images is not None else set())
+    files = {*arrays} | ({IMAGES_FILE} if catalogue.images is not None else set())
     table = {
         "schema": _SCHEMA,
         "name": catalogue.name,
@@ -215,6 +213,7 @@ def load_catalogue(folder: Path) -> Catalogue:
                 raise ValueError(f"{name} is not what was written")
         flat = np.load(folder / _ITEMS_FILE, allow_pickle=False)
         offsets = np.load(folder / _OFFSETS_FILE, allow_pickle=False)
+        cuts = np.load(folder / _CUTS_FILE, allow_pickle=False) if _CUTS_FILE in table["arrays"] else None
         images = None
         if IMAGES_FILE in table["arrays"]:
             images = _mapped(folder / IMAGES_FILE)
@@ -227,7 +226,8 @@ def load_catalogue(folder: Path) -> Catalogue:
         titles=tuple(table["titles"]),
         images=images,
         user_ids=tuple(table["user_ids"]),
-        sequences=tuple(np.split(flat, offsets[1:-1])),
+        sequences=Ragged(flat, offsets),
+        cuts=cuts,
         dropped=table["dropped"],
         notes=tuple(table["notes"]),
     )
