@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import cache_command, doctor_command, plan_command
+from bench import cache_command, data_command, data_options, doctor_command, plan_command
 from bench.errors import UserError
 from reports import compare_command
 
@@ -103,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     compare_command.add_arguments(compare)
     planning = commands.add_parser("plan", help="predicted memory per method, without a GPU and without weights")
     plan_command.add_arguments(planning)
+    checking = commands.add_parser("data", help="check a dataset before a long run")
+    data_command.add_arguments(checking)
     doctor = commands.add_parser("doctor", help="what on this machine would make the numbers wrong")
     doctor_command.add_arguments(doctor)
     cache = commands.add_parser("cache", help="list, verify or clear hidden states and converted data on disk")
@@ -143,11 +145,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
     run.add_argument("--seeds", type=_seeds, metavar="0,1")
     run.add_argument("--modality", help="text+image, text or image")
-    run.add_argument("--dataset", help="shop or amazon")
-    run.add_argument("--shop-seed", type=int, metavar="N", help="another generated shop")
-    run.add_argument("--data-dir", metavar="DIR", help="folder with *items.tsv and *users*.tsv")
-    run.add_argument("--image-dir", metavar="DIR", help="folder with <item>.jpg (default: images/ in the data folder)")
-    run.add_argument("--missing-images", help="fail, drop-item or mean-image")
+    run.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files")
+    data_options.add_arguments(run)
     run.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
     run.add_argument("--image-model", metavar="ID|DIR")
     run.add_argument(
@@ -267,6 +266,7 @@ COMMANDS = {
     "score": _score,
     "compare": compare_command.run,
     "plan": plan_command.run,
+    "data": data_command.run,
     "doctor": doctor_command.run,
     "cache": cache_command.run,
     "list": _list,

@@ -17,7 +17,7 @@ from bench.config import build_method
 from bench.data import datasets
 from bench.data.catalogue import Catalogue
 from bench.data.items import ItemFeed, pixels, tokenise
-from bench.data.sequences import Splits, split
+from bench.data.sequences import Splits
 from bench.data.store import cache_dir
 from bench.errors import UserError
 from bench.matrix import Cell
@@ -93,7 +93,7 @@ def load_data(cell: Cell) -> Data:
     catalogue = datasets.load(cell.dataset, size)
     if size is not None and catalogue.images is None:
         raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")
-    return Data(catalogue, split(catalogue.sequences, len(catalogue.item_ids)), sources)
+    return Data(catalogue, datasets.split_catalogue(catalogue), sources)
 
 
 def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:

@@ -68,7 +68,7 @@ class CellRun:
         self.training = Training()
         self.clock = clocks.StepClock(self.device)
         self.resumed: dict[str, Any] | None = None
-        # Ranks of all users' validation targets, at the last evaluation and at the best one.
+        # Ranks of the validation targets, (validated,), at the last evaluation and at the best one.
         self.last_ranks = self.best_ranks = np.empty(0, dtype=np.int64)
 
     def run(self) -> dict[str, Any]:
@@ -253,8 +253,7 @@ class CellRun:
                 self.device,
                 self.alive,
             )
-        users, valid = assembly.data.catalogue.user_ids, self.best_ranks
-        records.write_ranks(self.folder, users, valid.tolist(), ranks.tolist())
+        self._write_ranks(assembly, self.best_ranks, ranks)
         found, chosen = accuracy(ranks), self.training.curve[self.training.best]
         self.row |= {
             "hr@10": found.hr,
@@ -263,6 +262,19 @@ class CellRun:
             "valid_ndcg@10": chosen.valid_ndcg,
             "best_epoch": chosen.epoch,
         }
+
+    def _write_ranks(self, assembly: Assembly, valid: NDArray[np.int64], test: NDArray[np.int64]) -> None:
+        """A row per user with a target of either kind."""
+        splits, users = assembly.data.splits, assembly.data.catalogue.user_ids
+        of_valid = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))
+        of_test = dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
+        evaluated = sorted({*of_valid, *of_test})
+        records.write_ranks(
+            self.folder,
+            (users[user] for user in evaluated),
+            (of_valid.get(user) for user in evaluated),
+            (of_test.get(user) for user in evaluated),
+        )
 
     def _memory(self, memory: MemoryAccount, measured: Stretch) -> None:
         nvml = measured.nvml

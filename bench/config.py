@@ -7,11 +7,12 @@ import tomllib
 import types
 import typing
 from dataclasses import field
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from bench.errors import UserError
@@ -27,18 +28,43 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Path_ = tuple[str | int, ...]
 
 
+def _moment(value: object) -> object:
+    """TOML has numbers and dates of its own; what they stand for depends on the data."""
+    if isinstance(value, date):  # a datetime is one too
+        return value.isoformat()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Moment = Annotated[str, BeforeValidator(_moment), Field(min_length=1)]
+ColumnName = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Columns:
+    """What the columns of tables are called, where that is not the usual name."""
+
+    user: ColumnName | None = None
+    item: ColumnName | None = None
+    title: ColumnName | None = None
+    timestamp: ColumnName | None = None
+    image: ColumnName | None = None
+
+
 @dataclass(frozen=True, config=STRICT)
 class DatasetConfig:
     """Which catalogue.
 
     Attributes:
         seed, items, users: of the generated shop.
-        data_dir, image_dir: of the Amazon files; images default to ``images/`` inside ``data_dir``.
+        data_dir, image_dir: of data in files; images default to ``images/`` inside ``data_dir``.
         missing_images, bad_images: what to do about items whose image is not there, or cannot be read.
+        columns: of the datasets table, recbole and microlens.
+        split: which interactions train, validate and test.
+        valid_from, test_from: for the temporal split, on the scale of the timestamps.
         force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
     """
 
-    name: Literal["shop", "amazon"] = "shop"
+    name: Literal["shop", "amazon", "table", "recbole", "microlens"] = "shop"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
     users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500
@@ -46,6 +72,10 @@ class DatasetConfig:
     image_dir: str | None = None
     missing_images: ImagePolicy = "fail"
     bad_images: ImagePolicy = "fail"
+    columns: Columns = Columns()
+    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    valid_from: Moment | None = None
+    test_from: Moment | None = None
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
     force_tokenizer: bool = False
 
@@ -178,6 +208,23 @@ def parse(data: dict[str, Any], origin: str, options: dict[Path_, str] | None = 
     return _checked(matrix, origin)
 
 
+def parse_dataset(table: dict[str, Any], options: dict[Path_, str]) -> DatasetConfig:
+    """Validates a dataset by itself.
+
+    Args:
+        options: key path within the dataset -> command-line option that set it.
+
+    Raises:
+        UserError: the first thing wrong, in one line.
+    """
+    try:
+        dataset = TypeAdapter(DatasetConfig).validate_python(table)
+    except ValidationError as error:
+        raise UserError(_explain(error, "data", options)) from error
+    _check_dataset(dataset, "data")
+    return dataset
+
+
 def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     name = table.get("name")
     if not isinstance(name, str):
@@ -201,9 +248,31 @@ def _checked(matrix: Matrix, origin: str) -> Matrix:
     ):
         if len(set(values)) < len(values):
             raise UserError(f"{origin}: {what}: given twice: {next(v for v in values if list(values).count(v) > 1)}")
-    if matrix.dataset.name == "amazon" and not matrix.dataset.data_dir:
-        raise UserError(f"{origin}: dataset amazon needs --data-dir DIR")
+    _check_dataset(matrix.dataset, origin)
     return matrix
+
+
+def _check_dataset(dataset: DatasetConfig, origin: str) -> None:
+    """Options that do not belong to the dataset or to its split."""
+    in_tables = dataset.name not in ("shop", "amazon")
+    if dataset.name != "shop" and not dataset.data_dir:
+        raise UserError(f"{origin}: dataset {dataset.name} needs --data-dir DIR")
+    named = [role for role, name in vars(dataset.columns).items() if name is not None]
+    if named and not in_tables:
+        raise UserError(f"--{named[0]}-column: dataset {dataset.name} has no columns to name")
+    moments = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
+    if dataset.split == "leave-one-out":
+        for option, value in moments.items():
+            if value is not None:
+                raise UserError(f"{option}: needs --split temporal")
+        return
+    if not in_tables:
+        raise UserError(
+            f"--split temporal: dataset {dataset.name} has no timestamps; table, recbole and microlens have"
+        )
+    for option, value in moments.items():
+        if value is None:
+            raise UserError(f"--split temporal: needs {option}")
 
 
 def build_method(config: MethodConfig, origin: str) -> Any:

@@ -171,8 +171,11 @@ def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequenc
     write_text(folder / "steps.csv", text.getvalue())
 
 
-def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int], test: Iterable[int]) -> None:
-    """Writes ``ranks.csv``: for every user the ranks of both targets, best 1, under the model of the chosen epoch."""
+def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int | None], test: Iterable[int | None]) -> None:
+    """Writes ``ranks.csv``: for every user the ranks of both targets, best 1, under the model of the chosen epoch.
+
+    The rank of a target that a user does not have is None, and its cell empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RANK_COLUMNS)

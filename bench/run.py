@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench import launch_ray, records
+from bench import data_options, launch_ray, records
 from bench.assemble import load_data, raw_feed
 from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
 from bench.data import options as cache_options
@@ -35,11 +35,7 @@ PLACES: dict[str, Path_] = {
     "precision": ("precision",),
     "profile": ("profile",),
     "checkpoint_every": ("checkpoint_every",),
-    "dataset": ("dataset", "name"),
-    "shop_seed": ("dataset", "seed"),
-    "data_dir": ("dataset", "data_dir"),
-    "image_dir": ("dataset", "image_dir"),
-    "missing_images": ("dataset", "missing_images"),
+    **{option: ("dataset", *place) for option, place in data_options.PLACES.items()},
     "epochs": ("budget", "epochs"),
     "steps": ("budget", "steps"),
     "seconds": ("budget", "seconds"),
@@ -132,8 +128,11 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
     if args.config is not None:
         data, origin = read_toml(args.config), str(args.config)
     else:
-        preset = args.preset or ("amazon" if args.dataset == "amazon" else "default")
+        in_files = args.dataset is not None and args.dataset != "shop"
+        preset = args.preset or ("amazon" if in_files else "default")
         data, origin = read_preset(preset), f"preset {preset}"
+        if in_files and args.preset is None:
+            data["name"] = args.dataset
     options: dict[Path_, str] = {}
     for option, place in PLACES.items():
         value = getattr(args, option)
@@ -165,10 +164,12 @@ def _put(data: dict[str, Any], place: Path_, value: Any) -> None:
     if place[0] == "backbones":
         pairs = data.setdefault("backbones", [{}])
         pairs[0] = {**pairs[0], place[2]: value}
-    elif len(place) == 1:
-        data[str(place[0])] = value
-    else:
-        data[str(place[0])] = {**data.get(str(place[0]), {}), str(place[1]): value}
+        return
+    *tables, key = map(str, place)
+    for table in tables:  # copies, for the recipe may be used again
+        data[table] = dict(data.get(table, {}))
+        data = data[table]
+    data[key] = value
 
 
 def _chosen(tables: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
@@ -218,7 +219,7 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
         data = load_data(cell)
         _, unknown = raw_feed(data, cell)
         if not facts:
-            facts = describe(data.catalogue, data.splits)
+            facts = describe(cell.dataset, data.catalogue, data.splits)
             facts["references"] = references(cell.dataset, data.catalogue, data.splits)
         if unknown is not None:
             unknown_shares[str(cell.model("text"))] = unknown

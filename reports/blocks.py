@@ -175,7 +175,7 @@ def blocks(
                 summary=summary[is_key(summary_keys, key)].set_index("method"),
                 records=own,
                 references=_references(dataset),
-                users=dataset["users"] if isinstance(dataset.get("users"), int) else None,
+                users=_test_users(dataset),
                 options=options,
             )
         )
@@ -197,6 +197,13 @@ def _one_meaning(records: Sequence[Record]) -> None:
                 f"method {record.row['method']!r} has other options in {record.path} than in {first.path}: "
                 "give one of them another name"
             )
+
+
+def _test_users(dataset: Mapping[str, Any]) -> int | None:
+    """How many users the test figures are of; when time splits the data, not everyone has a test target."""
+    split = dataset.get("split")
+    found = (split if isinstance(split, dict) else {}).get("test_users", dataset.get("users"))
+    return found if isinstance(found, int) else None
 
 
 def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:

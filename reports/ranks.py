@@ -17,16 +17,20 @@ METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
 SPLITS = ("test", "valid")
 
-_COLUMNS = {"user": "str", "valid_rank": "int64", "test_rank": "int64"}
+_COLUMNS = {"user": "str", "valid_rank": "Int64", "test_rank": "Int64"}
+_NO_TARGET = {"valid_rank": [""], "test_rank": [""]}
 
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The ranks of one cell under the model of its chosen epoch, best 1, each of shape (users,)."""
+    """The ranks of one cell under the model of its chosen epoch, best 1."""
 
     users: tuple[str, ...]
+    """Those with a test target: everyone, unless time splits the data."""
     valid: NDArray[np.int64]
+    """(validated,): of those with a validation target."""
     test: NDArray[np.int64]
+    """(users,)."""
 
 
 def load_ranks(path: Path) -> Ranks | None:
@@ -38,18 +42,18 @@ def load_ranks(path: Path) -> Ranks | None:
     if not path.is_file():
         return None
     try:
-        frame = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS, keep_default_na=False)
-        users = tuple(frame["user"].tolist())
-        valid, test = (frame[column].to_numpy(dtype=np.int64) for column in ("valid_rank", "test_rank"))
-    except (ValueError, OSError, OverflowError) as error:
+        frame = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS, keep_default_na=False, na_values=_NO_TARGET)
+        tested = frame["test_rank"].notna()
+        valid, test = (frame[column].dropna().to_numpy(dtype=np.int64) for column in ("valid_rank", "test_rank"))
+    except (ValueError, TypeError, OSError, OverflowError) as error:
         raise UserError(f"{path}: malformed: {str(error).splitlines()[0]}") from None
-    if not users:
-        raise UserError(f"{path}: malformed: no user")
-    if len(set(users)) != len(users):
+    if not len(valid) or not len(test):
+        raise UserError(f"{path}: malformed: no user, or none with a {'test' if len(valid) else 'validation'} target")
+    if frame["user"].duplicated().any():
         raise UserError(f"{path}: malformed: a user stands in it twice")
     if min(valid.min(), test.min()) < 1:
         raise UserError(f"{path}: malformed: a rank below 1")
-    return Ranks(users, valid, test)
+    return Ranks(tuple(frame["user"][tested].tolist()), valid, test)
 
 
 def gains(ranks: NDArray[np.int64], metric: str, k: int) -> NDArray[np.float64]:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from bench.config import DatasetConfig
 from bench.data.amazon import load_amazon
 from bench.data.catalogue import Catalogue
+from bench.data.files import FilesConfig, load_files
 from bench.data.images import Policies
-from bench.data.sequences import MAX_LENGTH, MIN_LENGTH, PAD, Splits
+from bench.data.ragged import Ragged
+from bench.data.sequences import PAD, Splits, split
 from bench.data.shop import drawing, shop, truth, world
 from bench.data.store import cached_catalogue, digest_of
 from bench.errors import UserError
@@ -32,7 +34,8 @@ def load(config: DatasetConfig, image_size: int | None) -> Catalogue:
     Raises:
         UserError: for anything wrong with the files, or so few items that ranking them says nothing.
     """
-    catalogue = _amazon(config, image_size) if config.name == "amazon" else _shop(config)
+    build = {"shop": _shop, "amazon": _amazon}.get(config.name, _tables)
+    catalogue = build(config, image_size)
     if (items := len(catalogue.item_ids)) < FEWEST_ITEMS:
         raise UserError(
             f"{config.data_dir}: {items} items are left: HR@10 and NDCG@10 need a catalogue of at least {FEWEST_ITEMS}"
@@ -47,12 +50,35 @@ def _amazon(config: DatasetConfig, image_size: int | None) -> Catalogue:
     return load_amazon(config.data_dir, config.image_dir, image_size, policies, needs_images=needs_images)
 
 
-def _shop(config: DatasetConfig) -> Catalogue:
+def _tables(config: DatasetConfig, image_size: int | None) -> Catalogue:
+    return load_files(files_config(config), image_size)
+
+
+def _shop(config: DatasetConfig, _: int | None) -> Catalogue:
     settings = shop_config(config)
     # The generator's own text is part of the key: a changed generator must not be served yesterday's shop.
     code = [Path(module.__file__ or "").read_bytes() for module in (world, drawing, shop)]
     key = digest_of("shop", *code, repr(dataclasses.astuple(settings)))
     return cached_catalogue(key, lambda _: shop.make_shop(settings))
+
+
+def files_config(config: DatasetConfig) -> FilesConfig:
+    """What the reader of tables needs to know."""
+    assert config.data_dir is not None
+    return FilesConfig(
+        name=config.name,
+        folder=Path(config.data_dir),
+        columns={role: name for role, name in vars(config.columns).items() if name is not None},
+        image_dir=config.image_dir,
+        policies=Policies(config.missing_images, config.bad_images),
+        valid_from=config.valid_from,
+        test_from=config.test_from,
+    )
+
+
+def split_catalogue(catalogue: Catalogue) -> Splits:
+    """Training, validation and test as the catalogue's source decided."""
+    return split(catalogue.sequences, len(catalogue.item_ids), catalogue.cuts)
 
 
 Metrics = dict[str, float]
@@ -98,18 +124,27 @@ def references(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> d
 
 
 def _popularity(splits: Splits) -> Metrics:
-    """By training interactions; in chunks, because the table of a real catalogue does not fit into memory."""
-    counts = splits.popularity.astype(np.float64)
-    ranks = [
-        rank_scores(np.tile(counts, (len(rows), 1)), splits.test_target[rows], splits.test_history[rows])
-        for rows in np.array_split(np.arange(len(splits.test_target)), max(1, len(splits.test_target) // 500))
-    ]
-    return _metrics(np.concatenate(ranks))
+    return _metrics(popularity_ranks(splits))
 
 
-def describe(catalogue: Catalogue, splits: Splits) -> dict[str, object]:
+def popularity_ranks(splits: Splits) -> NDArray[np.int64]:
+    """Ranks of the test targets by training interactions, (tested,), history excluded, ties against the ranking.
+
+    Counted from the sorted counts: a table of users and items would not fit into memory.
+    """
+    counts = splits.popularity
+    own = counts[splits.test_target]
+    not_below = len(counts) - np.searchsorted(np.sort(counts), own)
+    history = np.sort(splits.test_history, axis=1)
+    first = np.ones(history.shape, dtype=np.bool_)
+    first[:, 1:] = history[:, 1:] != history[:, :-1]
+    left_out = first & (history != PAD) & (counts[history] >= own[:, None])
+    return np.asarray(not_below - left_out.sum(axis=1), dtype=np.int64)
+
+
+def describe(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> dict[str, object]:
     """The facts for ``dataset.json``."""
-    lengths = np.array([len(sequence) for sequence in catalogue.sequences])
+    lengths = Ragged.of(catalogue.sequences).lengths
     return {
         "name": catalogue.name,
         "digest": catalogue.digest,
@@ -118,7 +153,19 @@ def describe(catalogue: Catalogue, splits: Splits) -> dict[str, object]:
         "interactions": int(lengths.sum()),
         "train_interactions": int(splits.popularity.sum()),
         "items_never_in_training": int((splits.popularity == 0).sum()),
-        "sequence_length": {"min": MIN_LENGTH, "max": MAX_LENGTH, "mean": float(lengths.mean())},
+        "split": _split_facts(config, splits),
+        "sequence_length": {"min": int(lengths.min()), "max": int(lengths.max()), "mean": float(lengths.mean())},
         "dropped": catalogue.dropped,
         "notes": list(catalogue.notes),
+    }
+
+
+def _split_facts(config: DatasetConfig, splits: Splits) -> dict[str, object]:
+    moments = {"valid_from": config.valid_from, "test_from": config.test_from}
+    return {
+        "kind": config.split,
+        **{name: value for name, value in moments.items() if value is not None},
+        "train_users": len(splits.train_users),
+        "valid_users": len(splits.valid_users),
+        "test_users": len(splits.test_users),
     }

@@ -60,9 +60,7 @@ class Splits:
     """(items,): how often an item stands in `train`, targets included; 0 for items that training never sees."""
 
 
-def split(
-    sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np.int32] | None = None
-) -> Splits:
+def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np.int32] | None = None) -> Splits:
     """Split sequences of item indices in [0, n_items), oldest first.
 
     Args:
@@ -78,9 +76,7 @@ def split(
     if len(rows) == 0:
         raise ValueError("no sequences to split")
     if len(rows.flat) and (rows.flat.min() < 0 or rows.flat.max() >= n_items):
-        raise ValueError(
-            f"sequences hold item indices {rows.flat.min()} to {rows.flat.max()}, not 0 to {n_items - 1}"
-        )
+        raise ValueError(f"sequences hold item indices {rows.flat.min()} to {rows.flat.max()}, not 0 to {n_items - 1}")
     trained, valid, test = (_last_two(rows) if cuts is None else _checked(rows, cuts)).T
     train_users = np.flatnonzero(trained >= MIN_TRAIN_LENGTH)
     train = rows.windows(train_users, trained[train_users], TRAIN_LENGTH, PAD)
@@ -117,7 +113,7 @@ def _checked(rows: Ragged, cuts: NDArray[np.int32]) -> NDArray[np.int64]:
         raise ValueError(f"cuts are {cuts.shape}, expected ({len(rows)}, 3)")
     trained, valid, test = wide = cuts.astype(np.int64).T
     lengths = rows.lengths
-    sound = (0 <= trained) & (trained <= lengths)
+    sound = (trained >= 0) & (trained <= lengths)
     for target, earlier in ((valid, trained), (test, np.maximum(trained, valid + 1))):
         sound &= (target == NONE) | ((target >= 1) & (target >= earlier) & (target < lengths))
     if not sound.all():

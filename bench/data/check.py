@@ -1,0 +1,201 @@
+"""What there is to know about a dataset before a long run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.config import DatasetConfig
+from bench.data import alike
+from bench.data.alike import Alike
+from bench.data.catalogue import Catalogue
+from bench.data.datasets import describe, files_config, load, references, split_catalogue
+from bench.data.files import image_paths
+from bench.data.images import ImageProblem, decode_image
+from bench.data.ragged import Ragged
+from bench.data.sequences import Splits
+from bench.errors import UserError
+
+_HASHED_SIZE = 32
+_MANY = 0.2
+_SHOWN = 3
+_TITLE_SHOWN = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """The facts as plain values, and the numbers behind the figures."""
+
+    facts: dict[str, Any]
+    lengths: NDArray[np.int64]
+    """(users,)."""
+    popularity: NDArray[np.int64]
+    """(items,): training interactions."""
+    title_words: NDArray[np.int64]
+    """(items,)."""
+
+
+def examine(config: DatasetConfig, seconds: float = alike.SECONDS) -> Examination:
+    """Loads a dataset without decoding its pictures, splits it and looks at what could spoil a run.
+
+    Args:
+        seconds: for each of the two searches for near-duplicates.
+
+    Raises:
+        UserError: for anything wrong with the files.
+    """
+    catalogue = load(config, None)
+    splits = split_catalogue(catalogue)
+    lengths = Ragged.of(catalogue.sequences).lengths
+    words = np.fromiter((len(title.split()) for title in catalogue.titles), dtype=np.int64)
+    facts = describe(config, catalogue, splits) | {
+        "lengths": _quartiles(lengths),
+        "title_words": _quartiles(words),
+        "duplicates": _duplicates(catalogue),
+        "alike_titles": _alike_titles(catalogue, seconds),
+        "images": _images(config, catalogue, seconds),
+        "cold": {"valid": _cold(splits, splits.valid_target), "test": _cold(splits, splits.test_target)},
+        "popularity": _concentration(splits.popularity),
+        "references": references(config, catalogue, splits),
+    }
+    return Examination(facts | {"warnings": _warnings(facts)}, lengths, splits.popularity, words)
+
+
+def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
+    names = ("min", "lower_quartile", "median", "upper_quartile", "max")
+    return dict(zip(names, np.percentile(values, (0, 25, 50, 75, 100)).tolist(), strict=True))
+
+
+def _duplicates(catalogue: Catalogue) -> dict[str, int]:
+    """Interactions with an item that the user had before, at once before, and users who did the same as another."""
+    rows = Ragged.of(catalogue.sequences)
+    users = np.repeat(np.arange(len(rows)), rows.lengths)
+    again = len(rows.flat) - len(np.unique(users * len(catalogue.item_ids) + rows.flat))
+    at_once = int(((rows.flat[1:] == rows.flat[:-1]) & (users[1:] == users[:-1])).sum())
+    return {
+        "interactions_repeating_an_item_of_the_user": int(again),
+        "interactions_repeating_the_one_before": at_once,
+        "users_with_the_sequence_of_another": len(rows) - len({row.tobytes() for row in rows}),
+        "items_with_the_title_of_another": len(catalogue.titles) - len(set(catalogue.titles)),
+    }
+
+
+def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
+    rows = alike.sample(len(catalogue.titles))
+    found = alike.alike_titles((catalogue.titles[row] for row in rows), seconds)
+    return _shown(found, [catalogue.titles[row] for row in rows])
+
+
+def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict[str, Any] | None:
+    """Share of items with a picture, and near-duplicates among those looked at; None where there is no folder."""
+    if catalogue.images is not None:
+        pictures = catalogue.images
+        hashes = [alike.difference_hash(pictures[row]) for row in alike.sample(len(pictures))]
+        shown = [catalogue.titles[row] for row in alike.sample(len(pictures))]
+        return _image_facts(len(pictures), len(pictures), 0, hashes, shown, seconds)
+    paths = _paths(config, catalogue)
+    if paths is None:
+        return None
+    there = np.array([path.is_file() for path in paths], dtype=np.bool_)
+    hashes, shown, bad = _hash_files([path for path, is_there in zip(paths, there, strict=True) if is_there], seconds)
+    return _image_facts(len(paths), int(there.sum()), bad, hashes, shown, seconds)
+
+
+def _paths(config: DatasetConfig, catalogue: Catalogue) -> list[Path] | None:
+    if config.name == "amazon":
+        folder = Path(config.image_dir or Path(config.data_dir or "") / "images")
+        paths = [folder / f"{item}.jpg" for item in catalogue.item_ids]
+    else:
+        folder, paths = image_paths(files_config(config), catalogue.item_ids)
+    if folder.is_dir():
+        return paths
+    if config.image_dir is not None:
+        raise UserError(f"--image-dir {folder}: no such folder")
+    return None
+
+
+def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[str], int]:
+    """Hashes and names of as many pictures as time allows, and how many of them could not be read."""
+    hashes, names, bad = [], [], 0
+    deadline = time.monotonic() + seconds
+    for row in alike.sample(len(paths)):
+        if time.monotonic() > deadline:
+            break
+        try:
+            hashes.append(alike.difference_hash(decode_image(paths[row], _HASHED_SIZE)))
+            names.append(paths[row].name)
+        except (ImageProblem, MemoryError):
+            bad += 1
+    return hashes, names, bad
+
+
+def _image_facts(
+    items: int, there: int, bad: int, hashes: list[int], shown: list[str], seconds: float
+) -> dict[str, Any]:
+    found = alike.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
+    return {
+        "items_with_an_image": there,
+        "share": there / items,
+        "opened": len(hashes) + bad,
+        "unreadable": bad,
+        "alike": _shown(found, shown),
+    }
+
+
+def _shown(found: Alike, names: Sequence[str]) -> dict[str, Any]:
+    """A search as plain values, the largest groups by name."""
+    groups = [
+        {"items": len(group), "such_as": [names[i][:_TITLE_SHOWN] for i in group[:_SHOWN]]} for group in found.largest
+    ]
+    return {
+        "compared": found.compared,
+        "complete": found.complete,
+        "items": found.items,
+        "groups": found.groups,
+        "largest": groups,
+    }
+
+
+def _cold(splits: Splits, targets: NDArray[np.int32]) -> dict[str, float]:
+    cold = splits.popularity[targets] == 0
+    return {"targets": len(targets), "never_trained": int(cold.sum()), "share": float(cold.mean())}
+
+
+def _concentration(popularity: NDArray[np.int64]) -> dict[str, float]:
+    """Which share of the training interactions the most popular hundredth and tenth of the items have."""
+    falling = np.sort(popularity)[::-1]
+    total = falling.sum()
+    return {
+        f"top_{percent}_percent": float(falling[: max(1, len(falling) * percent // 100)].sum() / total)
+        for percent in (1, 10)
+    }
+
+
+def _warnings(facts: dict[str, Any]) -> list[str]:
+    """What deserves a thought before hours are spent."""
+    found = []
+    cold = facts["cold"]["test"]["share"]
+    if cold > _MANY:
+        found.append(
+            f"{cold:.0%} of the test targets are never seen in training: nothing but their content tells of them."
+        )
+    images = facts["images"]
+    if images is not None and images["share"] < 1:
+        found.append(
+            f"{1 - images['share']:.1%} of the items have no image: --missing-images says what becomes of them."
+        )
+    if images is not None and images["unreadable"]:
+        found.append(f"{images['unreadable']} of the {images['opened']} images that were opened cannot be read.")
+    for what, alike_ones in (("titles", facts["alike_titles"]), ("images", (images or {}).get("alike"))):
+        if alike_ones and alike_ones["items"] > _MANY * alike_ones["compared"]:
+            found.append(f"{alike_ones['items']} of {alike_ones['compared']} {what} looked at are near-duplicates.")
+    again = facts["duplicates"]["interactions_repeating_the_one_before"]
+    if again > _MANY * facts["interactions"]:
+        found.append(f"{again} interactions repeat the one before: predicting the last item again would look good.")
+    return found
