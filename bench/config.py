@@ -259,20 +259,19 @@ def _check_dataset(dataset: DatasetConfig, origin: str) -> None:
         raise UserError(f"{origin}: dataset {dataset.name} needs --data-dir DIR")
     named = [role for role, name in vars(dataset.columns).items() if name is not None]
     if named and not in_tables:
-        raise UserError(f"--{named[0]}-column: dataset {dataset.name} has no columns to name")
+        raise UserError(f"{origin}: --{named[0]}-column: dataset {dataset.name} has no columns to name")
     moments = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
+    given = [option for option, value in moments.items() if value is not None]
     if dataset.split == "leave-one-out":
-        for option, value in moments.items():
-            if value is not None:
-                raise UserError(f"{option}: needs --split temporal")
+        if given:
+            raise UserError(f"{origin}: {given[0]}: needs --split temporal")
         return
     if not in_tables:
         raise UserError(
-            f"--split temporal: dataset {dataset.name} has no timestamps; table, recbole and microlens have"
+            f"{origin}: --split temporal: dataset {dataset.name} has no timestamps; table, recbole and microlens may"
         )
-    for option, value in moments.items():
-        if value is None:
-            raise UserError(f"--split temporal: needs {option}")
+    if len(given) < len(moments):
+        raise UserError(f"{origin}: --split temporal: needs --valid-from and --test-from")
 
 
 def build_method(config: MethodConfig, origin: str) -> Any:

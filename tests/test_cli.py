@@ -115,7 +115,7 @@ def test_list_names_everything_and_imports_no_torch() -> None:
     names = {kind: {entry["name"] for entry in entries} for kind, entries in parts.items()}
     assert {"fft", "frozen", "bitfit", "adapter", "lora", "prefix", "iisan", "iisan-cached"} <= names["methods"]
     assert {"default", "smoke", "paper", "amazon", "coverage"} <= names["presets"]
-    assert {"shop", "amazon"} == names["datasets"]
+    assert {"shop", "amazon", "table", "recbole", "microlens"} == names["datasets"]
     assert {"shop-partial", "shop-full"} <= names["backbones"]
     assert all(entry["summary"] for entries in parts.values() for entry in entries)
 

@@ -76,8 +76,10 @@ def largest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
 
 def median_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     """The batch of the first epoch with the median number of distinct items: the one a median step stands for."""
-    batches = sorted(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
-    return batches[len(batches) // 2]
+    sizes = [len(batch.unique) for batch in epoch_batches(splits, batch_size, seed, 1)]
+    place = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
+    # Made again, for all batches of a large epoch would not fit into memory.
+    return next(islice(epoch_batches(splits, batch_size, seed, 1), place, None))
 
 
 def log_popularity(splits: Splits) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ def _first_row(path: Path, separator: str, quoted: bool) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
     if not line.strip():
         raise UserError(f"{path}: empty, or its first line is: the names of the columns belong there")
     if not quoted:

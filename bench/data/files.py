@@ -146,7 +146,7 @@ def _catalogue(name: str, log: Log, selection: Selection, pictures: _Pictures | 
     user_ids = tuple(log.user_ids[user] for user in selection.users.tolist())
     sequences = Ragged(new_index[selection.sequences.flat], selection.sequences.offsets)
     pixels_digest = npy_digest(pictures.path) if pictures is not None else None
-    dropped = {**log.dropped, **selection.dropped, **(pictures.dropped if pictures is not None else {})}
+    reasons = {**log.dropped, **selection.dropped, **(pictures.dropped if pictures is not None else {})}
     return Catalogue(
         name=name,
         digest=catalogue_digest(item_ids, titles, user_ids, sequences, pixels_digest, selection.cuts),
@@ -155,7 +155,7 @@ def _catalogue(name: str, log: Log, selection: Selection, pictures: _Pictures | 
         images=open_array(pictures.path) if pictures is not None else None,
         user_ids=user_ids,
         sequences=sequences,
-        dropped=dropped,
+        dropped={reason: count for reason, count in reasons.items() if count},
         notes=(*_title_notes(log.items, titles), *log.notes, *(pictures.notes if pictures is not None else ())),
         cuts=selection.cuts,
     )

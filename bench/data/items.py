@@ -22,6 +22,7 @@ from bench.data.store import atomic_path, cache_dir, digest_of
 from bench.errors import UserError
 from bench.models.backbones import Source
 
+TITLES_AT_ONCE = 4096  # what a tokenizer tells of a title is a hundred times the size of its ids
 HASH_RESERVED = 1000  # BERT's vocabulary starts with about a thousand special and unused tokens
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
@@ -113,32 +114,43 @@ def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens
     if tokenizer.pad_token_id is None:
         raise UserError(f"{option}: its tokenizer has no token to pad with")
     pre = source.preprocessing
-    encoded = tokenizer(
-        list(titles),
-        truncation=True,
-        max_length=max_tokens,
-        padding="max_length",
-        padding_side="right",
-        return_attention_mask=True,
-        return_tensors="np",
-    )
-    ids, mask = encoded["input_ids"].astype(np.int32), encoded["attention_mask"]
+    ids, lengths = _encoded(tokenizer, titles, max_tokens)
     if ids.max() >= pre.vocab_size:
         raise UserError(f"{option}: its tokenizer gives ids beyond the model's vocabulary of {pre.vocab_size}")
-    unknown = _unknown_share(tokenizer, ids, mask)
+    unknown = _unknown_share(tokenizer, ids, lengths)
     if pre.pad_to is not None:
         ids = np.pad(ids, ((0, 0), (0, pre.pad_to - ids.shape[1])), constant_values=tokenizer.pad_token_id)
         return Tokens(ids, np.full(len(ids), pre.pad_to, dtype=np.int32), unknown)
-    return Tokens(ids, mask.sum(axis=1).astype(np.int32), unknown)
+    return Tokens(ids, lengths, unknown)
 
 
-def _unknown_share(tokenizer: Any, ids: NDArray[np.int32], mask: NDArray[np.int64]) -> float:
+def _encoded(tokenizer: Any, titles: Sequence[str], max_tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Token ids, (titles, max_tokens), padded on the right, and how many of them are real, (titles,)."""
+    ids = np.zeros((len(titles), max_tokens), dtype=np.int32)
+    lengths = np.zeros(len(titles), dtype=np.int32)
+    for start in range(0, len(titles), TITLES_AT_ONCE):
+        rows = slice(start, start + TITLES_AT_ONCE)
+        encoded = tokenizer(
+            list(titles[rows]),
+            truncation=True,
+            max_length=max_tokens,
+            padding="max_length",
+            padding_side="right",
+            return_attention_mask=True,
+            return_tensors="np",
+        )
+        ids[rows], lengths[rows] = encoded["input_ids"], encoded["attention_mask"].sum(axis=1)
+    return ids, lengths
+
+
+def _unknown_share(tokenizer: Any, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> float:
     """Of the titles' tokens without the special ones; 0 for byte-level tokenizers, which know everything."""
     unknown = tokenizer.unk_token_id
     # Byte-level ones (GPT-2, CLIP) name the end of text as unknown token as well.
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
         return 0.0
-    words = (mask == 1) & ~np.isin(ids, [i for i in tokenizer.all_special_ids if i != unknown])
+    real = np.arange(ids.shape[1]) < lengths[:, None]
+    words = real & ~np.isin(ids, [i for i in tokenizer.all_special_ids if i != unknown])
     return float((ids[words] == unknown).mean()) if words.any() else 0.0
 
 
