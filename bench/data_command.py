@@ -80,7 +80,7 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
     if args.data_dir is not None:
         if not Path(args.data_dir).is_dir():
             raise UserError(f"{args.data_dir}: no such folder")
-        table.setdefault("name", _recognised(Path(args.data_dir)))
+        table["name"] = args.dataset or _recognised(Path(args.data_dir))
         if table["name"] == "shop":
             raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
     return parse_dataset(table, options)

@@ -14,10 +14,12 @@ from bench import records
 from bench.assemble import assemble
 from bench.cell import run_cell
 from bench.config import parse
+from bench.data.shop import world
 from bench.gates import GateError, check_gates
 from bench.matrix import Cell, cells
 from bench.train import Trainer
 from methods.registry import REGISTRY
+from tests.data.test_files import write_table
 
 
 def matrix(model_folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
@@ -221,3 +223,29 @@ def test_poolings_have_caches_and_names_of_their_own(model_folders: dict[str, Pa
     # Tables group by these columns: two poolings are two encoders.
     assert [row["text_model"] for row in rows] == [f"{pair['text']} (cls)", f"{pair['text']} (mean)"]
     assert {row["image_model"] for row in rows} == {pair["image"]}
+
+
+def test_a_split_in_time_reaches_the_record(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{u}", f"i{i}", int(t))
+        for u in range(40)
+        for i, t in zip(rng.permutation(30)[:8], np.sort(rng.integers(0, 100, 8)), strict=True)
+    ]
+    words = world.vocabulary()
+    write_table(tmp_path / "data", {f"i{i}": " ".join(rng.choice(words, 4)) for i in range(30)}, rows)
+    dataset = {"name": "table", "data_dir": str(tmp_path / "data"), "split": "temporal"}
+    dataset |= {"valid_from": 60, "test_from": 80}
+    cell = cell_of("frozen", model_folders, dataset=dataset, modality="text")
+    row = run_cell(cell, tmp_path / "cell", lambda _: None)["row"]
+    assert row["status"] == "ok", row["error"]
+    times: dict[str, list[int]] = {}
+    for user, _, time in rows:
+        times.setdefault(user, []).append(time)
+    valid = {user for user, own in times.items() if min(own) < 60 and any(60 <= time < 80 for time in own)}
+    test = {user for user, own in times.items() if min(own) < 80 <= max(own)}
+    ranks = pd.read_csv(tmp_path / "cell" / "ranks.csv")
+    assert set(ranks["user"][ranks["valid_rank"].notna()]) == valid != set(times)
+    assert set(ranks["user"][ranks["test_rank"].notna()]) == test != set(times)
+    assert row["hr@10"] == np.mean(ranks["test_rank"].dropna() <= 10)
+    assert row["valid_hr@10"] == np.mean(ranks["valid_rank"].dropna() <= 10)

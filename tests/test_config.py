@@ -44,6 +44,14 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
         ({"name": "../../etc"}, "name"),
         ({"dataset": {"name": "shp"}}, "dataset.name"),
         ({"dataset": {"name": "amazon"}}, "needs --data-dir"),
+        ({"dataset": {"name": "table"}}, "dataset table needs --data-dir"),
+        ({"dataset": {"split": "temporal", "valid_from": 1, "test_from": 2}}, "dataset shop has no timestamps"),
+        ({"dataset": {"name": "amazon", "data_dir": "x", "split": "temporal"}}, "dataset amazon has no timestamps"),
+        ({"dataset": {"name": "table", "data_dir": "x", "split": "temporal", "valid_from": 1}}, "needs .*--test-from"),
+        ({"dataset": {"name": "table", "data_dir": "x", "test_from": 1}}, "--test-from: needs --split temporal"),
+        ({"dataset": {"columns": {"user": "x"}}}, "--user-column: dataset shop has no columns to name"),
+        ({"dataset": {"columns": {"usr": "x"}}}, "unknown key 'dataset.columns.usr'; did you mean 'user'"),
+        ({"dataset": {"name": "table", "data_dir": "x", "columns": {"user": ""}}}, "dataset.columns.user"),
         ({"device": "gpu"}, "device"),
         ({"precision": "fp8"}, "precision"),
         ({"modality": "audio"}, "modality"),
@@ -90,3 +98,20 @@ def test_cells_are_the_product_with_stable_ids() -> None:
     assert all(Cell.from_json(cell.to_json()) == cell for cell in made)
     data["training"] = {"dropout": 0.2}
     assert not {c.cell_id for c in made} & {c.cell_id for c in cells(parse(data, "f"), "cpu")}
+
+
+def test_moments_may_be_numbers_or_dates_and_come_back() -> None:
+    dataset = tomllib.loads("""
+        name = "table"
+        data_dir = "x"
+        split = "temporal"
+        valid_from = 2024-05-01
+        test_from = 1714521600
+        columns = { item = "asin" }
+    """)
+    matrix = parse({**copy.deepcopy(BASE), "dataset": dataset}, "file.toml")
+    assert (matrix.dataset.valid_from, matrix.dataset.test_from) == ("2024-05-01", "1714521600")
+    assert matrix.dataset.columns.item == "asin"
+    assert parse(tomllib.loads(to_toml(matrix)), "t") == matrix
+    cell = cells(matrix, "cpu")[0]
+    assert Cell.from_json(cell.to_json()) == cell

@@ -100,11 +100,21 @@ def rank_scores(
     return np.asarray((scores >= own).sum(axis=1))
 
 
-def _random(n_items: int, history: NDArray[np.int32]) -> Metrics:
+def random_floor(n_items: int, history: NDArray[np.int32]) -> Metrics:
     """The exact expectation of a random ranking."""
-    candidates = n_items - (history != PAD).sum(axis=1)
-    gain = (1 / np.log2(np.arange(2, 12))).sum()
-    return {"hr@10": float((10 / candidates).clip(max=1).mean()), "ndcg@10": float((gain / candidates).mean())}
+    ordered, first = _distinct(history)
+    candidates = n_items - (first & (ordered != PAD)).sum(axis=1)
+    gains = np.cumsum(1 / np.log2(np.arange(2, 12)))
+    reached = np.minimum(candidates, 10)
+    return {"hr@10": float((reached / candidates).mean()), "ndcg@10": float((gains[reached - 1] / candidates).mean())}
+
+
+def _distinct(history: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Each row in ascending order, and where in it an item stands for the first time."""
+    ordered = np.sort(history, axis=1)
+    first = np.ones(ordered.shape, dtype=np.bool_)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return ordered, first
 
 
 def references(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> dict[str, Metrics]:
@@ -114,7 +124,7 @@ def references(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> d
     """
     n_items = len(catalogue.item_ids)
     target, history = splits.test_target, splits.test_history
-    out = {"random": _random(n_items, history), "popularity": _popularity(splits)}
+    out = {"random": random_floor(n_items, history), "popularity": _popularity(splits)}
     if config.name == "shop":
         known = shop.make_truth(shop_config(config))
         before = [sequence[:-1] for sequence in catalogue.sequences]
@@ -135,9 +145,7 @@ def popularity_ranks(splits: Splits) -> NDArray[np.int64]:
     counts = splits.popularity
     own = counts[splits.test_target]
     not_below = len(counts) - np.searchsorted(np.sort(counts), own)
-    history = np.sort(splits.test_history, axis=1)
-    first = np.ones(history.shape, dtype=np.bool_)
-    first[:, 1:] = history[:, 1:] != history[:, :-1]
+    history, first = _distinct(splits.test_history)
     left_out = first & (history != PAD) & (counts[history] >= own[:, None])
     return np.asarray(not_below - left_out.sum(axis=1), dtype=np.int64)
 

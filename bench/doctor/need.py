@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import Matrix, MethodConfig, build_method
+from bench.config import DatasetConfig, Matrix, MethodConfig, build_method
+from bench.data.columns import read_chunks
+from bench.data.datasets import files_config
+from bench.data.layouts import find_layout
 from bench.errors import UserError
 from bench.models.backbones import CONFIGURATIONS, PRETRAINED, Modality, Source, locate
 from methods.base import HiddenMethod, Shape
@@ -134,13 +137,20 @@ def _items(matrix: Matrix, doubts: dict[str, None]) -> int:
     if config.name == "shop":
         return config.items
     try:
-        files = sorted(Path(config.data_dir or "").glob("*items.tsv"))
-        return sum(file.read_bytes().count(b"\n") for file in files[:1]) if files else _none(config.data_dir, doubts)
+        if config.name == "amazon":
+            return _amazon_items(config, doubts)
+        settings = files_config(config)
+        layout = find_layout(settings.name, settings.folder, settings.columns)
+        return sum(len(chunk.frame) for chunk in read_chunks(layout.items))
     except OSError as error:
         doubts[f"the items of {config.data_dir}: {error.strerror}"] = None
-        return 0
-
-
-def _none(folder: str | None, doubts: dict[str, None]) -> int:
-    doubts[f"the items: {folder} has no *items.tsv"] = None
+    except UserError as error:
+        doubts[f"the items: {error}"] = None
     return 0
+
+
+def _amazon_items(config: DatasetConfig, doubts: dict[str, None]) -> int:
+    files = sorted(Path(config.data_dir or "").glob("*items.tsv"))
+    if not files:
+        doubts[f"the items: {config.data_dir} has no *items.tsv"] = None
+    return sum(file.read_bytes().count(b"\n") for file in files[:1])

@@ -50,7 +50,7 @@ def check_against_a_plain_walk(users: Users) -> None:
             before = [item for time, item in user if time < start]
             targets = [item for time, item in user if start <= time < end]
             if before and targets:
-                history = {item for item in before[-12:]} - {targets[0]}
+                history = set(before[-12:]) - {targets[0]}
                 part[number] = (padded(before, 10), targets[0], history)
     assert kept == sorted({*train, *valid, *test})
     assert [kept[row] for row in splits.train_users] == list(train)

@@ -107,3 +107,27 @@ def test_arrays_are_what_the_contract_says(splits: Splits) -> None:
 def test_sequences_that_no_catalogue_may_hold(sequences: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split(as_arrays(*sequences), 20)
+
+
+def test_everyone_is_in_every_part(splits: Splits) -> None:
+    for part in (splits.train_users, splits.valid_users, splits.test_users):
+        assert part.tolist() == list(range(300))
+
+
+def test_cuts_say_who_is_in_which_part() -> None:
+    sequences = as_arrays([0, 1, 2, 3, 4], [5, 6], [7, 8], [1, 9])
+    cuts = np.array([[2, 2, 4], [2, -1, -1], [0, 1, -1], [0, -1, 1]], dtype=np.int32)
+    one = split(sequences, 10, cuts)
+    assert (one.train_users.tolist(), one.valid_users.tolist(), one.test_users.tolist()) == ([0, 1], [0, 2], [0, 3])
+    assert one.train[:, -2:].tolist() == [[0, 1], [5, 6]]
+    assert (one.valid_target.tolist(), one.test_target.tolist()) == ([2, 8], [4, 9])
+    assert one.test_inputs[:, -4:].tolist() == [[0, 1, 2, 3], [PAD, PAD, PAD, 1]]
+    assert one.popularity.tolist() == [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "cuts", [[[3, 2, 4]], [[2, 2, 5]], [[2, 0, 4]], [[2, 3, 3]], [[6, -1, -1]], [[-1, 2, 4]], [[2, 2]], [[2, 2, 4]] * 2]
+)
+def test_cuts_that_no_catalogue_may_hold(cuts: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="cut"):
+        split(as_arrays([0, 1, 2, 3, 4]), 10, np.array(cuts, dtype=np.int32))

@@ -31,6 +31,14 @@ def test_what_cells_write_is_read(tmp_path: Path) -> None:
     assert load_ranks(tmp_path / "other.csv") is None
 
 
+def test_users_without_one_of_the_targets(tmp_path: Path) -> None:
+    records.write_ranks(tmp_path, ["a", "b", "c", "d"], [1, None, 3, 4], [None, 20, 10, None])
+    found = load_ranks(tmp_path / "ranks.csv")
+    assert found is not None
+    assert found.users == ("b", "c")
+    assert (found.valid.tolist(), found.test.tolist()) == ([1, 3, 4], [20, 10])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -39,7 +47,8 @@ def test_what_cells_write_is_read(tmp_path: Path) -> None:
         ("user,valid_rank,test_rank\n", "no user"),
         ("user,valid_rank,test_rank\na,1,2\na,1,2\n", "a user stands in it twice"),
         ("user,valid_rank,test_rank\na,1,0\n", "a rank below 1"),
-        ("user,valid_rank,test_rank\na,1,\n", "malformed"),
+        ("user,valid_rank,test_rank\na,1,\n", "malformed: .*none with a test target"),
+        ("user,valid_rank,test_rank\na,,1\n", "malformed: .*none with a validation target"),
         ("user,valid_rank,test_rank\na,1,1.5\n", "malformed"),
         ("user,valid_rank,test_rank\na,x,1\n", "malformed"),
     ],
