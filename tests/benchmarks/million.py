@@ -103,9 +103,6 @@ def main() -> None:
         catalogue = phase("load, from the cache", lambda: load_files(config, None))
         print(f"  {len(catalogue.item_ids):,} items, {len(catalogue.user_ids):,} users, {catalogue.dropped}")
         splits = phase("split", lambda: split_catalogue(catalogue))
-        moments = FilesConfig("table", folder, valid_from="1650000000", test_from="1675000000")
-        in_time = phase("load and split in time", lambda: split_catalogue(load_files(moments, None)))
-        print(f"  {len(in_time.train):,} train, {len(in_time.valid_users):,} valid, {len(in_time.test_users):,} test")
         phase("popularity floor", lambda: popularity_ranks(splits))
         phase("tokenise", lambda: tokenise(catalogue, locate("shop-partial", "text", "pretrained"), 30))
         phase("log-popularity", lambda: log_popularity(splits))
@@ -118,6 +115,9 @@ def main() -> None:
             return sum(len(feed.gather(batch.unique)["hidden"]) for batch in epoch_batches(splits, BATCH_USERS, 0, 1))
 
         print(f"  {phase('an epoch of batches', epoch):,} items gathered in steps of {BATCH_USERS} users")
+        moments = FilesConfig("table", folder, valid_from="1650000000", test_from="1675000000")
+        in_time = phase("load and split in time", lambda: split_catalogue(load_files(moments, None)))
+        print(f"  {len(in_time.train):,} train, {len(in_time.valid_users):,} valid, {len(in_time.test_users):,} test")
 
 
 if __name__ == "__main__":
