@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import cache_command, data_command, data_options, doctor_command, plan_command
+from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command
 from bench.errors import UserError
 from reports import compare_command
 
@@ -105,6 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan_command.add_arguments(planning)
     checking = commands.add_parser("data", help="check a dataset before a long run")
     data_command.add_arguments(checking)
+    check = commands.add_parser("check", help="does a method keep the contract: yours by file, or any by name")
+    check_command.add_arguments(check)
     doctor = commands.add_parser("doctor", help="what on this machine would make the numbers wrong")
     doctor_command.add_arguments(doctor)
     cache = commands.add_parser("cache", help="list, verify or clear hidden states and converted data on disk")
@@ -113,6 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
         "list",
         help="methods, presets, datasets, built-in backbones",
         epilog="example: python run_bench.py list --json",
+    )
+    listing.add_argument(
+        "--method-file", type=Path, action="append", default=[], metavar="MY.py", help="runs it and lists its methods"
     )
     listing.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
     return parser
@@ -143,6 +148,9 @@ def _add_run(commands: Any) -> None:
     recipe.add_argument("--preset", help="a shipped recipe, see list (default: default, or amazon for it)")
     recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
     run.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
+    run.add_argument(
+        "--method-file", type=Path, action="append", metavar="MY.py", help="with the methods of this file; repeatable"
+    )
     run.add_argument("--seeds", type=_seeds, metavar="0,1")
     run.add_argument("--modality", help="text+image, text or image")
     run.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files")
@@ -248,15 +256,19 @@ def _score(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from bench.listing import catalogue_of_parts
+    from methods.own import load_file
 
+    for path in args.method_file:
+        load_file(path)
     parts = catalogue_of_parts()
     if args.json:
         _print_json(parts)
         return 0
     for kind, entries in parts.items():
         print(f"{kind}:")
+        width = max(14, *(len(entry["name"]) for entry in entries))
         for entry in entries:
-            print(f"  {entry['name']:14} {entry['summary']}")
+            print(f"  {entry['name']:{width}} {entry['summary']}")
     return 0
 
 
@@ -267,6 +279,7 @@ COMMANDS = {
     "compare": compare_command.run,
     "plan": plan_command.run,
     "data": data_command.run,
+    "check": check_command.run,
     "doctor": doctor_command.run,
     "cache": cache_command.run,
     "list": _list,

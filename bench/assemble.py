@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.matrix import Cell
 from bench.models.backbones import Source, locate
 from bench.models.cache import CacheFile, cache_key, open_or_build
-from bench.models.encoders import Encoder
+from bench.models.encoders import OUTPUT, Encoder
 from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
@@ -140,6 +140,28 @@ def kept_layers(method: HiddenMethod, sources: Mapping[str, Source]) -> dict[str
 def shapes_of(sources: Mapping[str, Source]) -> dict[str, Shape]:
     """Modality -> sizes of its encoder."""
     return {m: Shape(s.width, s.depth, s.widths) for m, s in sources.items()}
+
+
+def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
+    """Builds what reads hidden states alone without memory, so that options which do not fit the backbones show early.
+
+    Raises:
+        UserError: what does not fit, by method and modality.
+    """
+    where = f"method {cell.method.name}"
+    method = build_method(cell.method, "matrix")
+    if not isinstance(method, HiddenMethod):
+        return
+    try:
+        for modality, layers in kept_layers(method, sources).items():
+            depth = sources[modality].depth
+            beyond = [layer for layer in layers if layer != OUTPUT and not 0 <= layer <= depth]
+            if beyond or not layers:
+                raise UserError(f"the {modality} encoder has layers 0 to {depth}, kept gave {list(layers)}")
+        with torch.device("meta"):
+            method.build(nn.Identity(), shapes_of(sources), cell.training.width)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]) -> Built:

@@ -46,10 +46,12 @@ from bench.measure.memory import MemoryAccount, reset_allocator_peaks
 from bench.measure.meters import Stretch, TrainingMeters
 from bench.measure.probe import probe
 from bench.measure.profile import trace_steps
+from bench.method_files import load_recorded
 from bench.models.recommender import TrainBatch
 from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
 from bench.resume import Checkpoints
 from bench.train import Trainer, Training, train
+from methods.registry import known
 
 GATE_USERS = 8
 Report = Any
@@ -307,6 +309,8 @@ class CellRun:
             "method": {
                 "name": self.cell.method.name,
                 "type": self.cell.method.kind,
+                "origin": known()[self.cell.method.kind].origin or None,
+                "sha256": None if self.cell.method_file is None else self.cell.method_file.sha256,
                 "options": self.cell.method.options,
                 "groups": [{"name": g.name, "lr": g.lr, "parameters": g.count} for g in assembly.groups],
                 "adapted": assembly.adapted,
@@ -354,6 +358,8 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     run, outcome = CellRun(cell, folder, report), None
     try:
+        if cell.method_file is not None:
+            load_recorded(cell.method_file)
         record = run.run()
     except Exception as error:
         traceback.print_exc()

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 
 from bench.errors import UserError
-from methods.registry import REGISTRY, did_you_mean
+from methods.registry import did_you_mean, known
 
 STRICT = ConfigDict(extra="forbid")
 PRESETS = Path(__file__).parent / "presets"
@@ -132,12 +132,21 @@ class MethodConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class MethodFile:
+    """A file with methods of one's own that was run, and what stood in it."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Matrix:
     """Everything that a run needs to know.
 
     Attributes:
         profile: steps of every cell to trace, after its measurement; no part of what a cell is.
         checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
+        method_files: where methods that are not built in come from (``bench.method_files``).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -152,6 +161,7 @@ class Matrix:
     training: TrainingConfig = TrainingConfig()
     profile: Annotated[int, Field(ge=1, le=100)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    method_files: tuple[MethodFile, ...] | None = None
 
 
 def preset_names() -> list[str]:
@@ -230,10 +240,10 @@ def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     if not isinstance(name, str):
         raise UserError(f"{origin}: [[methods]] needs a name")
     kind = table.get("kind", name)
-    if kind not in REGISTRY:
-        raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), REGISTRY)}")
+    if kind not in known():
+        raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), known())}")
     options = table.get("options", {k: v for k, v in table.items() if k not in ("name", "kind")})
-    return {"name": name, "kind": kind, "options": {**REGISTRY[kind].preset, **options}}
+    return {"name": name, "kind": kind, "options": {**known()[kind].preset, **options}}
 
 
 def _checked(matrix: Matrix, origin: str) -> Matrix:
@@ -284,11 +294,11 @@ def build_method(config: MethodConfig, origin: str) -> Any:
 
     cls = method_class(config.kind)
     where = f"{origin}: method {config.name}"
-    known = {f.name for f in dataclasses.fields(cls)}
+    fields = {f.name for f in dataclasses.fields(cls)}
     for option in config.options:
-        if option not in known:
-            raise UserError(f"{where}: unknown option {option!r}{did_you_mean(option, known)}")
-    hints = typing.get_type_hints(cls)
+        if option not in fields:
+            raise UserError(f"{where}: unknown option {option!r}{did_you_mean(option, fields)}")
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for option, value in config.options.items():
         try:

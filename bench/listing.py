@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from methods.registry import REGISTRY
+from methods.registry import known
 
 PRESETS = Path(__file__).parent / "presets"
 DATASETS = {
@@ -38,7 +38,7 @@ def _first_comment(path: Path) -> str:
 def catalogue_of_parts() -> dict[str, list[dict[str, str]]]:
     """Methods, presets, datasets and built-in backbones, each with a summary in one line."""
     return {
-        "methods": [{"name": name, "summary": entry.summary} for name, entry in REGISTRY.items()],
+        "methods": [{"name": name, "summary": entry.summary} for name, entry in known().items()],
         "presets": [{"name": path.stem, "summary": _first_comment(path)} for path in sorted(PRESETS.glob("*.toml"))],
         "datasets": [{"name": name, "summary": summary} for name, summary in DATASETS.items()],
         "backbones": [{"name": name, "summary": summary} for name, summary in BACKBONES.items()],

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, TrainingConfig
+from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, MethodFile, TrainingConfig
+from methods.registry import known
 
-# A trace comes after what is measured, and a checkpoint between two steps: neither changes anything of it.
-NO_IDENTITY = ("profile", "checkpoint_every")
+# A trace comes after what is measured, a checkpoint between two steps, a file may lie anywhere: none changes a cell.
+NO_IDENTITY = ("profile", "checkpoint_every", "method_file")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement; runs alone in a fresh process and leaves one record."""
+    """One measurement; runs alone in a fresh process and leaves one record.
+
+    Attributes:
+        method_file: where its method comes from; None for one that is built in or installed.
+    """
 
     cell_id: str
     method: MethodConfig
@@ -32,6 +37,7 @@ class Cell:
     precision: str
     profile: int | None = None
     checkpoint_every: int | None = None
+    method_file: MethodFile | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -64,6 +70,7 @@ class Cell:
         data["dataset"] = DatasetConfig(**data["dataset"])
         data["budget"] = BudgetConfig(**data["budget"])
         data["training"] = TrainingConfig(**data["training"])
+        data["method_file"] = MethodFile(**data["method_file"]) if data.get("method_file") else None
         return cls(**data)
 
 
@@ -89,7 +96,14 @@ def cells(matrix: Matrix, device: str) -> list[Cell]:
     ]
 
 
+def _identity(cell: Cell) -> dict[str, Any]:
+    """What makes a cell the one that it is."""
+    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key not in NO_IDENTITY}
+    return identity if cell.method_file is None else identity | {"method_sha256": cell.method_file.sha256}
+
+
 def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, modality: str, seed: int) -> Cell:
+    origin = known()[method.kind].origin
     cell = Cell(
         cell_id="",
         method=method,
@@ -103,8 +117,8 @@ def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, mo
         precision=matrix.precision,
         profile=matrix.profile,
         checkpoint_every=matrix.checkpoint_every,
+        method_file=next((file for file in matrix.method_files or () if file.path == origin), None),
     )
-    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key not in NO_IDENTITY}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(_identity(cell), sort_keys=True).encode()).hexdigest()[:6]
     label = re.sub(r"[^A-Za-z0-9._+-]", "_", _label(cell))[:60]
     return dataclasses.replace(cell, cell_id=f"{method.name}--{label}--{modality}--s{seed}--{digest}")

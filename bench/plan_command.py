@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
     parser.add_argument("--methods", metavar="A,B", help="only these methods")
     parser.add_argument(
+        "--method-file", type=Path, action="append", metavar="MY.py", help="with the methods of this file; repeatable"
+    )
+    parser.add_argument(
         "--text-model", metavar="ID|DIR", help="built-in name, folder or hub id; only its configuration"
     )
     parser.add_argument("--image-model", metavar="ID|DIR")

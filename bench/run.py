@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import data_options, launch_ray, records
-from bench.assemble import load_data, raw_feed
+from bench.assemble import check_network, load_data, raw_feed
 from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
 from bench.data import options as cache_options
 from bench.data.datasets import describe, references
@@ -20,12 +20,14 @@ from bench.environment import capture
 from bench.errors import UserError
 from bench.launch import Launch, run_local, slot_variables
 from bench.matrix import Cell, cells
+from bench.method_files import Own
+from bench.method_files import load as load_method_files
 from bench.progress import Reporter
 from bench.sizes import parse_size
 from bench.stopping import stoppable
 from bench.supervise import Limits
 from methods.base import HiddenMethod, method_class
-from methods.registry import REGISTRY, did_you_mean
+from methods.registry import did_you_mean, known
 
 # Command-line option -> place in the matrix.
 PLACES: dict[str, Path_] = {
@@ -133,6 +135,8 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
         data, origin = read_preset(preset), f"preset {preset}"
         if in_files and args.preset is None:
             data["name"] = args.dataset
+    own = load_method_files(data.pop("method_files", None), args.method_file or (), args.config)
+    _add(data, own)
     options: dict[Path_, str] = {}
     for option, place in PLACES.items():
         value = getattr(args, option)
@@ -152,10 +156,21 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
     return parse(data, origin, options), origin
 
 
+def _add(data: dict[str, Any], own: Own) -> None:
+    """Records the files; what those of the command line bring is run beside what the recipe names already."""
+    if tables := own.tables():
+        data["method_files"] = tables
+    methods = data.get("methods")
+    if not isinstance(methods, list):
+        return  # told by parse
+    there = {table.get("name") for table in methods if isinstance(table, dict)}
+    data["methods"] = [*methods, *({"name": name} for file in own.given for name in file.names if name not in there)]
+
+
 def _served(table: dict[str, Any], hidden_states: str) -> dict[str, Any]:
     """A method that reads hidden states gets them live or from the cache; the others are left as they are."""
     kind = str(table.get("kind", table.get("name")))
-    if kind not in REGISTRY or not issubclass(method_class(kind), HiddenMethod):
+    if kind not in known() or not issubclass(method_class(kind), HiddenMethod):
         return table
     return {**table, "cached": hidden_states == "cached"}
 
@@ -174,13 +189,13 @@ def _put(data: dict[str, Any], place: Path_, value: Any) -> None:
 
 def _chosen(tables: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
     """The named methods, with the recipe's options where it has them and defaults where not."""
-    known = {str(table.get("name")): table for table in tables}
+    named = {str(table.get("name")): table for table in tables}
     for name in names:
-        if name not in known and name not in REGISTRY:
-            raise UserError(f"--methods: unknown method {name!r}{did_you_mean(name, {*known, *REGISTRY})}")
+        if name not in named and name not in known():
+            raise UserError(f"--methods: unknown method {name!r}{did_you_mean(name, {*named, *known()})}")
         if names.count(name) > 1:
             raise UserError(f"--methods: {name} is given twice")
-    return [known.get(name, {"name": name}) for name in names]
+    return [named.get(name, {"name": name}) for name in names]
 
 
 def resolve_device(device: str) -> str:
@@ -217,6 +232,9 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
             continue
         seen[key] = None
         data = load_data(cell)
+        for other in todo:
+            if (other.backbones, other.modality) == key:
+                check_network(other, data.sources)
         _, unknown = raw_feed(data, cell)
         if not facts:
             facts = describe(cell.dataset, data.catalogue, data.splits)

@@ -14,15 +14,21 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.encoders import OUTPUT, Encoder, Inputs
-from methods.registry import REGISTRY, did_you_mean
+from methods.registry import did_you_mean, known, register
+
+Count = Annotated[int, Field(ge=1)]
+"""Type of an option that counts something (rank, bottleneck, positions): less than one is refused before a run."""
+Layers = Literal["all", "even"] | tuple[int, ...]
+"""Type of an option that says which layers: all, every second one from the embedding layer on, or a list."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,8 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name.startswith("lr") and not value > 0:
-                raise UserError(f"option {name}: must be above 0, got {value}")
+            if name.startswith("lr") and not 0 < value < float("inf"):
+                raise UserError(f"option {name}: must be above 0 and finite, got {value}")
 
 
 @dataclass(frozen=True)
@@ -196,29 +202,70 @@ class HiddenMethod(Method):
         return ItemEncoder(source, network, groups, {m: len(kept) for m, kept in self.kept_of(shapes).items()})
 
 
+def chosen_layers(layers: Layers, shape: Shape) -> tuple[int, ...]:
+    """The layers of a backbone that an option names; 0 is the embedding layer.
+
+    Raises:
+        UserError: a layer that the backbone does not have, or none.
+    """
+    if isinstance(layers, str):
+        return tuple(range(0, shape.depth + 1, 1 if layers == "all" else 2))
+    if not layers or not all(0 <= layer <= shape.depth for layer in layers):
+        raise UserError(f"option layers: a backbone of {shape.depth} layers has 0 to {shape.depth}, got {list(layers)}")
+    return tuple(layers)
+
+
 def method_class(kind: str) -> type[Method]:
     """The class registered under ``kind``.
 
     Raises:
-        UserError: unknown method, with the nearest known name.
+        UserError: unknown method, with the nearest known name, or a target that cannot be had or is no method.
     """
-    if kind not in REGISTRY:
-        raise UserError(f"unknown method {kind!r}{did_you_mean(kind, REGISTRY)}")
-    module, _, name = REGISTRY[kind].target.partition(":")
-    found: type[Method] = getattr(importlib.import_module(module), name)
-    return found
+    if kind not in known():
+        raise UserError(f"unknown method {kind!r}{did_you_mean(kind, known())}")
+    entry = known()[kind]
+    module, _, name = entry.target.partition(":")
+    if not entry.origin:
+        found: type[Method] = getattr(importlib.import_module(module), name)
+        return found
+    return checked_class(f"method {kind} ({entry.origin})", entry.target)
+
+
+def checked_class(where: str, target: str) -> type[Method]:
+    """The class behind ``module:Class`` if it is a whole method; what others wrote is looked at before it runs.
+
+    Raises:
+        UserError: what is wrong with it and what to do.
+    """
+    module, _, name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except Exception as error:
+        raise UserError(f"{where}: {module} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, EncoderMethod | HiddenMethod)):
+        raise UserError(f"{where}: {name} is no class at the top of its file derived from EncoderMethod or HiddenMethod")
+    if "__dataclass_fields__" not in vars(cls):
+        raise UserError(f"{where}: class {name} has no options of its own yet: put @dataclass(frozen=True) above it")
+    if cls.__abstractmethods__:
+        raise UserError(f"{where}: class {name} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    return cls
 
 
 __all__ = [
     "OUTPUT",
     "Adaptation",
+    "Count",
     "Encoder",
     "EncoderMethod",
     "Group",
     "Head",
     "HiddenMethod",
     "ItemEncoder",
+    "Layers",
     "Method",
     "Shape",
+    "checked_class",
+    "chosen_layers",
     "method_class",
+    "register",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.models.structure import linears
-from methods.base import Adaptation, Encoder, EncoderMethod
+from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LoRA(EncoderMethod):
         dropout: on the update's input.
     """
 
-    rank: int = 8
+    rank: Count = 8
     alpha: float = 16.0
     dropout: float = 0.0
     lr: float = 2e-4

@@ -21,13 +21,13 @@ def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
     return step_account(trainer, batch), flops
 
 
-def step_account(trainer: Trainer, batch: TrainBatch) -> MemoryAccount:
-    """Memory account of one more step."""
+def step_account(trainer: Trainer, batch: TrainBatch, steps: int = 1) -> MemoryAccount:
+    """Memory account of one more step, or of several."""
     return account(
         lambda: trainer.step(batch),
         modules=[trainer.model],
         optimizer=trainer.optimizer,
         known={"rest": [*batch.inputs.values(), batch.items, batch.positions, batch.log_popularity]},
         device=trainer.device,
-        steps=1,
+        steps=steps,
     )
