@@ -404,10 +404,10 @@ def memory_is_steady(rig: Rig) -> None:
     """Many steps take no more than one."""
     case = rig.case()
     _steps(case)
-    one, many = case.peak(1), case.peak(2 * STEPS)
+    one, many = case.peak(1), case.peak(STEPS)
     if many != one:
         raise Broken(
-            f"a step takes {one} bytes at its peak, {2 * STEPS} steps in a row take {many}",
+            f"a step takes {one} bytes at its peak, {STEPS} steps in a row take {many}",
             "keep no tensor from one step to the next, above all none that still has its graph",
         )
 

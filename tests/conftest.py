@@ -1,7 +1,7 @@
 """Tiny encoders, saved as folders the way a user would have them, and a cache of the test run's own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from bench.data.shop import world
+from methods.registry import FROM_FILES
 from tests import zoo
 
 FamilyFolder = Callable[[str], Path]
@@ -32,6 +33,12 @@ FamilyFolder = Callable[[str], Path]
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IISAN_BENCH_CACHE_LIMIT", "")
     monkeypatch.setenv("IISAN_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "bench-cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_methods_of_other_tests() -> Iterator[None]:
+    yield
+    FROM_FILES.clear()
 
 
 VOCABULARY = {word: i for i, word in enumerate(world.vocabulary())}
