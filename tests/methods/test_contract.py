@@ -13,7 +13,7 @@ from bench import check as checking
 from methods.contract import CHECKS, BOTH, Outcome
 from methods.registry import REGISTRY
 
-SHALLOW = 3
+SHALLOW = 2
 
 HEAD = """
 import random
