@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.assemble import build_model, kept_layers, load_encoders, reads_cache
 from bench.config import build_method, parse
@@ -30,10 +30,10 @@ from bench.measure.probe import probe, step_account
 from bench.models.backbones import Source, locate
 from bench.models.encoders import Encoder
 from bench.models.hidden import HIDDEN_KEY
-from bench.models.recommender import Recommender, TrainBatch
+from bench.models.recommender import TrainBatch
 from bench.train import Trainer
 from methods.base import HiddenMethod, Method, method_class
-from methods.contract import BOTH, Outcome, differences, generators, outcomes, settings
+from methods.contract import BOTH, Outcome, differences, generators, outcomes, settings, world
 from methods.own import line_of, load_file
 from methods.registry import known
 
@@ -52,11 +52,13 @@ class BuiltCase:
 
     def __init__(self, trainer: Trainer, encoders: Mapping[str, Encoder], inputs: dict[str, Tensor], batch: Batch):
         self.trainer = trainer
-        self.model: Recommender = trainer.model
+        self.model: nn.Module = trainer.model
         self.items: Any = trainer.model.item_encoder
         self.groups = trainer.groups
         self.encoders = encoders
-        self.optimised = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+        self.optimised: Sequence[nn.Parameter] = [
+            p for group in trainer.optimizer.param_groups for p in group["params"]
+        ]
         self._inputs = inputs
         self._batch = batch
 
@@ -70,7 +72,7 @@ class BuiltCase:
     def vectors(self) -> Tensor:
         """Item vectors of the batch in eval mode, (n, d)."""
         self.model.eval()
-        return self.model.item_encoder(self.batch().inputs)
+        return self.items(self.batch().inputs)
 
     @torch.no_grad()
     def loss(self) -> float:
@@ -108,6 +110,7 @@ class HarnessRig:
         rows = np.random.default_rng(0).integers(0, ITEMS, size=(USERS, MAX_INPUTS + 1), dtype=np.int32)
         rows[0, :4] = PAD
         self._batch = make_batch(rows)
+        self.before = world(self)
 
     def _sources(self, modalities: Sequence[str]) -> dict[str, Source]:
         return {m: locate(str(self._cell.model(m)), m, "random") for m in modalities}  # type: ignore[arg-type]
@@ -205,11 +208,10 @@ def encoder_folders() -> Iterator[Path]:
 
 
 def watched_import(load: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What ``load`` returns, and what it changed besides; that is put back."""
+    """What ``load`` returns, and what of torch and the random generators it changed."""
     before = settings() | generators()
     result = load()
-    changed = differences(before, settings() | generators())
-    return result, changed
+    return result, differences(before, settings() | generators())
 
 
 def load_methods(files: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]]:

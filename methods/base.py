@@ -243,7 +243,9 @@ def checked_class(where: str, target: str) -> type[Method]:
     except Exception as error:
         raise UserError(f"{where}: {module} cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, EncoderMethod | HiddenMethod)):
-        raise UserError(f"{where}: {name} is no class at the top of its file derived from EncoderMethod or HiddenMethod")
+        raise UserError(
+            f"{where}: {name} is no class at the top of its file derived from EncoderMethod or HiddenMethod"
+        )
     if "__dataclass_fields__" not in vars(cls):
         raise UserError(f"{where}: class {name} has no options of its own yet: put @dataclass(frozen=True) above it")
     if cls.__abstractmethods__:

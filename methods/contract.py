@@ -26,7 +26,7 @@ Status = Literal["passed", "failed", "skipped"]
 BOTH = ("text", "image")
 STEPS = 3
 LOSS_STEPS = (5, 15, 30)
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+RTOL, ATOL = 1e-4, 1e-5
 """Live and cached states of one batch are the same numbers; what comes after may sum in another order."""
 
 
@@ -84,6 +84,19 @@ class Case(Protocol):
         """Live tensor bytes at the peak of so many further steps."""
 
 
+@dataclass(frozen=True)
+class World:
+    """What is not the method's own.
+
+    Attributes:
+        settings: of torch.
+        outputs: modality -> what an encoder that no method was given computes.
+    """
+
+    settings: Mapping[str, Any]
+    outputs: Mapping[str, Tensor]
+
+
 class Rig(Protocol):
     """What the checks are run on.
 
@@ -91,11 +104,13 @@ class Rig(Protocol):
         method: with its default options.
         width: d.
         import_changes: what the import of the method's file changed that is not its own.
+        before: how the world was before the method was first built.
     """
 
     method: Method
     width: int
     import_changes: Sequence[str]
+    before: World
 
     def case(self, modalities: Sequence[str] = BOTH, seed: int = 0, cached: bool | None = None) -> Case:
         """Builds the method; everything that it draws is drawn from ``seed``, the backbones and the batch are not."""
@@ -169,13 +184,13 @@ def trains(rig: Rig) -> None:
     case = rig.case()
     declared = _declared(case)
     before = [p.detach().clone() for p in declared]
-    moved = {}
+    moved: set[int] = set()
     for _ in range(STEPS):
         loss = case.forward()
         if not math.isfinite(loss.item()):
             raise Broken(f"the loss is {loss.item()}", "lower lr, or let new modules start near zero")
         case.backward(loss)
-        moved |= {id(p): p for p in declared if p.grad is not None and p.grad.any()}
+        moved |= {id(p) for p in declared if p.grad is not None and p.grad.any()}
         case.update()
     still = [p for p, then in zip(declared, before, strict=True) if id(p) in moved and torch.equal(p, then)]
     if still:
@@ -226,7 +241,7 @@ def counts_right(rig: Rig) -> None:
     declared = _declared(case)
     ids = {id(p) for p in declared}
     if len(ids) < len(declared):
-        twice = [p for p in declared if sum(p is q for q in declared) > 1]
+        twice = list({id(p): p for i, p in enumerate(declared) if any(p is q for q in declared[:i])}.values())
         raise Broken(f"declared twice: {_say(case, twice)}", "put each parameter into one group, once")
     if empty := [p for p in declared if p.numel() == 0]:
         raise Broken(f"without a value: {_say(case, empty)}", "give the option that sizes it the type Count")
@@ -334,9 +349,6 @@ def _same(a: Any, b: Any) -> bool:
 
 def leaves_nothing_behind(rig: Rig) -> None:
     """No hook per step, no setting of torch, no change of classes that other models use."""
-    plain = {m: rig.encoder(m).eval() for m in BOTH}
-    inputs = rig.inputs()
-    before, outputs = settings(), _outputs(plain, inputs)
     case = rig.case()
     _steps(case, 1)
     hooks = _hooks(case.model)
@@ -346,29 +358,32 @@ def leaves_nothing_behind(rig: Rig) -> None:
             f"{_hooks(case.model) - hooks} hooks more after {STEPS} further steps",
             "register a hook once, in adapt, or remove its handle in a finally",
         )
-    if changed := differences(before, settings()):
+    after = world(rig)
+    if changed := differences(rig.before.settings, after.settings):
         raise Broken(
             f"building and training changes {', '.join(changed)}",
             "put settings back, best with a context manager around what needs them",
         )
-    again = _outputs(plain, inputs)
-    if touched := [m for m in BOTH if not torch.equal(outputs[m], again[m])]:
+    if touched := [m for m in BOTH if not torch.equal(rig.before.outputs[m], after.outputs[m])]:
         raise Broken(
             f"another {touched[0]} encoder, which it was never given, computes something else now",
             "change modules of the encoder that adapt is given, no classes and no functions of a library",
         )
 
 
-@torch.no_grad()
-def _outputs(encoders: Mapping[str, Encoder], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {m: encoder(inputs) for m, encoder in encoders.items()}
-
-
 def _hooks(model: nn.Module) -> int:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     of_modules = sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-    kinds = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    return of_modules + sum(len(getattr(p, kind) or ()) for p in model.parameters() for kind in kinds)
+    of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return of_modules + sum(len(getattr(p, kind) or ()) for p in model.parameters() for kind in of_tensors)
+
+
+def world(rig: Rig) -> World:
+    """How it is now."""
+    inputs = rig.inputs()
+    with torch.no_grad():
+        outputs = {modality: rig.encoder(modality).eval()(inputs) for modality in BOTH}
+    return World(settings(), outputs)
 
 
 def settings() -> dict[str, Any]:
@@ -391,7 +406,7 @@ def generators() -> dict[str, Any]:
     return {
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
         "random's state": random.getstate(),
-        "numpy's random state": np.random.get_state()[1].tobytes(),  # type: ignore[index, union-attr]
+        "numpy's random state": np.random.get_state()[1].tobytes(),  # type: ignore[index]
     }
 
 
@@ -422,10 +437,10 @@ def cached_equals_live(rig: Rig) -> None:
         start = case.vectors()
         runs.append((start, torch.tensor(_steps(case)), case.vectors()))
     for what, live, cached_ in zip(("at the start", "loss", "after training"), *runs, strict=True):
-        if not torch.allclose(live, cached_, **CLOSE):
+        if not torch.allclose(live, cached_, rtol=RTOL, atol=ATOL):
             raise Broken(
                 f"live and cached states part ({what}): by {(live - cached_).abs().max().item():.3g}",
-                "let the network depend on the states it is given alone, in the order of kept, and change none in place",
+                "let the network depend on the states it is given, in the order of kept, and change none in place",
             )
 
 

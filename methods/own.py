@@ -85,7 +85,9 @@ def _run(path: Path, content: bytes, name: str) -> None:
         raise UserError(f"method file {_at(path, error)}: {error}") from error
     except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"method file {_at(path, error)}: {type(error).__name__}{': ' if said else ''}{said}") from error
+        raise UserError(
+            f"method file {_at(path, error)}: {type(error).__name__}{': ' if said else ''}{said}"
+        ) from error
 
 
 def _at(path: Path, error: BaseException) -> str:

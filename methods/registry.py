@@ -100,7 +100,8 @@ def register(name: str, **preset: Any) -> Callable[[Class], Class]:
         target = f"{cls.__module__}:{cls.__qualname__}"
         taken = known().get(name)
         if taken is not None and taken.target != target:
-            raise UserError(f"a method {name!r} exists already; choose another name")
+            where = taken.origin or "built in"
+            raise UserError(f"a method {name!r} exists already ({where}); choose another name")
         if taken is None:
             file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
             FROM_FILES[name] = Entry(target, _summary(cls), preset, file)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import check as checking
-from methods.contract import CHECKS, BOTH, Outcome
+from methods.contract import BOTH, CHECKS, Outcome
 from methods.registry import REGISTRY
 
 SHALLOW = 2
@@ -44,7 +44,8 @@ READS = """
 @register("broken")
 @dataclass(frozen=True)
 class Broken(HiddenMethod):
-    lr_head: float = 3e-3
+    lr_head: float = 1e-5
+    lr: float = 3e-3
 
     def kept(self, shape):
         return (0, shape.depth)
@@ -53,7 +54,7 @@ class Broken(HiddenMethod):
         return Net({m: s.width for m, s in shapes.items()}, d, self)
 
     def split(self, network):
-        return (Group("head", self.lr_head, tuple(p for p in network.parameters() if p.requires_grad)),)
+        return (Group("head", self.lr, tuple(p for p in network.parameters() if p.requires_grad)),)
 
 
 class Net(nn.Module):
@@ -105,7 +106,7 @@ BROKEN = {
         found[0].requires_grad_(True)
         return adaptation(found[1:])
 """,
-        "requires a gradient and is in no group: 2 parameters",
+        "requires a gradient and is in no group: 4 parameters",
     ),
     "deterministic": (
         ADAPTS

@@ -33,7 +33,11 @@ def count(method) -> int:  # type: ignore[no-untyped-def]
 def test_ladder_parameters(layers, r: int) -> None:  # type: ignore[no-untyped-def]
     expected = linear(2 * D, D)
     for shape in SHAPES.values():
-        n = {"all": shape.depth + 1, "even": shape.depth // 2 + 1}.get(layers) if isinstance(layers, str) else len(layers)
+        n = (
+            {"all": shape.depth + 1, "even": shape.depth // 2 + 1}.get(layers)
+            if isinstance(layers, str)
+            else len(layers)
+        )
         assert n is not None
         rung = 1 + 2 * r + linear(r, 4 * r) + linear(4 * r, r)
         expected += n * linear(shape.width, r) + (n - 1) * rung + 2 * r + linear(r, D)

@@ -79,7 +79,7 @@ def test_what_a_file_prints_goes_to_standard_error(tmp_path: Path, capsys: pytes
         ("raise SystemExit\n", "my.py, line 1: SystemExit"),
         ("x = 1\n", 'my.py: no method in it; put @register("a-name")'),
         ("", "my.py: no method in it"),
-        (GOOD.replace('"mine"', '"lora"'), "line 6: a method 'lora' exists already; choose another name"),
+        (GOOD.replace('"mine"', '"lora"'), "line 6: a method 'lora' exists already (built in); choose another name"),
         (GOOD.replace('"mine"', '"../mine"'), "method name '../mine'"),
         (GOOD.replace("@dataclass(frozen=True)\n", ""), "class Mine has no options of its own yet: put @dataclass"),
         (GOOD.replace("def adapt", "def adopt"), "class Mine lacks adapt"),
@@ -126,7 +126,9 @@ class TestInstalled:
 
     @pytest.fixture
     def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        write(tmp_path, GOOD.replace('@register("mine")\n', "").replace('"mine-wide", rank=9', '"announced"'), "theirs.py")
+        write(
+            tmp_path, GOOD.replace('@register("mine")\n', "").replace('"mine-wide", rank=9', '"announced"'), "theirs.py"
+        )
         info = tmp_path / "theirs-1.2.dist-info"
         info.mkdir()
         write(info, "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n", "METADATA")
@@ -160,5 +162,7 @@ class TestInstalled:
         write(package, "[iisan_bench.methods]\nx = theirs:Nobody\ny = nowhere:X\n", "entry_points.txt")
         with pytest.raises(UserError, match=r"method x \(theirs 1.2\): Nobody is no class"):
             method_class("x")
-        with pytest.raises(UserError, match=r"method y \(theirs 1.2\): nowhere cannot be imported: ModuleNotFoundError"):
+        with pytest.raises(
+            UserError, match=r"method y \(theirs 1.2\): nowhere cannot be imported: ModuleNotFoundError"
+        ):
             method_class("y")
