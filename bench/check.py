@@ -33,7 +33,9 @@ from bench.models.hidden import HIDDEN_KEY
 from bench.models.recommender import TrainBatch
 from bench.train import Trainer
 from methods.base import HiddenMethod, Method, method_class
-from methods.contract import BOTH, Outcome, differences, generators, outcomes, settings, world
+from methods.contract import Outcome, outcomes
+from methods.contract.rig import BOTH
+from methods.contract.surroundings import differences, generators, settings, world
 from methods.own import line_of, load_file
 from methods.registry import known
 
@@ -48,7 +50,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 
 class BuiltCase:
-    """A :class:`methods.contract.Case`."""
+    """A :class:`methods.contract.rig.Case`."""
 
     def __init__(self, trainer: Trainer, encoders: Mapping[str, Encoder], inputs: dict[str, Tensor], batch: Batch):
         self.trainer = trainer
@@ -100,7 +102,7 @@ class BuiltCase:
 
 
 class HarnessRig:
-    """A :class:`methods.contract.Rig` for one method with its default options."""
+    """A :class:`methods.contract.rig.Rig` for one method with its default options."""
 
     def __init__(self, name: str, folder: Path, import_changes: Sequence[str]):
         self._cell = _cell(name, folder)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bench import check as checking
-from methods.contract import BOTH, CHECKS, Outcome
+from methods.contract import CHECKS, Outcome
+from methods.contract.rig import BOTH
 from methods.registry import REGISTRY
 
 SHALLOW = 2
