@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.models.structure import LinearMap, has_attention, linears, replace, sizes
-from methods.base import Adaptation, Encoder, EncoderMethod
+from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 
 class Adapted(nn.Module):
@@ -47,7 +47,7 @@ class Adapter(EncoderMethod):
         bottleneck: inner width.
     """
 
-    bottleneck: int = 64
+    bottleneck: Count = 64
     lr: float = 1e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:

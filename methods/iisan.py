@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from methods.base import Group, HiddenMethod, Shape
+from methods.base import Count, Group, HiddenMethod, Layers, Shape, chosen_layers
 
 GATE_TEMPERATURE = 0.1
 INIT_STD = 0.01
@@ -165,8 +165,8 @@ class IISAN(HiddenMethod):
         lr: of blocks, gates and the networks' own ends; ``lr_head`` is for the last map.
     """
 
-    layers: Literal["all", "even"] | tuple[int, ...] = "even"
-    bottleneck: int = 64
+    layers: Layers = "even"
+    bottleneck: Count = 64
     activation: Literal["relu", "gelu"] = "relu"
     intra: bool = True
     inter: bool = True
@@ -177,19 +177,10 @@ class IISAN(HiddenMethod):
         super().__post_init__()
         if not (self.intra or self.inter):
             raise UserError("iisan: intra and inter are both false, nothing would be left")
-        if self.bottleneck < 1:
-            raise UserError(f"iisan: bottleneck must be at least 1, got {self.bottleneck}")
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
         """Layer 0 is the embedding layer."""
-        if isinstance(self.layers, str):
-            return tuple(range(0, shape.depth + 1, 1 if self.layers == "all" else 2))
-        beyond = [layer for layer in self.layers if not 0 <= layer <= shape.depth]
-        if beyond or not self.layers:
-            raise UserError(
-                f"iisan: layers {list(self.layers)}: a backbone of {shape.depth} layers has only those from 0"
-            )
-        return tuple(self.layers)
+        return chosen_layers(self.layers, shape)
 
     def kept_of(self, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
         """With the inter-modal network as many layers of each encoder as the shallower one keeps."""

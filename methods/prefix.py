@@ -21,7 +21,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from bench.errors import UserError
 from bench.models import families
 from bench.models.structure import attentions
-from methods.base import Adaptation, Encoder, EncoderMethod
+from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 
 class Prefixes(nn.Module):
@@ -121,7 +121,7 @@ class Prefix(EncoderMethod):
             pretrained attention of a narrow encoder.
     """
 
-    positions: int = 16
+    positions: Count = 16
     spread: float = 0.02
     lr: float = 4e-4
 

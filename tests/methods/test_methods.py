@@ -88,7 +88,7 @@ def test_iisan_kept_layers() -> None:
     assert IISAN().kept(Shape(768, 12)) == (0, 2, 4, 6, 8, 10, 12)
     assert IISAN(layers="all").kept(Shape(8, 3)) == (0, 1, 2, 3)
     assert Frozen().kept(Shape(8, 3)) == (OUTPUT,)
-    with pytest.raises(UserError, match="has only those from 0"):
+    with pytest.raises(UserError, match="a backbone of 4 layers has 0 to 4, got"):
         IISAN(layers=(0, 5)).kept(Shape(8, 4))
 
 
