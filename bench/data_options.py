@@ -18,6 +18,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "data_dir": ("data_dir",),
     "image_dir": ("image_dir",),
     "missing_images": ("missing_images",),
+    "bad_images": ("bad_images",),
     **{f"{role}_column": ("columns", role) for role in _COLUMN_HELP},
     "split": ("split",),
     "valid_from": ("valid_from",),
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-dir", metavar="DIR", help="folder with <item>.jpg (default: images/ in the data folder)"
     )
-    parser.add_argument("--missing-images", help="fail, drop-item or mean-image")
+    parser.add_argument("--missing-images", help="images that are not there: fail, drop-item or mean-image")
+    parser.add_argument("--bad-images", help="images that cannot be read: fail, drop-item or mean-image")
     for role, text in _COLUMN_HELP.items():
         parser.add_argument(f"--{role}-column", metavar="NAME", help=text)
     parser.add_argument("--split", help="leave-one-out (default), or temporal with --valid-from and --test-from")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.data.catalogue import Catalogue
 from bench.data.columns import TableFile
 from bench.data.cuts import Selection, Temporal, select
-from bench.data.images import MissingImages, build_image_array, open_array, select_rows
+from bench.data.images import FAIL, KINDS, BadImage, Kind, Policies, build_image_array, open_array, select_rows
 from bench.data.interactions import Items, Log, read_items, read_log
 from bench.data.layouts import Layout, find_layout
 from bench.data.moments import parse_moment
@@ -29,6 +29,7 @@ _VERSION = 1
 """Part of the cache key: goes up when the same files would give another catalogue."""
 _UNSAFE_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _LONGEST_NAME = 200
+_WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FilesConfig:
     folder: Path
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image_dir: str | None = None
-    missing_images: MissingImages = "fail"
+    policies: Policies = FAIL
     valid_from: str | None = None
     test_from: str | None = None
 
@@ -73,14 +74,15 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
     key: list[Part] = ["files", _VERSION, MIN_LENGTH, MAX_LENGTH, config.name, config.valid_from, config.test_from]
     key += [part for file in (layout.items, layout.interactions) for part in _identity(file)]
     if image_size is not None:
-        key += [_signature(layout.pictures), image_size, config.missing_images, PIL.__version__]
+        key += [_signature(layout.pictures), image_size, config.policies.missing, config.policies.bad]
+        key.append(PIL.__version__)
 
     def build(entry: Path) -> Catalogue:
         log = read_log(layout.items, layout.interactions)
         rule = _rule(config, log, layout)
         if image_size is None:
             return _catalogue(config.name, log, select(log, rule), None)
-        pictures = _pictures(log, rule, layout, image_size, entry / IMAGES_FILE, config.missing_images)
+        pictures = _pictures(log, rule, layout, image_size, entry / IMAGES_FILE, config.policies)
         return _catalogue(config.name, log, pictures.selection, pictures)
 
     return cached_catalogue(digest_of(*key), build)
@@ -187,29 +189,32 @@ def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> lis
 
 
 def _pictures(
-    log: Log, rule: Temporal | None, layout: Layout, size: int, out_path: Path, policy: MissingImages
+    log: Log, rule: Temporal | None, layout: Layout, size: int, out_path: Path, policies: Policies
 ) -> _Pictures:
     """As `bench.data.amazon` does it: dropped items leave before the users are counted."""
     selection = select(log, rule)
     wanted = selection.used
-    if policy == "drop-item":  # a dropped item lets an older one into the sequence, which needs its picture too
+    if policies.drop:  # a dropped item lets an older one into the sequence, which needs its picture too
         users = selection.users
         whole = log.sequences.slices(users, np.zeros_like(users), log.sequences.lengths[users])
         wanted = np.unique(whole.flat).astype(np.int64)
-    made = build_image_array(_image_paths(log.items, layout, wanted), size, out_path, policy)
-    first = f" (the first: {made.bad[0].path.name}: {made.bad[0].reason})" if made.bad else ""
-    if policy != "drop-item":
-        note = f"The mean image stands in for {len(made.bad)} of {len(wanted)} items{first}."
-        return _Pictures(selection, out_path, {}, (note,) if made.bad else ())
+    made = build_image_array(_image_paths(log.items, layout, wanted), size, out_path, policies)
+    notes = tuple(
+        _image_note(kind, found, len(wanted), policies.of(kind)) for kind in KINDS if (found := made.of_kind(kind))
+    )
+    if not policies.drop:
+        return _Pictures(selection, out_path, {}, notes)
     usable = np.ones(len(log.items.ids), dtype=np.bool_)
-    usable[wanted[~made.usable]] = False
+    usable[wanted[~made.kept]] = False
     selection = select(log, rule, usable)
-    kept = wanted[made.usable]
+    kept = wanted[made.kept]
     if len(kept) != len(selection.used):
         select_rows(out_path, np.searchsorted(kept, selection.used))
-    dropped = {
-        "items without a usable image": len(made.bad),
-        "interactions with these items": int((~usable[log.sequences.flat]).sum()),
-    }
-    note = f"{len(made.bad)} of {len(wanted)} items have no usable image and were left out{first}."
-    return _Pictures(selection, out_path, dropped, (note,) if made.bad else ())
+    dropped = {f"items {_WITHOUT[kind]}": len(made.of_kind(kind)) for kind in policies.drop}
+    dropped["interactions with these items"] = int((~usable[log.sequences.flat]).sum())
+    return _Pictures(selection, out_path, dropped, notes)
+
+
+def _image_note(kind: Kind, found: Sequence[BadImage], of: int, policy: str) -> str:
+    done = "were left out" if policy == "drop-item" else "have the mean image"
+    return f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].reason})."

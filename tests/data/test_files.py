@@ -16,6 +16,7 @@ from bench.data import columns
 from bench.data.amazon import load_amazon
 from bench.data.catalogue import Catalogue
 from bench.data.files import FilesConfig, load_files
+from bench.data.images import Policies
 from bench.data.sequences import split
 from bench.errors import UserError
 from tests.data.conftest import write_amazon
@@ -322,9 +323,9 @@ def test_items_without_a_picture_leave_before_users_are_counted(tmp_path: Path) 
     write_table(tmp_path)
     for item in set(TITLES) - {"B21", "B22"}:  # "007" has four items left then, "long" keeps its thirteen
         picture(tmp_path / "images" / f"{item}.jpg", 9)
-    found = load_files(FilesConfig("table", tmp_path, missing_images="drop-item"), 4)
+    found = load_files(FilesConfig("table", tmp_path, policies=Policies(missing="drop-item")), 4)
     assert found.user_ids == ("long", "NA")
-    assert found.dropped["items without a usable image"] == 2
+    assert found.dropped["items without an image file"] == 2
     assert found.dropped["interactions with these items"] == 2
     assert found.images is not None
     assert len(found.images) == len(found.item_ids)
