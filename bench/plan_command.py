@@ -169,7 +169,7 @@ def _row(cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -
     try:
         planner = Planner(cell)
         plan = planner.plan(workload, cell.budget.batch_size)
-    except RuntimeError as error:  # shapes that do not fit together, or an operation that has no fake counterpart
+    except (RuntimeError, ValueError) as error:  # shapes that do not fit together, or an operation without a fake one
         raise UserError(f"method {cell.method.name}: cannot be planned: {one_line(str(error))}") from error
     parts = plan.memory.as_dict()
     row: Row = {

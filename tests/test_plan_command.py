@@ -166,9 +166,12 @@ def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> 
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_a_step_that_cannot_be_is_named(recipe: str, tmp_path: Path) -> None:
-    text = Path(recipe).read_text(encoding="utf-8").replace("[dataset]", "[dataset]\nmax_tokens = 300")
+def test_a_step_that_cannot_be_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Pictures come as squares, and this encoder wants another shape."""
+    oblong = json.loads((model_folders["vit"] / "config.json").read_text()) | {"image_size": [32, 48]}
+    (tmp_path / "config.json").write_text(json.dumps(oblong))
     broken = tmp_path / "broken.toml"
-    broken.write_text(text, encoding="utf-8")
+    pair = [{"text": str(model_folders["bert"]), "image": str(tmp_path)}]
+    broken.write_text(tomli_w.dumps(matrix(model_folders, backbones=pair)), encoding="utf-8")
     with pytest.raises(UserError, match="method fft: cannot be planned: "):
         call("--config", str(broken), "--shapes", "full")
