@@ -46,7 +46,9 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     row = record["row"]
     assert row["status"] == "ok", record
     assert tuple(row) == records.COLUMNS
-    assert json.loads((tmp_path / "record.json").read_text()) == record
+    stored = records.read_record(tmp_path)
+    assert {key: value for key, value in stored.items() if key not in ("digest", "files")} == record
+    assert set(stored["files"]) == {"steps.csv", "ranks.csv"}
     for column in ("hr@10", "valid_hr@10", "epoch_seconds", "trainable_params", "peak_memory_bytes", "flops_forward"):
         assert row[column] is not None
     assert row["flops_backward"] > 0
