@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.tables import decode_title
 from bench.data.columns import Chunk, TableFile, read_chunks
 from bench.data.moments import Kind, Times, kind_of, parse_times, show_moment
 from bench.data.ragged import Ragged, offsets_of
+from bench.data.tables import decode_title
 from bench.errors import UserError
 
 _UNKNOWN, _UNTITLED = -1, -2
