@@ -18,6 +18,7 @@ USERS = {
     "b": ["B0", "B1", "B2", "B3", "B4"],
     "c": ["B0", "B0", "B0", "B1", "B9"],
     "d": ["B1", "B0", "B1", "B5", "B0", "B2"],
+    "e": [f"B{n}" for n in range(10, 17)],
 }
 ROWS = [(user, item, n) for user, items in USERS.items() for n, item in enumerate(items)]
 
@@ -30,8 +31,8 @@ def config(tmp_path: Path) -> DatasetConfig:
 
 def test_facts_by_hand(config: DatasetConfig) -> None:
     facts = examine(config).facts
-    assert (facts["users"], facts["items"], facts["interactions"], facts["train_interactions"]) == (4, 7, 21, 13)
-    assert facts["lengths"] == {"min": 5, "lower_quartile": 5, "median": 5, "upper_quartile": 5.25, "max": 6}
+    assert (facts["users"], facts["items"], facts["interactions"], facts["train_interactions"]) == (5, 14, 28, 18)
+    assert facts["lengths"] == {"min": 5, "lower_quartile": 5, "median": 5, "upper_quartile": 6, "max": 7}
     assert facts["title_words"]["median"] == 2
     assert facts["duplicates"] == {
         "interactions_repeating_an_item_of_the_user": 4,
@@ -39,14 +40,14 @@ def test_facts_by_hand(config: DatasetConfig) -> None:
         "users_with_the_sequence_of_another": 1,
         "items_with_the_title_of_another": 0,
     }
-    # Trained: a and b 0 1 2, c 0 0 0, d 1 0 1 5. Tested: 4 4 9 2. Validated: 3 3 1 0.
-    assert facts["cold"]["test"] == {"targets": 4, "never_trained": 3, "share": 0.75}
-    assert facts["cold"]["valid"]["never_trained"] == 2
-    assert facts["popularity"] == {"top_1_percent": 6 / 13, "top_10_percent": 6 / 13}
+    # Trained: a and b 0 1 2, c 0 0 0, d 1 0 1 5, e 10 to 14. Validated: 3 3 1 0 15. Tested: 4 4 9 2 16.
+    assert facts["cold"]["test"] == {"targets": 5, "never_trained": 4, "share": 0.8}
+    assert facts["cold"]["valid"]["never_trained"] == 3
+    assert facts["popularity"] == {"top_1_percent": 6 / 18, "top_10_percent": 6 / 18}
     assert facts["images"] is None
-    assert facts["dropped"] == {"items in no sequence that is left": len(TITLES) - 7}
-    assert facts["split"] == {"kind": "leave-one-out", "train_users": 4, "valid_users": 4, "test_users": 4}
-    assert any("75% of the test targets are never seen" in warning for warning in facts["warnings"])
+    assert facts["dropped"] == {"items in no sequence that is left": len(TITLES) - 14}
+    assert facts["split"] == {"kind": "leave-one-out", "train_users": 5, "valid_users": 5, "test_users": 5}
+    assert any("80% of the test targets are never seen" in warning for warning in facts["warnings"])
 
 
 def test_popularity_ranks_against_a_table_of_scores(config: DatasetConfig) -> None:
@@ -70,16 +71,16 @@ def test_pictures(config: DatasetConfig) -> None:
     (folder / "B3.jpg").write_bytes((folder / "B2.jpg").read_bytes())
     (folder / "B4.jpg").write_bytes(b"no picture")
     images = examine(config).facts["images"]
-    assert (images["items_with_an_image"], images["share"]) == (5, 5 / 7)
+    assert (images["items_with_an_image"], images["share"]) == (5, 5 / 14)
     assert (images["opened"], images["unreadable"]) == (5, 1)
     assert (images["alike"]["compared"], images["alike"]["items"], images["alike"]["groups"]) == (4, 2, 1)
     assert sorted(images["alike"]["largest"][0]["such_as"]) == ["B2.jpg", "B3.jpg"]
 
 
 def test_ids_that_are_no_file_names_are_fine_without_pictures(tmp_path: Path) -> None:
-    titles = {f"x/{n}": "t" for n in range(6)}
+    titles = {f"x/{n}": "t" for n in range(12)}
     write_table(tmp_path, titles, [("u", item, n) for n, item in enumerate(titles)])
-    assert examine(DatasetConfig(name="table", data_dir=str(tmp_path))).facts["items"] == 6
+    assert examine(DatasetConfig(name="table", data_dir=str(tmp_path))).facts["items"] == 12
 
 
 def test_a_split_in_time_is_in_the_facts(config: DatasetConfig) -> None:
@@ -90,9 +91,9 @@ def test_a_split_in_time_is_in_the_facts(config: DatasetConfig) -> None:
         "kind": "temporal",
         "valid_from": "3",
         "test_from": "5",
-        "train_users": 4,
-        "valid_users": 4,
-        "test_users": 1,
+        "train_users": 5,
+        "valid_users": 5,
+        "test_users": 2,
     }
 
 
