@@ -1,4 +1,4 @@
-"""The figures with a row per method: costs, step times, and the phases of a step."""
+"""The figures with a row per method: costs and step times."""
 
 from __future__ import annotations
 
@@ -21,19 +21,10 @@ from reports import style
 from reports.blocks import Block
 from reports.steps import seconds_of
 from reports.style import DECADES, FAINT, INK, NotDrawn, Styles, short
-from reports.text import count, number, size
+from reports.text import UNITS, count, number, size
 
-PHASES = {
-    "data": "#dddddd",
-    "transfer": "#bbbbbb",
-    "backbone": "#77aadd",
-    "forward": "#99ddff",
-    "backward": "#ee8866",
-    "optimizer": "#eedd88",
-}
-"""The phases of a step in their order, in colours (Paul Tol's light scheme) that no method has."""
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+MOST_DOTS = 300
+"""With more dots in a row, an SVG holds a picture of them."""
 
 
 def costs(block: Block, styles: Styles) -> Figure:
@@ -45,30 +36,31 @@ def costs(block: Block, styles: Styles) -> Figure:
     ]
     if not any(block.measured(column) for column, _, _ in panels):
         raise NotDrawn("no cost was measured")
-    methods = [method for method in block.methods if any(block.value(method, column) for column, _, _ in panels)]
-    figure, left, bottom, height = _rows_of_bars(methods, above=0.35)
+    methods = [method for method in block.drawn if any(block.value(method, column) for column, _, _ in panels)]
+    figure, left, bottom, height = rows_of_bars(methods, above=0.35)
     width = (0.985 - left - 2 * 0.03) / 3
     for place, (column, title, words) in enumerate(panels):
         axes = figure.add_axes((left + place * (width + 0.03), bottom, width, height))
         _bars(axes, block, methods, styles, column, words)
         axes.set_title(title, loc="left")
-        _method_axis(axes, methods, labels=place == 0)
+        method_axis(axes, methods, labels=place == 0)
     return figure
 
 
-def _rows_of_bars(methods: Sequence[str], above: float) -> tuple[Figure, float, float, float]:
+def rows_of_bars(methods: Sequence[str], above: float, row_inches: float = 0.36) -> tuple[Figure, float, float, float]:
     """A figure with a row per method, and where its axes are to stand: left, bottom and height as shares of it.
 
     `above` is the room for a title or a legend, in inches.
     """
-    inches = 0.36 * len(methods) + 0.75 + above
+    inches = row_inches * len(methods) + 0.75 + above
     longest = max(len(short(method)) for method in methods)
     left = min(0.03 + 0.0105 * longest, 0.28)
     bottom = 0.6 / inches
     return style.new_figure(inches), left, bottom, 1 - bottom - above / inches
 
 
-def _method_axis(axes: Axes, methods: Sequence[str], labels: bool = True) -> None:
+def method_axis(axes: Axes, methods: Sequence[str], labels: bool = True) -> None:
+    """The names on the left, the first on top."""
     axes.set_yticks(range(len(methods)), [short(method) for method in methods] if labels else [""] * len(methods))
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -113,27 +105,27 @@ def _axis_in_words(axes: Axes, column: str, logarithmic: bool) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _binary(value) if binary else _metric(value)))
     elif binary:
-        unit = 1024.0 ** _power(high)
-        axes.xaxis.set_major_locator(MultipleLocator(_nice(high / unit / 4) * unit))
+        unit = 1024.0 ** power(high)
+        axes.xaxis.set_major_locator(MultipleLocator(nice(high / unit / 4) * unit))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _metric(value)))
-    units = {"epoch_seconds": "s", "peak_memory_bytes": "" if logarithmic else _UNITS[_power(high)]}
+    units = {"epoch_seconds": "s", "peak_memory_bytes": "" if logarithmic else UNITS[power(high)]}
     label = f"{units.get(column, '')} (logarithmic)" if logarithmic else units.get(column, "")
     axes.set_xlabel(label.strip(), labelpad=2, fontsize=9.5)
 
 
-def _power(value: float) -> int:
+def power(value: float) -> int:
     """Which binary unit suits a number of bytes."""
-    return max(0, min(len(_UNITS) - 1, int(np.log2(max(value, 1)) // 10)))
+    return max(0, min(len(UNITS) - 1, int(np.log2(max(value, 1)) // 10)))
 
 
 def _binary(value: float) -> str:
-    return f"{value / 1024.0 ** _power(value):g} {_UNITS[_power(value)]}"
+    return f"{value / 1024.0 ** power(value):g} {UNITS[power(value)]}"
 
 
-def _nice(step: float) -> float:
+def nice(step: float) -> float:
     """The next of 1, 2, 5, 10, ... at or above a step."""
     power = 10 ** np.floor(np.log10(max(step, 1e-12)))
     return float(next(base * power for base in (1, 2, 5, 10) if base * power >= step * 0.999))
@@ -148,17 +140,18 @@ def _metric(value: float) -> str:
 
 def step_times(block: Block, styles: Styles) -> Figure:
     """The distribution of step times: quartiles, the 5th and 95th percentile, and the single steps beyond."""
-    times = {method: found for method in block.methods if len(found := seconds_of(block.records, method))}
+    times = {method: found for method in block.drawn if len(found := seconds_of(block.records, method))}
     if not times:
         raise NotDrawn("no step times were recorded")
     methods = list(times)
-    figure, left, bottom, height = _rows_of_bars(methods, above=0.1)
+    figure, left, bottom, height = rows_of_bars(methods, above=0.1)
     axes = figure.add_axes((left, bottom, 0.97 - left, height))
     for row, (method, seconds) in enumerate(times.items()):
         color = styles[method].color
         p5, q25, median, q75, p95 = np.percentile(seconds, [5, 25, 50, 75, 95])
         beyond = seconds[(seconds < p5) | (seconds > p95)]
-        axes.plot(beyond, np.full(len(beyond), row), "o", color=color, ms=2.5, alpha=0.35, mew=0)
+        axes.plot(beyond, np.full(len(beyond), row), "o", color=color, ms=2.5, alpha=0.35, mew=0,
+                  rasterized=len(beyond) > MOST_DOTS)  # fmt: skip
         axes.hlines(row, p5, p95, color=color, lw=1.4)
         axes.barh(row, q75 - q25, left=q25, height=0.5, color=color, alpha=0.45, edgecolor=color)
         axes.vlines(median, row - 0.25, row + 0.25, color=INK, lw=2)
@@ -174,49 +167,5 @@ def step_times(block: Block, styles: Styles) -> Figure:
         axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1000 * value:g}"))
     axes.set_xlabel(f"time of a training step, ms{' (logarithmic)' if logarithmic else ''}", labelpad=2)
-    _method_axis(axes, methods)
+    method_axis(axes, methods)
     return figure
-
-
-def phases(block: Block, styles: Styles) -> Figure:
-    """Which share of a step each phase takes, and the median step beside it."""
-    shares = {method: found for method in block.methods if (found := _phase_shares(block, method))}
-    if not shares:
-        raise NotDrawn("no phases of a step were recorded")
-    methods = list(shares)
-    figure, left, bottom, height = _rows_of_bars(methods, above=0.4)
-    axes = figure.add_axes((left, bottom, 0.87 - left, height))
-    measured = [phase for phase in PHASES if any(found.get(phase) for found in shares.values())]
-    for row, (method, found) in enumerate(shares.items()):
-        start = 0.0
-        for phase, color in ((phase, PHASES[phase]) for phase in measured):
-            share = found.get(phase, 0.0)
-            axes.barh(row, share, left=start, height=0.7, color=color, label=phase if row == 0 else None)
-            if share >= 0.055:
-                axes.text(start + share / 2, row, f"{share:.0%}", ha="center", va="center", fontsize=9)
-            start += share
-        median = block.value(method, "step_seconds_median")
-        text = f"{number(1000 * median)} ms" if median is not None else "not measured"
-        axes.annotate(text, (1, row), (6, 0), textcoords="offset points", va="center", fontsize=9.5)
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.set_xlabel("share of the time of a step; on the right the median step", labelpad=2)
-    axes.legend(
-        ncols=len(measured), loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, fontsize=9.5,
-        handlelength=1.1, columnspacing=1.3, handletextpad=0.5,
-    )  # fmt: skip
-    _method_axis(axes, methods)
-    axes.grid(False)
-    return figure
-
-
-def _phase_shares(block: Block, method: str) -> dict[str, float]:
-    """The share of each measured phase, in the mean over the cells that ended ok."""
-    found: dict[str, list[float]] = {}
-    for record in block.records:
-        measured = record.steps.get("phases")
-        if record.row["method"] == method and record.row["status"] == "ok" and isinstance(measured, dict):
-            for phase in PHASES:
-                if isinstance(measured.get(phase), int | float):
-                    found.setdefault(phase, []).append(float(measured[phase]))
-    return {phase: sum(values) / len(values) for phase, values in found.items()}

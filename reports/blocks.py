@@ -21,6 +21,9 @@ from reports.tables import comparison_keys, is_key, unique
 BASELINE = "fft"
 """The method that all figures are set against where it ended ok."""
 
+MOST_DRAWN = 24
+"""Figures with more methods than this would be longer than anybody reads."""
+
 _ALWAYS = ("dataset", "modality", "text_model", "image_model")
 """What every title of a block says."""
 
@@ -81,6 +84,15 @@ class Block:
     def methods(self) -> list[str]:
         """All methods of the block in the order of the tables."""
         return [str(method) for method in self.summary.index]
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """The methods that figures show: all, or the `MOST_DRAWN` first by TPME, in the order of the tables."""
+        if len(self.methods) <= MOST_DRAWN:
+            return self.methods
+        # A stable sort: methods without a score come last, in their order.
+        first = set(self.summary["tpme"].sort_values(kind="stable", na_position="last").index[:MOST_DRAWN])
+        return [method for method in self.methods if method in first]
 
     @property
     def random_weights(self) -> bool:

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
 from bench.errors import UserError
-from reports import bars, style, ternary
+from reports import bars, curves, stacks, style, ternary
 from reports.blocks import Block
-from reports.style import DECADES, DPI, FAINT, RC, NotDrawn, Styles, short
-from reports.tradeoff import trade_off
+from reports.style import DPI, FAINT, RC, NotDrawn, Styles, accuracy_label, short
+from reports.tradeoff import pareto_front, trade_off
+
+MOST_NAMED = 16
+"""A cloud of more points than this has no room for all their names."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as it goes into the report: either a PNG, or the reason why there is none."""
+    """A figure as it goes into the report: either as PNG and SVG, or the reason why there is none."""
 
     stem: str
     title: str
     caption: str
     png: bytes | None
+    svg: bytes | None = None
     reason: str = ""
 
 
@@ -46,10 +46,21 @@ def _drawing(
         try:
             figure = make(block, styles)
         except NotDrawn as reason:
-            return Drawing(name, title, caption, None, str(reason))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return Drawing(name, title, caption, buffer.getvalue())
+            return Drawing(name, title, caption, None, reason=str(reason))
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+    return Drawing(
+        name, title, caption if make in _OF_ALL else _with_limit(caption, block), png.getvalue(), svg.getvalue()
+    )
+
+
+def _with_limit(caption: str, block: Block) -> str:
+    if len(block.drawn) == len(block.methods):
+        return caption
+    return (
+        f"{caption} Only {len(block.drawn)} of {len(block.methods)} methods are drawn, those of the lowest TPME first."
+    )
 
 
 def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
@@ -63,6 +74,9 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
         raise NotDrawn("no HR@10 was measured")
     figure = style.new_figure(5.2)
     axes = figure.add_axes((0.085, 0.115, 0.89, 0.86))
+    front = pareto_front({method: (scores[method], spread.mean) for method, spread in spreads.items()})
+    if not block.random_weights:
+        axes.plot(*zip(*front.values(), strict=True), color=FAINT, lw=1.4, drawstyle="steps-post", zorder=1)
     for method, spread in spreads.items():
         look = styles[method]
         if spread.low is not None and spread.high is not None:
@@ -78,13 +92,17 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
     for height in lines.values():
         axes.axhline(height, color=FAINT, lw=1, ls=(0, (5, 3)))
     axes.set_xlabel("TPME: time, parameters and memory together, 0 to 1; further left is cheaper")
-    axes.set_ylabel(_hit_rate("test HR@10", block))
+    axes.set_ylabel(accuracy_label("test HR@10", block.random_weights))
+    named = list(spreads if len(spreads) <= MOST_NAMED else front)
     style.label_points(
         axes,
-        [(scores[method], spreads[method].mean) for method in spreads],
-        [short(method) for method in spreads],
-        [styles[method].color for method in spreads],
-        [(max(spread.low or spread.mean, 0), min(spread.high or spread.mean, 1)) for spread in spreads.values()],
+        [(scores[method], spreads[method].mean) for method in named],
+        [short(method) for method in named],
+        [styles[method].color for method in named],
+        [
+            (max(spreads[name].low or spreads[name].mean, 0), min(spreads[name].high or spreads[name].mean, 1))
+            for name in named
+        ],
         {f"{name} {height:.3f}": height for name, height in lines.items()},
     )
     return figure
@@ -96,82 +114,13 @@ def _reference_lines(block: Block) -> dict[str, float]:
     return {label: height for label, height in lines.items() if height is not None}
 
 
-def _hit_rate(label: str, block: Block) -> str:
-    return f"{label} (random backbones: no meaning)" if block.random_weights else label
-
-
-def learning(block: Block, styles: Styles) -> Figure:
-    """Validation HR@10 over the seconds of training: thin lines are seeds, the thick one is their mean."""
-    curves = {method: found for method in block.methods if (found := _curves(block, method))}
-    if not curves:
-        raise NotDrawn("no validation was recorded")
-    figure = style.new_figure(4.9)
-    longest = max(len(short(method)) for method in curves)
-    axes = figure.add_axes((0.085, 0.12, 0.9 - 0.0118 * max(longest, 6), 0.86))
-    ends = {}
-    for method, lines in curves.items():
-        look = styles[method]
-        mean = _mean_curve(lines)
-        for line in lines if len(lines) > 1 else []:
-            axes.plot(line[:, 0], line[:, 1], color=look.color, lw=0.8, alpha=0.4)
-        axes.plot(
-            mean[:, 0], mean[:, 1], color=look.color, lw=1.8, marker=look.marker, ms=6 * look.size, mec="white", mew=0.6
-        )
-        ends[method] = (float(mean[-1, 0]), float(mean[-1, 1]))
-    starts = [line[0, 0] for lines in curves.values() for line in lines if line[0, 0] > 0]
-    last = max(line[-1, 0] for lines in curves.values() for line in lines)
-    if starts and last / min(starts) >= DECADES:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("seconds of training (evaluation and cache building apart)")
-    axes.set_ylabel(_hit_rate("validation HR@10", block))
-    _label_ends(axes, ends, styles)
-    return figure
-
-
-def _curves(block: Block, method: str) -> list[NDArray[np.float64]]:
-    """Per seed that ended ok an array of shape (evaluations, 2): seconds of training, HR@10."""
-    lines = []
-    for record in block.records:
-        if record.row["method"] != method or record.row["status"] != "ok":
-            continue
-        points = [(point.get("train_seconds"), point.get("valid_hr@10")) for point in record.curve]
-        known = [(x, y) for x, y in points if isinstance(x, int | float) and isinstance(y, int | float)]
-        if known:
-            lines.append(np.array(known, dtype=np.float64))
-    return lines
-
-
-def _mean_curve(lines: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Point by point over the evaluations that every seed has."""
-    length = min(len(line) for line in lines)
-    return np.asarray(np.mean([line[:length] for line in lines], axis=0))
-
-
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
-    """Names on the right of the frame, moved apart, each with a thin line from the end of its curve."""
-    low, high = axes.get_ylim()
-    right = axes.get_xlim()[1]
-    gap = 0.045 * (high - low)
-    heights = style.spread_out([y for _, y in ends.values()], gap)
-    lift = max(0.0, low + gap / 2 - min(heights)) - max(0.0, max(heights) - (high - gap / 2))
-    for (method, (x, y)), height in zip(ends.items(), heights, strict=True):
-        color = styles[method].color
-        axes.plot([x, right], [y, height + lift], color=color, lw=0.6, alpha=0.6, ls=(0, (2, 2)))
-        axes.annotate(short(method), (1, height + lift), (4, 0), xycoords=("axes fraction", "data"), va="center",
-                      textcoords="offset points", color=color, fontweight="bold", annotation_clip=False)  # fmt: skip
-    axes.set_ylim(low, high)
-    axes.set_xlim(right=right)
-
-
 FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
     (
         "accuracy-tpme",
         "Accuracy against TPME",
-        "Further up is more accurate, further left cheaper. Bars are 95 % intervals, small dots single seeds.",
+        "Further up is more accurate, further left cheaper. Bars are 95 % intervals, small dots single seeds; the "
+        "grey line is the Pareto front, beyond which no method is both more accurate and cheaper. Of more than "
+        f"{MOST_NAMED} methods, those of the front are named.",
         accuracy_against_tpme,
     ),
     ("costs", "Time, memory and parameters", "Means over the seeds that ended ok.", bars.costs),
@@ -179,7 +128,26 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
         "learning",
         "Validation HR@10 against seconds of training",
         "A thick line is the mean over seeds, thin lines are single seeds.",
-        learning,
+        curves.over_seconds,
+    ),
+    (
+        "learning-flops",
+        "Validation HR@10 against floating-point operations of training",
+        "Forward and backward pass of a step of median size, as counted, times the steps.",
+        curves.over_flops,
+    ),
+    (
+        "learning-energy",
+        "Validation HR@10 against energy of training",
+        "What the driver counted over the whole training, spread evenly over its seconds.",
+        curves.over_energy,
+    ),
+    (
+        "memory",
+        "What the memory is taken by",
+        "The account of live tensors at the peak of a probe step; hatched what was predicted without running it. "
+        "A black line is what a driver or an allocator says, where that is the figure in the table.",
+        stacks.memory,
     ),
     (
         "step-times",
@@ -191,7 +159,7 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
         "phases",
         "Where the time of a step goes",
         "Backbone is the forward pass of the backbones, forward that of everything else.",
-        bars.phases,
+        stacks.phases,
     ),
     (
         "weights",
@@ -201,3 +169,6 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
         ternary.weights,
     ),
 )
+
+_OF_ALL = (accuracy_against_tpme, ternary.weights)
+"""The figures that have room for every method."""

@@ -13,12 +13,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 
+from reports.text import visible
+
 WIDTH_INCHES = 8.0
 DPI = 160
 """1,280 pixels wide; shown at 800 px, a point of text is 1.4 pixels."""
 
 INK = "#222222"
 FAINT = "#8a8a8a"
+INK_ON_FILL = "#1a1a1a"
+"""For text within coloured bars, which stays dark where `INK` turns light with the page."""
 
 DECADES = 30.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic."""
@@ -40,6 +44,8 @@ RC: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "figure.dpi": DPI,
     "text.parse_math": False,  # a method called `a$b$` is no formula
+    "svg.fonttype": "none",  # text that can be searched and edited
+    "svg.hashsalt": "reports",  # the same records give the same bytes
 }
 
 # Okabe and Ito's palette, which the common kinds of colour blindness keep apart; its yellow is too pale on white.
@@ -93,9 +99,37 @@ def _spare(method: str, taken: set[Style]) -> Style:
     return next((style for style in free if style not in taken), free[0])
 
 
+def on_dark(color: str) -> str:
+    """The same hue (`#rrggbb`), as much lighter as it takes to stand out on a dark page; black turns white."""
+    if color == "#000000":
+        return "#e4e6e8"
+    red, green, blue = (int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    for white in (step / 20 for step in range(21)):
+        mixed = [part + white * (1 - part) for part in (red, green, blue)]
+        if _luminance(mixed) >= _LIGHT_ENOUGH:
+            break
+    return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+
+
+_LIGHT_ENOUGH = 0.24
+"""Relative luminance that has a contrast of 4.5 to 1 with the page's dark ground (#1b1d20)."""
+
+
+def _luminance(color: Sequence[float]) -> float:
+    """Relative luminance of red, green and blue in 0 to 1, as the Web Content Accessibility Guidelines define it."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def short(name: str, limit: int = 24) -> str:
     """A name that fits into a figure."""
+    name = visible(name)
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def accuracy_label(label: str, random_weights: bool) -> str:
+    """What stands at an axis of accuracy."""
+    return f"{label} (random backbones: no meaning)" if random_weights else label
 
 
 def new_figure(height: float) -> Figure:

@@ -19,7 +19,7 @@ def escape(value: object, limit: int | None = None) -> str:
     Control characters and those that turn the direction of text vanish; line breaks become spaces. With a limit, text
     longer than that many characters is cut short with an ellipsis.
     """
-    text = " ".join("".join(_visible(character) for character in str(value)).split())
+    text = visible(str(value))
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     text = "".join(_ENTITIES.get(character, character) for character in text)
@@ -28,6 +28,11 @@ def escape(value: object, limit: int | None = None) -> str:
     text = re.sub(r"(?i)(https?|ftp)(:)(?=//)", r"\1\\\2", text)
     text = re.sub(r"(?i)\bwww\.", lambda match: match.group()[:-1] + "\\.", text)
     return _AT_LINE_START.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", text)
+
+
+def visible(text: str) -> str:
+    """Text on one line, without control characters and those that turn its direction."""
+    return " ".join("".join(_visible(character) for character in text).split())
 
 
 def _visible(character: str) -> str:
@@ -76,10 +81,14 @@ def count(value: float) -> str:
     return f"{round(value):,}"
 
 
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+"""Binary units of bytes."""
+
+
 def size(value: float) -> str:
     """Bytes in binary units."""
     unit = "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+    for unit in UNITS:
         if abs(value) < 1024 or unit == "TiB":
             break
         value /= 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -53,6 +54,24 @@ def first_shares(block: Block) -> dict[str, float]:
     }
 
 
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """The methods that no other beats at one of cost and accuracy without being worse at the other.
+
+    Args:
+        points: Per method its cost, the lower the better, and its accuracy, the higher the better.
+
+    Returns:
+        Those of the front with their points, from the cheapest to the most accurate.
+    """
+    front: dict[str, tuple[float, float]] = {}
+    highest = -math.inf
+    for method, (cost, accuracy) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if accuracy > highest or (cost, accuracy) in front.values():
+            front[method] = (cost, accuracy)
+        highest = max(highest, accuracy)
+    return front
+
+
 @dataclass(frozen=True)
 class ScoreSpread:
     """What steps and seeds that are drawn anew do to the TPME of a comparison."""
@@ -99,10 +118,10 @@ def score_spread(block: Block) -> ScoreSpread | None:
         return None
     low, high = stats.interval(scores)
     level = set()
-    for first, second in combinations(range(len(methods)), 2):
-        below, above = stats.interval(scores[:, first] - scores[:, second])
-        if below <= 0 <= above:
-            level.add(frozenset((methods[first], methods[second])))
+    for first in range(len(methods) - 1):
+        below, above = stats.interval(scores[:, first : first + 1] - scores[:, first + 1 :])
+        for second in np.flatnonzero((below <= 0) & (above >= 0)):
+            level.add(frozenset((methods[first], methods[first + 1 + second])))
     leads = scores <= scores.min(axis=1, keepdims=True)
     first_share = (leads / leads.sum(axis=1, keepdims=True)).mean(axis=0)
     return ScoreSpread(

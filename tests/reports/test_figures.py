@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
 from bench.errors import UserError
-from reports import figures, style, ternary
-from reports.blocks import Block
+from reports import curves, figures, stacks, style, svg, ternary
+from reports.blocks import MOST_DRAWN, Block
 from reports.figures import FIGURES, accuracy_against_tpme, draw
 from reports.style import RC, spread_out, styles
-from reports.tradeoff import first_shares
-from tests.reports.factory import METHODS
-from tests.reports.test_verdict import block_of
+from reports.tradeoff import first_shares, pareto_front
+from tests.reports.factory import EPOCHS, METHODS, make_run, write_json
+from tests.reports.test_verdict import block_of, read_block
 
 
 @pytest.fixture(scope="module")
 def block(tmp_path_factory: pytest.TempPathFactory) -> Block:
-    return block_of(tmp_path_factory.mktemp("figures") / "run")
+    return block_of(tmp_path_factory.mktemp("figures") / "run", energy_joules=5000.0)
 
 
 def test_all_figures_are_pictures_of_the_right_width(block: Block) -> None:
@@ -91,7 +96,7 @@ def reasons(block: Block) -> dict[str, str]:
 
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
-    alone = reasons(block_of(tmp_path / "alone", methods=["lora"], seeds=[0]))
+    alone = reasons(block_of(tmp_path / "alone", methods=["lora"], seeds=[0], energy_joules=1.0))
     assert list(alone) == ["accuracy-tpme", "weights"]
     assert "alone" in alone["accuracy-tpme"]
     failed = reasons(block_of(tmp_path / "failed", status="oom"))
@@ -101,7 +106,9 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
 
 def test_missing_and_partial_measurements_are_drawn_without(tmp_path: Path) -> None:
     bare: dict[str, Any] = {"lora": {"epoch_seconds": None, "hr@10": None}, "iisan": {"peak_memory_bytes": None}}
-    block = block_of(tmp_path / "run", methods=["fft", "lora", "iisan", "frozen"], seeds=[0], changes=bare)
+    block = block_of(
+        tmp_path / "run", methods=["fft", "lora", "iisan", "frozen"], seeds=[0], changes=bare, energy_joules=1.0
+    )
     for record in block.records:
         record.steps_path.unlink()
     assert list(reasons(block)) == ["step-times"]
@@ -120,14 +127,15 @@ def test_malformed_steps_are_named(tmp_path: Path) -> None:
 def test_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
     names = ["$a_b$", "$", "方法", "x" * 60]
     why = "TPME cannot be computed: params is 50000 for every method: a zero range cannot be normalised"
-    assert reasons(block_of(tmp_path / "run", methods=names, seeds=[0])) == {"accuracy-tpme": why, "weights": why}
+    block = block_of(tmp_path / "run", methods=names, seeds=[0], energy_joules=1.0)
+    assert reasons(block) == {"accuracy-tpme": why, "weights": why}
     assert style.short("x" * 60) == "x" * 23 + "…"
 
 
 def test_curves_of_different_length_meet_where_all_are_known() -> None:
     long = np.array([[1.0, 0.1], [2.0, 0.2], [3.0, 0.3]])
     short = np.array([[3.0, 0.3], [4.0, 0.4]])
-    assert figures._mean_curve([long, short]).tolist() == pytest.approx(np.array([[2.0, 0.2], [3.0, 0.3]]))
+    assert curves.mean_curve([long, short]).tolist() == pytest.approx(np.array([[2.0, 0.2], [3.0, 0.3]]))
 
 
 def many_parts(path: Path) -> Block:
@@ -166,3 +174,115 @@ def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
             assert f"{share:.1%}" in words
     assert "twin\nfft" in words
     assert "the paper's weights:\n0.45 time\n0.1 parameters\n0.45 memory" in words
+
+
+def drawn_by(make: Callable[[Block, style.Styles], Figure], block: Block) -> Figure:
+    with mpl.rc_context(RC):
+        return make(block, styles(block.methods))
+
+
+def test_computation_and_energy_are_what_was_counted(tmp_path: Path) -> None:
+    block = block_of(tmp_path / "run", methods=["fft"], seeds=[0], energy_joules=3000.0)
+    (record,) = block.records
+    steps = [point["step"] for point in record.curve]
+    flops = record.compute["flops_forward"] + record.compute["flops_backward"]
+    (line,) = (line for line in drawn_by(curves.over_flops, block).axes[0].lines if len(line.get_xdata()) == EPOCHS)
+    assert list(line.get_xdata()) == pytest.approx([step * flops / 1e12 for step in steps])
+    (line,) = (line for line in drawn_by(curves.over_energy, block).axes[0].lines if len(line.get_xdata()) == EPOCHS)
+    assert list(line.get_xdata()) == pytest.approx([1.0, 2.0, 3.0])
+
+
+def test_the_marker_of_the_highest_point_is_not_cut(block: Block) -> None:
+    axes = drawn_by(curves.over_seconds, block).axes[0]
+    highest = max(y for line in axes.lines if line.get_marker() != "None" for y in line.get_ydata())
+    pixels = axes.transData.transform((0, highest))[1]
+    assert axes.get_window_extent().y1 - pixels > 9 * style.DPI / 72  # the largest marker is 9 points high
+
+
+def widths(figure: Figure) -> dict[tuple[float, bool], float]:
+    """Lengths of the stacked bars of a figure's first axes, by the middle of their row and whether they are hatched."""
+    found: dict[tuple[float, bool], float] = {}
+    for bar in figure.axes[0].patches:
+        key = round(bar.get_y() + bar.get_height() / 2, 2), bool(bar.get_hatch())
+        found[key] = found.get(key, 0.0) + bar.get_width()
+    return found
+
+
+def test_memory_stands_beside_its_plan(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", seeds=[0])
+    for path in run.glob("cells/*/record.json"):
+        record = json.loads(path.read_text())
+        plan = {name: 0.9 * value for name, value in record["plan"].items() if value is not None}
+        write_json(path, {**record, "plan": plan})
+    bars = list(widths(drawn_by(stacks.memory, read_block(run))).items())
+    for row, (_, _, _, mebibytes, _) in enumerate(METHODS.values()):
+        measured = [width for (y, hatched), width in bars if round(y) == row and not hatched]
+        planned = [width for (y, hatched), width in bars if round(y) == row and hatched]
+        assert measured == pytest.approx([mebibytes], rel=1e-4)
+        assert planned == pytest.approx([0.9 * mebibytes], rel=1e-4)
+
+
+def test_memory_without_a_plan_has_one_bar(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    for path in run.glob("cells/*/record.json"):
+        write_json(path, {**json.loads(path.read_text()), "plan": None})
+    assert set(widths(drawn_by(stacks.memory, read_block(run)))) == {(0, False), (1, False)}
+
+
+def test_phases_add_up_to_the_median_step(block: Block) -> None:
+    found = widths(drawn_by(stacks.phases, block))
+    for row, method in enumerate(METHODS):
+        assert found[row, False] == pytest.approx(1000 * (block.value(method, "step_seconds_median") or 0), rel=1e-6)
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    draw_from = random.Random(3)
+    for _ in range(50):
+        points = {str(place): (draw_from.randrange(6), draw_from.randrange(6)) for place in range(9)}
+        kept = {
+            name
+            for name, (cost, gain) in points.items()
+            if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points.values())
+        }
+        front = pareto_front(points)
+        assert set(front) == kept
+        assert list(front.values()) == sorted(front.values())
+
+
+def test_only_so_many_methods_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"method-{place:02d}" for place in range(MOST_DRAWN + 5)]
+    columns = ("trainable_params", "peak_memory_bytes", "epoch_seconds")
+    changes = {name: dict.fromkeys(columns, 1000 - place) for place, name in enumerate(names)}
+    block = block_of(tmp_path / "run", methods=names, seeds=[0], changes=changes)
+    assert block.drawn == names[5:]  # the later, the cheaper
+    monkeypatch.setattr(figures, "FIGURES", [entry for entry in FIGURES if entry[0] == "costs"])
+    (costs,) = draw(block, styles(names))
+    assert "Only 24 of 29 methods are drawn" in costs.caption
+    assert costs.svg is not None
+    assert b"method-28" in costs.svg
+    assert b"method-04" not in costs.svg
+
+
+def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(block: Block) -> None:
+    for drawing in draw(block, styles(block.methods)):
+        assert drawing.svg is not None
+        markup = svg.inline(drawing.svg, drawing.stem, 'a "label" <b>')
+        root = ElementTree.fromstring(markup)
+        names = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        assert len(names) == len(set(names))
+        assert all(name.startswith(drawing.stem) for name in names)
+        assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', markup)) == set(names)
+        assert not [element for element in root.iter() if element.tag.endswith("style") or "style" in element.attrib]
+        assert root.attrib["aria-label"] == 'a "label" <b>'
+        assert {"fft", "lora"} <= {text for element in root.iter() if (text := element.text)} or drawing.stem in {
+            "accuracy-tpme",  # names with a halo are drawn as paths
+            "weights",
+        }
+
+
+def test_names_that_are_no_xml_are_drawn(tmp_path: Path) -> None:
+    names = ["fft", "a\x1b[31mb\x01", "<&>\"'"]
+    block = block_of(tmp_path / "run", methods=names, seeds=[0])
+    for drawing in draw(block, styles(names)):
+        if drawing.svg is not None:
+            ElementTree.fromstring(drawing.svg)
