@@ -1,0 +1,108 @@
+"""The main table of a block for other programs: as a frame of plain numbers, and as LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from reports.blocks import Block
+from reports.columns import INTEGERS
+from reports.main_table import COLUMNS, Cell, Row, legend, rows
+from reports.text import visible
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\texttt{\char34}",
+    # At the start of a row these would be arguments of the line break before it.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "√": r"$\surd$",
+    "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}",
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+}
+
+
+def stem_of(name: str, block: Block) -> str:
+    """The name of a block's file without its ending."""
+    return f"{name}-{block.slug}" if block.slug else name
+
+
+def frame(block: Block) -> pd.DataFrame:
+    """A row per floor, method and ceiling, as in the report; seconds, bytes and shares as they are, unrounded.
+
+    For each figure there are the mean and the ends of its 95 % interval, missing where there is none.
+    """
+    table = pd.DataFrame([_plain(block, row) for row in rows(block)])
+    whole = [name for name in table.columns if re.sub("_(low|high)$", "", name) in (*INTEGERS, "seeds")]
+    table[whole] = table[whole].convert_dtypes()
+    return table
+
+
+def _plain(block: Block, row: Row) -> dict[str, Any]:
+    measured = row.kind == "method"
+    found: dict[str, Any] = {
+        "method": row.name,
+        "kind": row.kind,
+        "seeds": block.seeds(row.name) if measured else None,
+        "memory_source": block.summary.at[row.name, "memory_source"] if measured else None,
+    }
+    for column, cell in zip(COLUMNS, row.cells, strict=True):
+        found[column.name] = cell.value
+        if column.name != "tpme":
+            found |= {f"{column.name}_low": cell.low, f"{column.name}_high": cell.high}
+    return found
+
+
+def latex(block: Block) -> str:
+    """A `table` with caption and label, to be put into a paper with `\\input`."""
+    found = rows(block)
+    note = r" \textdagger{} a cell of this method has a warning." if any(row.warned for row in found) else ""
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(block.title)}. {escape(legend(block, ratios=False))}{note}}}",
+        rf"\label{{tab:{block.slug or 'main'}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
+        r"\toprule",
+        _line(["Method", *(escape(column.title) for column in COLUMNS)]),
+    ]
+    for _, group in groupby(found, key=lambda row: row.kind):
+        lines += [r"\midrule", *(_row(row) for row in group)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _row(row: Row) -> str:
+    name = escape(row.name) + (r"\textsuperscript{\textdagger}" if row.warned else "")
+    first, *others = [_cell(cell) for cell in row.cells]
+    if not first and row.ended:
+        first = rf"\textit{{{escape(', '.join(row.ended))}}}"
+    return _line([name if row.kind == "method" else rf"\textit{{{name}}}", first, *others])
+
+
+def _cell(cell: Cell) -> str:
+    text = rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
+    return rf"{text} $\pm$ {escape(cell.half)}" if cell.half else text
+
+
+def escape(text: str) -> str:
+    """Text that comes from data, so that LaTeX sets it as it is, on one line."""
+    set_as_is = "".join(_LATEX.get(character, character) for character in visible(text))
+    return re.sub("-(?=-)", "-{}", set_as_is)

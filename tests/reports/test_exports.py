@@ -1,0 +1,69 @@
+"""The main table as LaTeX and CSV: the numbers of the summary, and text from data that stays text."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports.build import build
+from reports.exports import escape, frame, latex
+from reports.main_table import COLUMNS
+from tests.reports.factory import METHODS, make_run
+from tests.reports.test_verdict import block_of
+
+
+def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(built / "tables" / "main.csv")
+    methods = pd.read_csv(built / "summary.csv").set_index("method")
+    assert table["kind"].tolist() == ["floor"] * 2 + ["method"] * 8 + ["ceiling"] * 2
+    for _, row in table[table["kind"] == "method"].iterrows():
+        for column in COLUMNS:
+            assert row[column.name] == pytest.approx(methods.at[row["method"], column.name], rel=1e-12)
+    assert table["trainable_params"].dropna().tolist() == methods["trainable_params"].tolist()
+    assert ",98000," in (built / "tables" / "main.csv").read_text()  # whole numbers stay whole
+    two = [make_run(tmp_path / str(place), ["lora"], [0], text_model=f"t{place}") for place in range(2)]
+    build(two, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
+    assert names == {f"main-{place}-shop-text-image-t{place - 1}-shop-partial.{kind}"
+                     for place in (1, 2) for kind in ("csv", "tex")}  # fmt: skip
+    build(two[:1], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "tables").iterdir()} == {"main.csv", "main.tex"}
+
+
+def test_what_was_not_measured_is_missing(tmp_path: Path) -> None:
+    block = block_of(tmp_path / "run", seeds=[0], changes={"lora": {"status": "oom", "error": "x"}})
+    row = frame(block).set_index("method").loc["lora"]
+    assert row.drop(["kind", "seeds"]).isna().all()
+    assert row["seeds"] == 0
+    assert r"lora & \textit{oom} &  &  &  &  &  \\" in latex(block)
+
+
+def test_rows_of_latex_have_the_columns_of_the_table(tmp_path: Path) -> None:
+    names = [*list(METHODS)[:2], "[x]", "*", "a & b \\\\ \\hline", "50%", "{", "$x^2$_#~"]
+    text = latex(block_of(tmp_path / "run", methods=names, seeds=[0, 1], dataset="d}%&"))
+    body = text.partition("\\toprule\n")[2].partition("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line != r"\midrule"]
+    assert len(rows) == 1 + 4 + len(names)
+    for row in rows:
+        assert row.endswith(r" \\")
+        assert len(re.findall(r"(?<!\\)&", row)) == len(COLUMNS)
+        assert not row.startswith(("[", "*"))
+    bare = re.sub(r"\\.", "", text.partition("\n")[2])
+    assert bare.count("{") == bare.count("}")
+    assert "%" not in bare
+    assert "#" not in bare
+    assert text.count(r"\midrule") == 3
+    assert text.count(r"\textbf{") == 6
+
+
+def test_every_character_that_latex_takes_for_itself_is_escaped() -> None:
+    for character in string.punctuation:
+        assert escape(character) == character or character in '\\{}$&#^_%~<>|"[]*'
+    assert escape(r"a_b% \c{d}") == r"a\_b\% \textbackslash{}c\{d\}"
+    assert escape("a--b---c") == "a-{}-b-{}-{}-c"
+    assert escape("one\n two\x1b") == "one two"
+    assert escape("± × −") == r"$\pm$ $\times$ $-$"
