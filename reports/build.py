@@ -1,4 +1,4 @@
-"""Writes what a reader gets of one run or of several: results.csv, summary.csv, report.md and figures/."""
+"""Writes what a reader gets of one run or of several: tables, report.md, report.html and figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +16,12 @@ import pandas as pd
 from bench import tpme
 from bench.errors import UserError
 from bench.pscp import Penalties
-from reports.blocks import blocks
+from reports.blocks import Block, blocks
+from reports.exports import frame, latex, stem_of
 from reports.figures import FIGURES, Drawing, draw
+from reports.html import page
 from reports.load import Record, Run, load_run, merge
-from reports.markdown import report
+from reports.markdown import chapters, report
 from reports.options import DEFAULT, Costs, Options
 from reports.style import styles
 from reports.tables import results, summary
@@ -64,14 +67,17 @@ def build(
     compared = blocks(runs, records, cells, methods, options)
     looks = styles(methods["method"])
     drawings = [draw(block, looks) for block in compared]
-    text = report(runs, compared, drawings, merge_notes, out)
+    parts = chapters(runs, compared, drawings, merge_notes, out)
+    text, markup = report(runs, parts), page(runs, parts, drawings, looks)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "results.csv", _csv(cells))
         _write(out / "summary.csv", _csv(methods))
-        _write_figures(out / "figures", [drawing for drawn in drawings for drawing in drawn])
+        _write_all(out / "figures", _figures(chain(*drawings)), [stem for stem, *_ in FIGURES], "png|svg")
+        _write_all(out / "tables", _tables(compared), ["main"], "csv|tex")
         _write(out / "report.md", text.encode())
+        _write(out / "report.html", markup.encode())
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     for damage in (text for run in runs for text in run.damaged):
@@ -122,17 +128,34 @@ def _csv(frame: pd.DataFrame) -> bytes:
     return guard_formulas(frame).to_csv(index=False, lineterminator="\n").encode()
 
 
-def _write_figures(folder: Path, drawings: Sequence[Drawing]) -> None:
-    """Write the figures, and take away those of an older report that this one does not have."""
+def _figures(drawings: Iterable[Drawing]) -> dict[str, bytes]:
+    """Each figure that was drawn, by the name of its file."""
+    return {
+        f"{drawing.stem}.{kind}": content
+        for drawing in drawings
+        for kind, content in (("png", drawing.png), ("svg", drawing.svg))
+        if content is not None
+    }
+
+
+def _tables(blocks: Iterable[Block]) -> dict[str, bytes]:
+    """The main table of each block, by the name of its file."""
+    return {
+        f"{stem_of('main', block)}.{kind}": content
+        for block in blocks
+        for kind, content in (("csv", _csv(frame(block))), ("tex", latex(block).encode()))
+    }
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes], stems: Iterable[str], kinds: str) -> None:
+    """Write files, and take away those of an older report that this one does not have."""
     folder.mkdir(exist_ok=True)
-    names = {f"{drawing.stem}.png" for drawing in drawings if drawing.png is not None}
-    stems = "|".join(re.escape(stem) for stem, *_ in FIGURES)
-    for old in folder.glob("*.png"):
-        if old.name not in names and re.fullmatch(rf"({stems})(-\d+-.*)?\.png", old.name):
+    own = re.compile(rf"({'|'.join(map(re.escape, stems))})(-\d+-.*)?\.({kinds})")
+    for old in folder.iterdir():
+        if old.name not in files and own.fullmatch(old.name):
             old.unlink()
-    for drawing in drawings:
-        if drawing.png is not None:
-            _write(folder / f"{drawing.stem}.png", drawing.png)
+    for name, content in files.items():
+        _write(folder / name, content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +20,61 @@ _SIZES = ("users", "items", "interactions", "train_interactions")
 _APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command")
 
 
-def report(
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the report under a heading of its own."""
+
+    title: str
+    """Escaped."""
+    parts: Sequence[str]
+    """Markdown; those that are empty do not count."""
+    block: Block | None = None
+    """The comparison that it is about, whose first part is the main table; None for a chapter about all."""
+
+
+def report(runs: Sequence[Run], parts: Sequence[Chapter]) -> str:
+    """The whole report of some runs from its `chapters`."""
+    text = [f"# {title(runs)}"]
+    for chapter in parts:
+        text += [f"## {chapter.title}", *chapter.parts]
+    return "\n\n".join(part for part in text if part) + "\n"
+
+
+def chapters(
     runs: Sequence[Run],
     blocks: Sequence[Block],
     drawings: Sequence[Sequence[Drawing]],
     merge_notes: Sequence[str],
     out: Path,
-) -> str:
-    """The whole report.
+) -> list[Chapter]:
+    """What stands under each heading.
 
     Args:
-        runs: The runs that were merged into it, at least one.
+        runs: The runs that were merged into the report, at least one.
         blocks: Their comparisons.
         drawings: The figures of each block, in the order of `blocks`.
         merge_notes: What merging had to decide.
         out: The folder that the report goes to.
     """
     warnings = cautions(runs, blocks, merge_notes)
-    parts = [f"# {_title(runs)}", "## Verdict", *_verdicts(blocks)]
-    if warnings:
-        parts.append(f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below.")
-    for block, drawn in zip(blocks, drawings, strict=True):
-        parts += _block(block, drawn, alone=len(blocks) == 1)
+    below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""
     records = [record for block in blocks for record in block.records]
-    parts += ["## Budget and methods", _budgets(blocks), _methods(records)]
-    parts += ["## Data", *_per_run(runs, _data)]
-    parts += ["## Environment", *_per_run(runs, _environment)]
-    parts += ["## Warnings", "\n".join(f"- {text}" for text in warnings) or "None."]
-    parts += ["## Make it again", *_commands(runs, out)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [
+        Chapter("Verdict", [*_verdicts(blocks), below]),
+        *(
+            Chapter(escape(block.title), _block(block, drawn, alone=len(blocks) == 1), block)
+            for block, drawn in zip(blocks, drawings, strict=True)
+        ),
+        Chapter("Budget and methods", [_budgets(blocks), _methods(records)]),
+        Chapter("Data", _per_run(runs, _data)),
+        Chapter("Environment", _per_run(runs, _environment)),
+        Chapter("Warnings", ["\n".join(f"- {text}" for text in warnings) or "None."]),
+        Chapter("Make it again", _commands(runs, out)),
+    ]
 
 
-def _title(runs: Sequence[Run]) -> str:
+def title(runs: Sequence[Run]) -> str:
+    """What the report is about, escaped."""
     names = dict.fromkeys(str(run.matrix.get("name") or run.path.resolve().name) for run in runs)
     return f"What fine-tuning costs and what it buys: {', '.join(escape(name) for name in names)}"
 
@@ -62,10 +86,10 @@ def _verdicts(blocks: Sequence[Block]) -> list[str]:
 
 
 def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
-    parts = [f"## {escape(block.title)}", sections.main_table(block), sections.failures(block)]
     suffix = "" if alone else f": {escape(block.title)}"
     return [
-        *parts,
+        sections.main_table(block),
+        sections.failures(block),
         f"### Differences in accuracy{suffix}",
         accuracy.section(block),
         f"### How far to trust the TPME{suffix}",

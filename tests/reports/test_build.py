@@ -20,12 +20,13 @@ from bench.errors import UserError
 from reports.blocks import blocks
 from reports.build import build
 from reports.load import Run, load_run
-from reports.markdown import report
+from reports.markdown import chapters, report
 from reports.tables import results, summary
 from tests.reports.factory import METHODS, dataset, environment, make_run, set_machine, write_json
 
 ROOT = Path(__file__).parents[2]
-FIGURES = {"accuracy-tpme.png", "costs.png", "learning.png", "step-times.png", "phases.png", "weights.png"}
+STEMS = {"accuracy-tpme", "costs", "learning", "learning-flops", "memory", "step-times", "phases", "weights"}
+FIGURES = {f"{stem}.png" for stem in STEMS}
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
@@ -53,7 +54,7 @@ def text_from(path: Path) -> str:
     run = load_run(path)
     cells = results(run.records)
     compared = blocks([run], run.records, cells, summary(cells))
-    return report([run], compared, [[] for _ in compared], [], path)
+    return report([run], chapters([run], compared, [[] for _ in compared], [], path))
 
 
 def images(text: str) -> list[str]:
@@ -85,7 +86,8 @@ def test_everything_is_written_and_nothing_measured_is_touched(tmp_path: Path) -
     build([run], run)
     after = digests(run)
     assert {name: after[name] for name in before} == before
-    new = {"results.csv", "summary.csv", "report.md", *(f"figures/{name}" for name in FIGURES)}
+    new = {"results.csv", "summary.csv", "report.md", "report.html", "tables/main.csv", "tables/main.tex"}
+    new |= {f"figures/{stem}.{kind}" for stem in STEMS for kind in ("png", "svg")}
     assert set(after) - set(before) == new
     build([run], run)
     assert digests(run) == after
@@ -155,7 +157,7 @@ def test_all_cells_failed(tmp_path: Path) -> None:
 def test_one_method_alone(tmp_path: Path) -> None:
     text = report_of(tmp_path / "run", methods=["lora"])
     assert "TPME cannot be computed" in text
-    assert len(images(text)) == 4
+    assert len(images(text)) == 6
     assert pd.read_csv(tmp_path / "run" / "summary.csv")["tpme"].isna().all()
 
 
@@ -204,9 +206,10 @@ def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
         if not record.parent.name.startswith("lora--"):
             record.unlink()
     build([run], run)
-    assert {path.name for path in (run / "figures").iterdir()} == FIGURES - {"accuracy-tpme.png", "weights.png"} | {
-        "mine.png"
-    }
+    kept = STEMS - {"accuracy-tpme", "weights"}
+    assert {path.name for path in (run / "figures").iterdir()} == {
+        "mine.png", *(f"{stem}.{kind}" for stem in kept for kind in ("png", "svg"))
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -343,7 +346,7 @@ def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     text = (out / "report.md").read_text()
     assert "## shop · text+image · shop-partial\n" in text
     assert "## shop · text+image · shop-full\n" in text
-    assert len(images(text)) == len(set(images(text))) == 12
+    assert len(images(text)) == len(set(images(text))) == 16
     assert all((out / source).is_file() for source in images(text))
     assert len(pd.read_csv(out / "results.csv")) == 8
     assert not (first / "report.md").exists()
