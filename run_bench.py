@@ -8,7 +8,7 @@ python run_bench.py COMMAND --help        what a command takes, with an example
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command
 from bench.errors import UserError
+from bench.terminal import as_json, printable
 from reports import compare_command
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
 
 def _names(text: str) -> list[str]:
@@ -158,6 +159,12 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
     run.add_argument("--image-model", metavar="ID|DIR")
     run.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        default=None,
+        help="let Python files that come with a model run; recorded, and the report says so",
+    )
+    run.add_argument(
         "--hidden-states",
         choices=["live", "cached"],
         help="how methods that read hidden states alone get them (default: as the recipe says)",
@@ -198,10 +205,6 @@ def _add_care(run: argparse.ArgumentParser) -> None:
     run.add_argument("--memory-limit", metavar="SIZE", help="of the host that a cell may take, such as 20GiB")
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
 def _run(args: argparse.Namespace) -> int:
     from bench.run import run
 
@@ -232,7 +235,7 @@ def _report(args: argparse.Namespace) -> int:
         penalties=_penalties(args),
     )
     records.reseal(out)
-    print(f"report: {out / 'report.md'}", file=sys.stderr)
+    print(f"report: {printable(out / 'report.md')}", file=sys.stderr)
     return 0
 
 
@@ -242,15 +245,16 @@ def _score(args: argparse.Namespace) -> int:
 
     rows = score(args.table, args.metric, args.weights or WEIGHTS, args.reference, _penalties(args))
     if args.json:
-        _print_json(rows)
+        print(as_json(rows))
         return 0
-    width = max(6, *(len(row["method"]) for row in rows))
+    names = [printable(row["method"]) for row in rows]
+    width = max(6, *map(len, names))
     shown = [name for name in ("tpme", "pscp") if name in rows[0]]
     print("  ".join([f"{'method':{width}}", *(f"{name.upper():>7}" for name in shown)]))
-    for row in rows:
+    for method, row in zip(names, rows, strict=True):
         # TPME is a share of the comparison's range, PSCP has the unit of the performance it penalises.
         figures = {"tpme": f"{row.get('tpme', 0):7.2%}", "pscp": f"{row.get('pscp', 0):7.2f}"}
-        print("  ".join([f"{row['method']:{width}}", *(figures[name] for name in shown)]))
+        print("  ".join([f"{method:{width}}", *(figures[name] for name in shown)]))
     return 0
 
 
@@ -262,7 +266,7 @@ def _list(args: argparse.Namespace) -> int:
         load_file(path)
     parts = catalogue_of_parts()
     if args.json:
-        _print_json(parts)
+        print(as_json(parts))
         return 0
     for kind, entries in parts.items():
         print(f"{kind}:")
@@ -289,6 +293,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; gives the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # where it is not UTF-8, a method's name is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     args = parser.parse_args(given if given else ["run"])
     if args.command is None:
@@ -296,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except UserError as error:
-        print(f"run_bench.py: {error}", file=sys.stderr)
+        print(f"run_bench.py: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("run_bench.py: interrupted; what is finished is kept", file=sys.stderr)
@@ -304,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:  # a disk that is full, a folder that may not be written
-        print(f"run_bench.py: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"run_bench.py: {printable(error.filename or 'system')}: {error.strerror or error}", file=sys.stderr)
         return 2
 
 

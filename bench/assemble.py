@@ -83,7 +83,11 @@ def locate_all(cell: Cell, weights: str) -> dict[str, Source]:
     Raises:
         UserError: for a model that cannot be had.
     """
-    return {m: locate(str(cell.model(m)), m, weights, cell.pooling(m)) for m in cell.modalities}  # type: ignore[arg-type]
+    trusted = cell.backbones.trust_remote_code
+    return {
+        m: locate(str(cell.model(m)), m, weights, cell.pooling(m), trust_remote_code=trusted)  # type: ignore[arg-type]
+        for m in cell.modalities
+    }
 
 
 def load_data(cell: Cell) -> Data:

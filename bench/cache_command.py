@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.sizes import readable
+from bench.terminal import as_json
 
 if TYPE_CHECKING:
     from bench.data.room import Entry
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         show = audit.verified if args.action == "verify" else audit.described
         rows = [show(entry) for entry in found]
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(as_json(rows))
     else:
         print("\n".join([*_table(rows), _summary(args.action, root, rows)]))
     return 1 if any(row["state"].startswith("damaged") for row in rows) and args.action == "verify" else 0

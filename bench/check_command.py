@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.terminal import as_json
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             print(_sum(mine))
         rows += mine
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(as_json(rows))
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
-import types
 import typing
 from dataclasses import field
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from bench.errors import UserError
+from bench.explain import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
 from methods.registry import did_you_mean, known
 
 STRICT = ConfigDict(extra="forbid")
@@ -25,17 +26,10 @@ MODALITIES = ("text+image", "text", "image")
 Modality = Literal["text+image", "text", "image"]
 ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Path_ = tuple[str | int, ...]
 
 
-def _moment(value: object) -> object:
-    """TOML has numbers and dates of its own; what they stand for depends on the data."""
-    if isinstance(value, date):  # a datetime is one too
-        return value.isoformat()
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Moment = Annotated[str, BeforeValidator(_moment), Field(min_length=1)]
+Schema = TypeVar("Schema")
+Moment = Annotated[str, Field(min_length=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
 
 
@@ -126,7 +120,7 @@ class TrainingConfig:
 class MethodConfig:
     """One method of the table: a name, what kind it is (the name itself unless told), and its options."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    name: Annotated[str, Field(pattern=METHOD_NAME)]
     kind: str
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -149,11 +143,11 @@ class Matrix:
         method_files: where methods that are not built in come from (``bench.method_files``).
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=MATRIX_NAME)]
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     modality: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("text+image",)
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     precision: Precision = "fp32"
     dataset: DatasetConfig = DatasetConfig()
     backbones: Annotated[tuple[Backbones, ...], Field(min_length=1)] = (Backbones(),)
@@ -181,7 +175,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and what Python says to a number of thousands of digits
         raise UserError(f"{path}: {error}") from error
 
 
@@ -192,29 +188,45 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_toml(PRESETS / f"{name}.toml")
 
 
-def parse(data: dict[str, Any], origin: str, options: dict[Path_, str] | None = None) -> Matrix:
+def check_shape(data: dict[str, Any], origin: str) -> None:
+    """Tables must be tables before anything is laid over them.
+
+    Raises:
+        UserError: names the key.
+    """
+    for key in ("dataset", "budget", "training"):
+        if not isinstance(data.get(key, {}), dict):
+            raise UserError(f"{origin}: {key} must be a table: [{key}]")
+    for key, needed in (("methods", " with a name each"), ("backbones", "")):
+        tables = data.get(key, [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise UserError(f"{origin}: {key} must be tables: [[{key}]]{needed}")
+
+
+def parse(
+    data: dict[str, Any], origin: str, options: dict[Path_, str] | None = None, needs_data: bool = True
+) -> Matrix:
     """Validates a matrix.
 
     Args:
         data: as read from TOML, command-line values already laid over it.
         origin: file or preset that messages name.
         options: key path -> command-line option that set it; messages name the option then.
+        needs_data: whether a dataset must say where it lies.
 
     Raises:
         UserError: the first thing wrong, in one line.
     """
+    check_shape(data, origin)
     data = dict(data)
-    methods = data.get("methods")
-    if not isinstance(methods, list) or not all(isinstance(m, dict) for m in methods):
-        raise UserError(f"{origin}: methods must be tables: [[methods]] with a name each")
-    data["methods"] = [_method_table(m, origin) for m in methods]
+    data["methods"] = [_method_table(m, origin) for m in data.get("methods", [])]
     for key in ("modality", "seeds"):
         if key in data and not isinstance(data[key], list | tuple):
             data[key] = [data[key]]
-    try:
-        matrix = TypeAdapter(Matrix).validate_python(data)
-    except ValidationError as error:
-        raise UserError(_explain(error, origin, options or {})) from error
+    if "dataset" in data:
+        data["dataset"] = _with_moments(data["dataset"])
+    matrix = _valid(Matrix, data, origin, options or {})
+    _check_dataset(matrix.dataset, origin, needs_data)
     return _checked(matrix, origin)
 
 
@@ -227,12 +239,40 @@ def parse_dataset(table: dict[str, Any], options: dict[Path_, str]) -> DatasetCo
     Raises:
         UserError: the first thing wrong, in one line.
     """
-    try:
-        dataset = TypeAdapter(DatasetConfig).validate_python(table)
-    except ValidationError as error:
-        raise UserError(_explain(error, "data", options)) from error
+    dataset = _valid(DatasetConfig, _with_moments(table), "data", options)
     _check_dataset(dataset, "data")
     return dataset
+
+
+def _valid(schema: type[Schema], data: dict[str, Any], origin: str, options: dict[Path_, str]) -> Schema:
+    """As JSON, where pydantic's strict mode takes lists for tuples and tables for dataclasses, and "0" is no number."""
+    try:
+        return TypeAdapter(schema).validate_json(_json(data), strict=True)
+    except ValidationError as error:
+        raise UserError(explain(error, schema, origin, options)) from error
+    except TypeError as error:
+        raise UserError(f"{origin}: {error}") from None
+
+
+def _with_moments(table: dict[str, Any]) -> dict[str, Any]:
+    """TOML has numbers and dates of its own; what they stand for depends on the data."""
+    moments: dict[str, Any] = {key: _moment(table[key]) for key in ("valid_from", "test_from") if key in table}
+    return {**table, **moments}
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, date):  # a datetime is one too
+        return value.isoformat()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _json(value: Any) -> str:
+    """Raises TypeError for what TOML has and no key wants: dates and times."""
+
+    def refuse(found: Any) -> str:
+        raise TypeError(f"no key takes a date or a time, got {found}")
+
+    return json.dumps(value, default=refuse)
 
 
 def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -240,9 +280,11 @@ def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     if not isinstance(name, str):
         raise UserError(f"{origin}: [[methods]] needs a name")
     kind = table.get("kind", name)
-    if kind not in known():
+    if not isinstance(kind, str) or kind not in known():
         raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), known())}")
     options = table.get("options", {k: v for k, v in table.items() if k not in ("name", "kind")})
+    if not isinstance(options, dict):
+        raise UserError(f"{origin}: method {name}: options must be a table")
     return {"name": name, "kind": kind, "options": {**known()[kind].preset, **options}}
 
 
@@ -255,17 +297,17 @@ def _checked(matrix: Matrix, origin: str) -> Matrix:
         ("seeds", matrix.seeds),
         ("methods", [m.name for m in matrix.methods]),
         ("modality", matrix.modality),
+        ("backbones", [f"{b.text} + {b.image}, {b.weights}" for b in matrix.backbones]),
     ):
         if len(set(values)) < len(values):
             raise UserError(f"{origin}: {what}: given twice: {next(v for v in values if list(values).count(v) > 1)}")
-    _check_dataset(matrix.dataset, origin)
     return matrix
 
 
-def _check_dataset(dataset: DatasetConfig, origin: str) -> None:
+def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True) -> None:
     """Options that do not belong to the dataset or to its split."""
     in_tables = dataset.name not in ("shop", "amazon")
-    if dataset.name != "shop" and not dataset.data_dir:
+    if needs_data and dataset.name != "shop" and not dataset.data_dir:
         raise UserError(f"{origin}: dataset {dataset.name} needs --data-dir DIR")
     named = [role for role, name in vars(dataset.columns).items() if name is not None]
     if named and not in_tables:
@@ -302,50 +344,15 @@ def build_method(config: MethodConfig, origin: str) -> Any:
     values = {}
     for option, value in config.options.items():
         try:
-            values[option] = TypeAdapter(hints[option]).validate_python(value)
+            values[option] = TypeAdapter(hints[option]).validate_json(_json(value), strict=True)
         except ValidationError as error:
-            raise UserError(f"{where}: option {option}: {error.errors()[0]['msg']}, got {value!r}") from error
+            raise UserError(f"{where}: option {option}: {say(error.errors()[0], value)}") from error
+        except TypeError as error:
+            raise UserError(f"{where}: option {option}: {error}") from None
     try:
         return cls(**values)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-def _explain(error: ValidationError, origin: str, options: dict[Path_, str]) -> str:
-    first = error.errors()[0]
-    path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part.startswith("constrained")))
-    for length in range(len(path), 0, -1):
-        if path[:length] in options:
-            return f"{options[path[:length]]}: {_say(first)}"
-    where = ".".join(str(part) for part in path)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{origin}: unknown key {where!r}{did_you_mean(str(path[-1]), _keys_at(path[:-1]))}"
-    if first["type"] in ("missing", "missing_argument"):
-        return f"{origin}: {where} is missing"
-    return f"{origin}: {where}: {_say(first)}"
-
-
-def _say(first: Any) -> str:
-    value = first.get("input")
-    text = repr(value)
-    return f"{first['msg']}, got {text if len(text) < 80 else text[:77] + '...'}"
-
-
-def _keys_at(path: Path_) -> list[str]:
-    """The keys that the table at ``path`` knows."""
-    found: Any = Matrix
-    for part in path:
-        if isinstance(part, int):
-            continue
-        found = _inner(typing.get_type_hints(found)[part])
-    return [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
-
-
-def _inner(hint: Any) -> Any:
-    """The dataclass inside tuple[X, ...] and unions."""
-    if typing.get_origin(hint) in (tuple, types.UnionType, typing.Union, Annotated):
-        return _inner(typing.get_args(hint)[0])
-    return hint
 
 
 def to_dict(matrix: Matrix) -> dict[str, Any]:

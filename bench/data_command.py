@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import data_options
 from bench.data.summary import rows
 from bench.errors import UserError
+from bench.terminal import as_json, printable
 
 if TYPE_CHECKING:
     from bench.config import DatasetConfig
@@ -49,21 +49,22 @@ def run(args: argparse.Namespace) -> int:
     from bench.data.check import examine
 
     config = _config(args)
-    print(f"data: reading {config.data_dir or 'the shop'}", file=sys.stderr)
+    print(f"data: reading {printable(config.data_dir or 'the shop')}", file=sys.stderr)
     found = examine(config)
     if args.out is not None:
         from reports.datasheet import write
 
         write(found, args.out)
-        print(f"data: {args.out / 'data.md'}", file=sys.stderr)
+        print(f"data: {printable(args.out / 'data.md')}", file=sys.stderr)
     if args.json:
-        print(json.dumps(found.facts, indent=1, ensure_ascii=False))
+        print(as_json(found.facts))
     else:
         print(show(found.facts))
     return 0
 
 
 def _config(args: argparse.Namespace) -> DatasetConfig:
+    from bench.applicable import check_dataset
     from bench.config import parse_dataset
 
     table: dict[str, Any] = {}
@@ -83,7 +84,9 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
         table["name"] = args.dataset or _recognised(Path(args.data_dir))
         if table["name"] == "shop":
             raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
-    return parse_dataset(table, options)
+    dataset = parse_dataset(table, options)
+    check_dataset(dataset.name, options)
+    return dataset
 
 
 def _recognised(folder: Path) -> str:
@@ -105,4 +108,4 @@ def show(facts: dict[str, Any]) -> str:
     width = max(len(name) for name, _ in lines)
     text = [f"warning: {warning}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
     text += [f"{name:{width}}  {value}" for name, value in lines]
-    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text)
+    return "\n".join(map(printable, text))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.terminal import as_json, printable
 
 if TYPE_CHECKING:
     from bench.doctor.finding import Finding
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         build_method(method, origin)
     findings = examine(matrix, args.out or Path("runs"))
     if args.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+        print(as_json([asdict(finding) for finding in findings]))
     else:
         print(show(findings))
     return 1 if any(finding.level == "wrong" for finding in findings) else 0
@@ -60,15 +61,10 @@ def show(findings: Sequence[Finding]) -> str:
     width = max(len(finding.check) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{finding.level:7}  {finding.check:{width}}  {_line(finding.finding)}")
+        lines.append(f"{finding.level:7}  {finding.check:{width}}  {printable(finding.finding)}")
         if finding.level != "ok":
             indent = " " * (9 + width + 2)
-            lines += [f"{indent}effect: {_line(finding.effect)}", f"{indent}mend:   {_line(finding.mend)}"]
+            lines += [f"{indent}effect: {printable(finding.effect)}", f"{indent}mend:   {printable(finding.mend)}"]
     counts = {level: sum(finding.level == level for finding in findings) for level in ("wrong", "warning", "ok")}
     lines += ["", ", ".join(f"{count} {level}" for level, count in counts.items())]
     return "\n".join(lines)
-
-
-def _line(text: str) -> str:
-    """Names and messages of others, without what would move a terminal's cursor."""
-    return "".join(character if character.isprintable() else " " for character in text)

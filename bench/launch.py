@@ -20,6 +20,7 @@ from bench import records
 from bench.errors import UserError
 from bench.matrix import Cell
 from bench.supervise import Event, Limits, run_cell_process
+from bench.terminal import printable
 
 Report = Callable[[Cell, Event], None]
 NO_LIMITS = Limits()
@@ -56,7 +57,7 @@ def pending(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool
             folder.mkdir(parents=True, exist_ok=True)
             status = records.kept(run, cell.cell_id, retry_failed)
         except records.Damaged as error:
-            print(f"{error}; the cell runs again", file=sys.stderr)
+            print(f"{printable(error)}; the cell runs again", file=sys.stderr)
             status = None
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror or error}") from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import data_options
 from bench.errors import UserError
 from bench.sizes import parse_size, readable
+from bench.terminal import as_json, printable
 
 if TYPE_CHECKING:
     from bench.config import Matrix
@@ -47,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-model", metavar="ID|DIR")
     parser.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="let Python files that come with a model run"
+    )
+    parser.add_argument(
         "--hidden-states",
         choices=["live", "cached"],
         help="how methods that read hidden states alone get them (default: as the recipe says)",
@@ -61,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without data (default: full for random weights, otherwise data)",
     )
     parser.add_argument("--items", type=int, metavar="N", help="catalogue of the cache with --shapes full")
-    parser.add_argument("--data-dir", metavar="DIR", help="Amazon files, for --shapes data of dataset amazon")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files, for --shapes data")
+    data_options.add_arguments(parser)
     parser.add_argument("--fit", metavar="SIZE", help="memory, such as 24GiB: finds the largest batch that fits")
     parser.add_argument("--card", metavar="NAME", help="bounds the step's time from below by the card's data sheet")
     parser.add_argument("--peak-flops", type=float, metavar="X", help="instead of --card: operations per second")
@@ -79,8 +84,7 @@ def run(args: argparse.Namespace) -> int:
     matrix, origin = _matrix(args)
     roof = _roof(args, matrix.precision)
     shapes = args.shapes or _default_shapes(matrix)
-    if args.items is not None and shapes == "data":
-        raise UserError("--items: the catalogue of --shapes data has its own number of items")
+    _check_shapes(args, matrix, shapes)
     todo = _cells(matrix, origin)
     rows = []
     workloads: dict[Any, Workload] = {}
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             workloads[key] = _workload(cell, shapes, args.items)
         rows.append(_row(cell, workloads[key], roof, limit))
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(as_json(rows))
     else:
         print(_table(rows))
     return 0
@@ -108,14 +112,22 @@ def _matrix(args: argparse.Namespace) -> tuple[Matrix, str]:
             raise UserError(f"--methods: an empty name in {args.methods!r}")
     if args.text_model in CONFIGURATIONS or args.image_model in CONFIGURATIONS:
         given["weights"] = "random"  # nothing else is to be had of them
-    if args.shapes == "full":
-        given["data_dir"] = args.data_dir or "."  # a folder that is never looked into
-    return resolve(Given(**given))
+    return resolve(Given(**given), needs_data=False)
 
 
 def _default_shapes(matrix: Matrix) -> str:
     """Random weights mean that the recipe asks what things cost; with pretrained ones a run has its data."""
     return "full" if any(pair.weights == "random" for pair in matrix.backbones) else "data"
+
+
+def _check_shapes(args: argparse.Namespace, matrix: Matrix, shapes: str) -> None:
+    if shapes == "data" and matrix.dataset.name != "shop" and not matrix.dataset.data_dir:
+        raise UserError(f"dataset {matrix.dataset.name} needs --data-dir DIR, or --shapes full, which looks at no data")
+    if args.items is not None and shapes == "data":
+        raise UserError("--items: the catalogue of --shapes data has its own number of items")
+    for option in data_options.PLACES:
+        if option != "dataset" and getattr(args, option) is not None and shapes == "full":
+            raise UserError(f"--{option.replace('_', '-')}: --shapes full looks at no data")
 
 
 def _cells(matrix: Matrix, origin: str) -> list[Cell]:
@@ -254,7 +266,7 @@ def _block(rows: Sequence[Row]) -> str:
 
 
 def _heading(row: Row) -> str:
-    models = " + ".join(str(name) for name in (row["text_model"], row["image_model"]) if name is not None)
+    models = " + ".join(printable(name) for name in (row["text_model"], row["image_model"]) if name is not None)
     source = (
         "the largest batch of the first epoch" if row["shapes"] == "data" else "all distinct, titles at full length"
     )

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.matrix import Cell
+from bench.terminal import printable
 
 
 class Reporter(AbstractContextManager["Reporter"]):
@@ -31,9 +31,9 @@ class Reporter(AbstractContextManager["Reporter"]):
     def __enter__(self) -> Reporter:
         if sys.stderr.isatty():
             self.bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[facts]}"),
+                TextColumn("{task.fields[facts]}", markup=False),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
@@ -55,18 +55,18 @@ class Reporter(AbstractContextManager["Reporter"]):
             handler(cell, event)
 
     def _say(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.print(printable(text), markup=False)
 
     def _on_start(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last = {}
         if self.bars is None:
             self._say(f"[{self.done + 1}/{self.n_cells}] {cell.cell_id}")
         else:
-            self.one = self.bars.add_task(escape(cell.method.name), total=1.0, facts="set-up")
+            self.one = self.bars.add_task(cell.method.name, total=1.0, facts="set-up")
 
     def _on_phase(self, cell: Cell, event: dict[str, Any]) -> None:
         if self.bars is not None and self.one is not None:
-            self.bars.update(self.one, facts=event["phase"])
+            self.bars.update(self.one, facts=printable(event["phase"]))
 
     def _on_cache(self, cell: Cell, event: dict[str, Any]) -> None:
         if self.bars is not None and self.one is not None:

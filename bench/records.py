@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from bench.data.store import atomic_path, file_digest
 from bench.errors import UserError
 from bench.matrix import Cell
+from bench.terminal import guarded
 
 SCHEMA = 1
 # The contract's columns, in its order; reports adds tpme over the whole table.
@@ -179,8 +180,13 @@ def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int | None],
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RANK_COLUMNS)
-    writer.writerows(zip(users, valid, test, strict=True))
+    writer.writerows(zip(map(_cell, users), valid, test, strict=True))
     write_text(folder / "ranks.csv", text.getvalue())
+
+
+def _cell(user: str) -> str:
+    """A user id as a spreadsheet does not run it; different ids stay different."""
+    return f"'{user}" if user.startswith("'") else guarded(user)
 
 
 def write_trace(folder: Path, export: Callable[[str], object]) -> None:
@@ -216,7 +222,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: when the file cannot be written, naming it.
     """
-    _write(path, text.encode("utf-8"))
+    # Half a surrogate pair stands for a byte of a path that is not UTF-8; JSON reads the escape as it was.
+    _write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -35,6 +35,7 @@ from bench.environment import cpu_model
 from bench.matrix import Cell
 from bench.measure.clock import Row
 from bench.measure.meters import Stretch
+from bench.terminal import printable
 from bench.train import Evaluation, Trainer, Training
 
 SCHEMA = 1
@@ -103,7 +104,7 @@ class Checkpoints:
                 saved = self._load(folder, trainer)
                 break
             except CheckpointError as error:
-                print(f"{error}: ignored", file=sys.stderr)
+                print(f"{printable(error)}: ignored", file=sys.stderr)
         if saved is not None or self._every is not None:
             with suppress(OSError):
                 self._counter = StepCounter(self._parent)
@@ -164,7 +165,10 @@ class Checkpoints:
                 },
             )
         except (OSError, RuntimeError, SafetensorError) as error:
-            print(f"{self._parent}: no checkpoint after epoch {state['epoch']}: {error}", file=sys.stderr)
+            print(
+                f"{printable(self._parent)}: no checkpoint after epoch {state['epoch']}: {printable(error)}",
+                file=sys.stderr,
+            )
             self.warnings = ["a checkpoint could not be written"]
 
     def _load(self, folder: Path, trainer: Trainer) -> Saved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 import torch
 
 from bench import data_options, launch_ray, records
+from bench.applicable import check_applicable
 from bench.assemble import check_network, load_data, raw_feed
-from bench.config import Matrix, Path_, build_method, parse, read_preset, read_toml, to_toml
+from bench.config import Matrix, build_method, check_shape, parse, read_preset, read_toml, to_toml
 from bench.data import options as cache_options
 from bench.data.datasets import describe, references
 from bench.environment import capture
 from bench.errors import UserError
+from bench.explain import Path_
 from bench.launch import Launch, run_local, slot_variables
 from bench.matrix import Cell, cells
 from bench.method_files import Own
@@ -26,6 +29,7 @@ from bench.progress import Reporter
 from bench.sizes import parse_size
 from bench.stopping import stoppable
 from bench.supervise import Limits
+from bench.terminal import printable
 from methods.base import HiddenMethod, method_class
 from methods.registry import did_you_mean, known
 
@@ -45,6 +49,7 @@ PLACES: dict[str, Path_] = {
     "text_model": ("backbones", 0, "text"),
     "image_model": ("backbones", 0, "image"),
     "weights": ("backbones", 0, "weights"),
+    "trust_remote_code": ("backbones", 0, "trust_remote_code"),
 }
 BUDGETS = ("epochs", "steps", "seconds")
 
@@ -77,7 +82,7 @@ def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go
     with records.locked(out), stoppable():
         records.open_run(out, to_toml(matrix), args.fresh)
         for name in records.damaged(out):
-            print(f"{out / name}: is not what was written", file=sys.stderr)
+            print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
         records.unseal(out)
         records.write_json(out / "dataset.json", dataset)
         records.write_json(out / "environment.json", capture(device))
@@ -86,7 +91,7 @@ def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go
             with Reporter(len(todo)) as reporter:
                 go(todo, out, reporter)
         except UserError as error:  # by now no mistake of the user's: the disk is full, or the folder gone
-            print(f"run_bench.py: {error}; what is finished is kept", file=sys.stderr)
+            print(f"run_bench.py: {printable(error)}; what is finished is kept", file=sys.stderr)
             written = False
         finally:
             written = finish(out) and written
@@ -119,14 +124,18 @@ def finish(out: Path) -> bool:
         build([out], out)
         records.seal(out)
     except (UserError, OSError) as error:
-        print(f"run_bench.py: no report: {error}", file=sys.stderr)
+        print(f"run_bench.py: no report: {printable(error)}", file=sys.stderr)
         return False
-    print(f"report: {out / 'report.md'}", file=sys.stderr)
+    print(f"report: {printable(out / 'report.md')}", file=sys.stderr)
     return True
 
 
-def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
-    """The matrix of preset or file with the options laid over it, and what messages call it."""
+def resolve(args: argparse.Namespace, needs_data: bool = True) -> tuple[Matrix, str]:
+    """The matrix of preset or file with the options laid over it, and what messages call it.
+
+    Args:
+        needs_data: whether a dataset must say where it lies.
+    """
     if args.config is not None:
         data, origin = read_toml(args.config), str(args.config)
     else:
@@ -135,6 +144,7 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
         data, origin = read_preset(preset), f"preset {preset}"
         if in_files and args.preset is None:
             data["name"] = args.dataset
+    check_shape(data, origin)
     own = load_method_files(data.pop("method_files", None), args.method_file or (), args.config)
     _add(data, own)
     options: dict[Path_, str] = {}
@@ -149,11 +159,15 @@ def resolve(args: argparse.Namespace) -> tuple[Matrix, str]:
         options[place] = "--" + option.replace("_", "-")
     if args.text_model or args.image_model or args.weights:
         data["backbones"] = data["backbones"][:1]  # the options describe one pair
+    elif args.trust_remote_code:
+        data["backbones"] = [{**pair, "trust_remote_code": True} for pair in data["backbones"]]
     if args.methods is not None:
         data["methods"] = _chosen(data.get("methods", []), args.methods)
     if args.hidden_states is not None:
         data["methods"] = [_served(table, args.hidden_states) for table in data.get("methods", [])]
-    return parse(data, origin, options), origin
+    matrix = parse(data, origin, options, needs_data)
+    check_applicable(matrix, options)
+    return matrix, origin
 
 
 def _add(data: dict[str, Any], own: Own) -> None:
@@ -177,7 +191,7 @@ def _served(table: dict[str, Any], hidden_states: str) -> dict[str, Any]:
 
 def _put(data: dict[str, Any], place: Path_, value: Any) -> None:
     if place[0] == "backbones":
-        pairs = data.setdefault("backbones", [{}])
+        pairs = data["backbones"] = data.get("backbones") or [{}]
         pairs[0] = {**pairs[0], place[2]: value}
         return
     *tables, key = map(str, place)
@@ -221,7 +235,7 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
         the content of ``dataset.json``.
     """
     folder = todo[0].dataset.data_dir
-    if folder is not None and not Path(folder).is_dir():  # before a hub is asked for models
+    if folder is not None and not os.path.isdir(folder):  # before a hub is asked for models
         raise UserError(f"--data-dir {folder}: no such folder")
     seen: dict[tuple[Any, ...], None] = {}
     facts: dict[str, Any] = {}

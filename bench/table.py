@@ -67,6 +67,8 @@ def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    if "\0" in text:
+        raise UserError(f"{path}: holds a NUL byte; not a text file")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines = []
     try:

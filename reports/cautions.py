@@ -21,6 +21,7 @@ def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence
     found += [escape(note) for note in merge_notes]
     for run in runs:
         found += _unknown_tokens(run)
+        found += _foreign_code(run)
     where: dict[str, list[str]] = {}
     for block in blocks:
         for text in _of_block(block):
@@ -37,6 +38,15 @@ def _unknown_tokens(run: Run) -> Iterator[str]:
     for name, share in named.items():
         if isinstance(share, int | float) and share >= UNKNOWN_TOKENS:
             yield f"{share:.0%} of the tokens of the titles are unknown to {escape(name)}: accuracy suffers."
+
+
+def _foreign_code(run: Run) -> Iterator[str]:
+    """Models whose own Python files were allowed to run."""
+    pairs = run.matrix.get("backbones")
+    for pair in pairs if isinstance(pairs, list) else []:
+        if isinstance(pair, Mapping) and pair.get("trust_remote_code") is True:
+            names = " and ".join(str(pair[key]) for key in ("text", "image") if pair.get(key))
+            yield f"Python code that comes with {escape(names)} was allowed to run (--trust-remote-code)."
 
 
 def _of_block(block: Block) -> Iterator[str]:

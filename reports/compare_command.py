@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench import terminal
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     from reports.compare import Comparison, Ratio, Threshold
@@ -57,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     thresholds = [parse_threshold(text) for text in args.fail_if]
     comparison = compare(args.first, args.second, thresholds, args.allow_different)
     if args.json:
-        print(json.dumps(as_json(comparison, thresholds), indent=1, ensure_ascii=False))
+        print(terminal.as_json(as_json(comparison, thresholds)))
     else:
-        print("\n".join(lines(comparison, thresholds)))
+        for line in lines(comparison, thresholds):
+            print(printable(line))
         for note in comparison.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {printable(note)}", file=sys.stderr)
     failed = comparison.broken or (thresholds and (comparison.missing or comparison.regressions(thresholds)))
     return 1 if failed else 0
 
@@ -73,7 +76,7 @@ def lines(comparison: Comparison, thresholds: Sequence[Threshold]) -> list[str]:
     for ratio in comparison.ratios:
         cells.setdefault(ratio.cell, {})[ratio.metric] = ratio
     rows = [["cell (RUN_B to RUN_A)", *metrics]]
-    rows += [[cell, *(words(found.get(metric)) for metric in metrics)] for cell, found in cells.items()]
+    rows += [[printable(cell), *(words(found.get(metric)) for metric in metrics)] for cell, found in cells.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text += [f"broken: {cell}" for cell in comparison.broken]

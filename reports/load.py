@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +9,12 @@ from typing import Any
 
 from bench import records
 from bench.errors import UserError
-from reports.columns import INTEGERS, NUMBERS, TEXTS
+from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
 from reports.steps import read_steps
 
 SCHEMA = 1
 _NEEDED = ("steps.csv", "ranks.csv")
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,13 +101,12 @@ def load_run(path: Path) -> Run:
     if not (path / "matrix.toml").is_file():
         raise UserError(f"{path}: not a run folder: it has no matrix.toml")
     notes: list[str] = []
-    matrix = _toml(path / "matrix.toml")
-    dataset = _optional(path / "dataset.json", notes)
+    matrix = read_toml(path / "matrix.toml")
+    dataset = checked_dataset(path / "dataset.json", _optional(path / "dataset.json", notes))
     environment = _optional(path / "environment.json", notes)
     found = []
     damaged: dict[str, UserError] = {}
-    cells = path / "cells"
-    for folder in sorted(cells.iterdir()) if cells.is_dir() else []:
+    for folder in _folders(path / "cells"):
         if (folder / "record.json").is_file():
             try:
                 found.append(_record(folder / "record.json", path, dataset, matrix))
@@ -194,42 +188,22 @@ def _machine(environment: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
+def _folders(cells: Path) -> list[Path]:
+    try:
+        return sorted(cells.iterdir()) if cells.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{cells}: cannot be read: {error.strerror}") from None
+
+
 def _optional(path: Path, notes: list[str]) -> Json:
     if not path.is_file():
         notes.append(f"{path.name} is missing")
         return {}
-    return _json(path)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
-
-
-def _json(path: Path) -> Json:
-    try:
-        # NaN and Infinity are no JSON, and no figures: they are read as "not measured".
-        value = json.loads(_text(path), parse_constant=lambda _: None)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: malformed JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
-
-
-def _toml(path: Path) -> Json:
-    try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: malformed TOML: {error}") from None
+    return read_json(path)
 
 
 def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[str, Any]) -> Record:
-    value = _json(path)
+    value = read_json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
     if "digest" in value:  # older records have none
@@ -237,7 +211,7 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
             records.read_record(path.parent, _NEEDED)
         except records.Damaged as error:
             raise UserError(str(error)) from None
-    row = _row(path, _part(path, value, "row"))
+    row = checked_row(path, _part(path, value, "row"))
     if row["status"] == "ok":
         read_steps(path.parent / "steps.csv")  # whoever reads them later can rely on them
     return Record(
@@ -248,11 +222,11 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         budget=_part(path, value, "budget") or _table(matrix, "budget"),
         training=_part(path, value, "training") or _table(matrix, "training"),
         curve=_curve(path, value.get("curve")),
-        steps=_part(path, value, "steps"),
-        memory=_part(path, value, "memory"),
-        plan=_part(path, value, "plan"),
-        compute=_part(path, value, "compute"),
-        cache=_part(path, value, "cache"),
+        steps=checked_figures(path, "steps", _part(path, value, "steps")),
+        memory=checked_figures(path, "memory", _part(path, value, "memory")),
+        plan=checked_figures(path, "plan", _part(path, value, "plan")),
+        compute=checked_figures(path, "compute", _part(path, value, "compute")),
+        cache=checked_figures(path, "cache", _part(path, value, "cache")),
         nvml=_part(path, value, "nvml"),
         environment=_part(path, value, "environment"),
         batch_digest=str(value.get("batch_digest") or ""),
@@ -271,23 +245,6 @@ def _part(path: Path, value: Json, key: str) -> Json:
     if not isinstance(part, dict):
         raise UserError(f"{path}: {key} is not an object")
     return part
-
-
-def _row(path: Path, row: Json) -> Json:
-    for column in ("cell_id", "method", "status"):
-        if not isinstance(row.get(column), str) or not row[column]:
-            raise UserError(f"{path}: row.{column} is missing or no text")
-    for column in TEXTS:
-        if row.get(column) is not None and not isinstance(row[column], str):
-            raise UserError(f"{path}: row.{column} is no text")
-    for column in (*INTEGERS, *NUMBERS):
-        if row.get(column) is not None and not _is_number(row[column]):
-            raise UserError(f"{path}: row.{column} is no number")
-    return row
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _curve(path: Path, value: object) -> tuple[Json, ...]:

@@ -13,7 +13,7 @@ from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
 from reports.load import Record, Run
-from reports.text import code_block, count, escape, size, table
+from reports.text import code_block, count, escape, size, table, visible
 from reports.verdict import verdict
 
 _SIZES = ("users", "items", "interactions", "train_interactions")
@@ -216,9 +216,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _commands(runs: Sequence[Run], out: Path) -> list[str]:
-    commands = [str(run.dataset["command"]) for run in runs if run.dataset.get("command")]
-    folders = " ".join(shlex.quote(str(run.path)) for run in runs)
-    target = f" --out {shlex.quote(str(out))}" if [run.path for run in runs] != [out] else ""
+    commands = [visible(str(run.dataset["command"])) for run in runs if run.dataset.get("command")]
+    folders = " ".join(shlex.quote(visible(str(run.path))) for run in runs)
+    target = f" --out {shlex.quote(visible(str(out)))}" if [run.path for run in runs] != [out] else ""
     again = f"python run_bench.py report {folders}{target}"
     parts = (
         [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The runs do not say how they were made."]

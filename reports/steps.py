@@ -42,7 +42,10 @@ def read_steps(path: Path) -> pd.DataFrame | None:
         }
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: malformed: {str(error).splitlines()[0]}") from None
-    return pd.DataFrame(wanted, index=frame.index).dropna(subset=[SECONDS])
+    steps = pd.DataFrame(wanted, index=frame.index)
+    if (steps < 0).any(axis=None) or np.isinf(steps).any(axis=None):
+        raise UserError(f"{path}: malformed: seconds below 0 or without end")
+    return steps.dropna(subset=[SECONDS])
 
 
 def seconds_of(records: Sequence[Record], method: str) -> FloatArray:

@@ -1,16 +1,35 @@
-"""Numbers as people read them, and text from data made safe for Markdown and for spreadsheets."""
+"""Numbers as people read them, and text from data made safe for Markdown, HTML, LaTeX and spreadsheets."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
 import pandas as pd
 
+from bench.terminal import guarded
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _AT_LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)])(?=\s|$))")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    # Of two hyphens LaTeX makes a dash; after the end of a row a star or a bracket is an argument.
+    "-": "{-}",
+    "*": "{*}",
+    "[": "{[}",
+    "]": "{]}",
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+}
 
 
 def escape(value: object, limit: int | None = None) -> str:
@@ -28,6 +47,16 @@ def escape(value: object, limit: int | None = None) -> str:
     text = re.sub(r"(?i)(https?|ftp)(:)(?=//)", r"\1\\\2", text)
     text = re.sub(r"(?i)\bwww\.", lambda match: match.group()[:-1] + "\\.", text)
     return _AT_LINE_START.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", text)
+
+
+def escape_html(value: object) -> str:
+    """Text that comes from data, for HTML: shows as it is on one line, in a text and in a quoted attribute."""
+    return html.escape(visible(str(value)), quote=True)
+
+
+def escape_latex(value: object) -> str:
+    """Text that comes from data, for LaTeX in text mode: set as it is, on one line."""
+    return "".join(_LATEX.get(character, character) for character in visible(str(value)))
 
 
 def visible(text: str) -> str:
@@ -55,13 +84,23 @@ def table(header: list[str], rows: list[list[str]], numbers_from: int = 1) -> st
 
 
 def guard_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text cells that a spreadsheet would run get an apostrophe in front; numbers stay numbers."""
-    guarded = frame.copy()
-    for column in guarded.columns:
-        if not pd.api.types.is_numeric_dtype(guarded[column]):
-            runs = guarded[column].str.startswith(_FORMULA, na=False)
-            guarded[column] = guarded[column].where(~runs, "'" + guarded[column])
-    return guarded
+    """Text that a spreadsheet would run gets an apostrophe in front, names of columns too; numbers stay numbers.
+
+    Halves of surrogate pairs, which no file in UTF-8 can hold, become question marks.
+    """
+    safe = frame.rename(columns=lambda name: _guarded(str(name)))
+    for place in range(frame.shape[1]):
+        if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[place]):
+            safe.isetitem(place, frame.iloc[:, place].map(_guarded, na_action="ignore").array)
+    return safe
+
+
+def _guarded(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    # pandas quotes cells with a line feed and not those with a carriage return, which ends a row as well.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return guarded(lines.encode("utf-8", "replace").decode("utf-8"))
 
 
 def number(value: float) -> str:

@@ -56,6 +56,10 @@ def call(*arguments: str) -> int:
         (["run", "--seeds", "0,0"], "given twice"),
         (["run", "--modality", "audio"], "--modality: "),
         (["run", "--text-model", "no/such"], "--text-model no/such"),
+        (["run", "--text-model", "/nope"], "--text-model /nope: no such folder"),
+        (["run", "--device", "foo"], "--device: must be auto, cpu, cuda or cuda:N, got 'foo'"),
+        (["run", "--out", "a/\x1b[31m", "--seeds", "x\n\x1b[2J"], "expected numbers separated by commas"),
+        (["rnu\u202e\x1b[31m"], "invalid choice"),
         (["run", "--image-model", "vit-base"], "--weights random"),
         (["run", "--weights", "none"], "--weights: "),
         (["report", "no/such/run"], "no/such/run"),
@@ -73,6 +77,7 @@ def test_bad_usage_is_one_clear_line_and_exit_2(
     assert said in err
     assert out == ""
     assert len(err.strip().splitlines()) == 1
+    assert err.strip().isprintable()
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
 
@@ -246,6 +251,20 @@ def test_unknown_option_of_a_method(recipe: Path, tmp_path: Path, capsys) -> Non
     recipe.write_text(recipe.read_text().replace("bottleneck", "botleneck"))
     assert call("run", "--config", str(recipe), "--out", str(tmp_path / "r")) == 2
     assert "method iisan-cached: unknown option 'botleneck'; did you mean 'bottleneck'" in capsys.readouterr().err
+
+
+def test_a_catalogue_in_which_every_item_is_among_the_first_ten(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    def arguments(items: int) -> list[str]:
+        titles = {f"B{i:03}": f"cotton shirt {i}" for i in range(items)}
+        users = {f"U{u}": [f"B{(u + k) % items:03}" for k in range(6)] for u in range(30)}
+        folder = write_amazon(tmp_path / f"data{items}", titles, users)
+        return ["--dataset", "amazon", "--data-dir", str(folder), "--modality", "text", "--text-model", "shop-partial"]
+
+    assert call("run", *arguments(10), "--out", str(tmp_path / "r")) == 2
+    assert "10 items are left: HR@10 and NDCG@10 need a catalogue of at least 11" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    assert call("plan", *arguments(10), "--shapes", "data") == 2
+    assert "at least 11" in capsys.readouterr().err
 
 
 def test_built_in_tokenizer_on_foreign_titles_is_an_error(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

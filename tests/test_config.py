@@ -1,11 +1,12 @@
 import copy
+import datetime
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.config import parse, preset_names, read_preset, read_toml, to_toml
+from bench.config import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
 from bench.errors import UserError
 from bench.matrix import Cell, cells
 
@@ -39,7 +40,7 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
         ({"methods": []}, "methods"),
         ({"methods": "lora"}, "methods must be tables"),
         ({"methods": [{"kind": "lora"}]}, "needs a name"),
-        ({"methods": [{"name": "../x", "kind": "lora"}]}, "methods.0.name"),
+        ({"methods": [{"name": "../x", "kind": "lora"}]}, "methods, the 1st: name: must be"),
         ({"methods": [{"name": "lora"}, {"name": "lora"}]}, "given twice: lora"),
         ({"name": "../../etc"}, "name"),
         ({"dataset": {"name": "shp"}}, "dataset.name"),
@@ -56,7 +57,29 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
         ({"precision": "fp8"}, "precision"),
         ({"modality": "audio"}, "modality"),
         ({"seeds": [0, 0]}, "given twice: 0"),
-        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [-1]}, "seeds, the 1st: "),
+        ({"seeds": []}, "seeds: must hold at least one"),
+        ({"seeds": "0"}, "seeds, the 1st: must be a whole number, got '0'"),
+        ({"seeds": [0, 1.0]}, "seeds, the 2nd: must be a whole number"),
+        ({"seeds": [True]}, "seeds, the 1st: must be a whole number, got True"),
+        ({"dataset": {"force_tokenizer": "yes"}}, "dataset.force_tokenizer: must be true or false, got 'yes'"),
+        ({"dataset": {"force_tokenizer": 1}}, "dataset.force_tokenizer: must be true or false"),
+        ({"dataset": {"items": "700"}}, "dataset.items: must be a whole number"),
+        ({"dataset": {"data_dir": 3}}, "dataset.data_dir: must be text"),
+        ({"dataset": 3}, "dataset must be a table"),
+        ({"dataset": {"bad_images": "drop"}}, "dataset.bad_images: must be 'fail', 'drop-item' or 'mean-image'"),
+        ({"backbones": {"text": "a"}}, "backbones must be tables"),
+        ({"backbones": [{"trust_remote_code": "yes"}]}, "backbones, the 1st: trust_remote_code: must be true or false"),
+        ({"backbones": [{}, {"txt": "a"}]}, "backbones, the 2nd: unknown key 'txt'; did you mean 'text'"),
+        ({"backbones": [{"text": "a"}, {"text": "a"}]}, "backbones: given twice: a \\+ shop-partial, pretrained"),
+        ({"training": {"dropout": float("nan")}}, "training.dropout"),
+        ({"training": {"clip_norm": float("inf")}}, "training.clip_norm: must be finite"),
+        ({"training": {"lr_warmup_steps": datetime.date(2024, 1, 1)}}, "no key takes a date"),
+        ({"device": "foo"}, "device: must be auto, cpu, cuda or cuda:N, got 'foo'"),
+        ({"device": "cuda:٣"}, "device: must be auto"),
+        ({"name": "a b"}, "name: must be at most 64 letters"),
+        ({"methods": [{"name": "lora", "options": 3}]}, "options must be a table"),
+        ({"methods": [{"name": "lora", "kind": ["lora"]}]}, "unknown method"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(change: dict[str, Any], said: str) -> None:
@@ -82,6 +105,41 @@ def test_malformed_files_are_named(content: bytes, said: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=said) as caught:
         read_toml(path)
     assert str(path) in str(caught.value)
+
+
+def test_whole_numbers_stand_for_real_ones() -> None:
+    matrix = parse({**copy.deepcopy(BASE), "training": {"clip_norm": 5}, "budget": {"seconds": 3}}, "f")
+    assert (matrix.training.clip_norm, matrix.budget.seconds) == (5.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rank": "16"}, "option rank: must be a whole number, got '16'"),
+        ({"rank": 16.0}, "option rank: must be a whole number, got 16.0"),
+        ({"lr": "1e-3"}, "option lr: must be a number"),
+        ({"lr": datetime.time(1)}, "option lr: no key takes a date"),
+    ],
+)
+def test_options_of_methods_are_taken_by_their_type(options: dict[str, Any], said: str) -> None:
+    matrix = parse({"name": "t", "methods": [{"name": "lora", "options": options}]}, "f") if "16" in said else None
+    config = matrix.methods[0] if matrix else MethodConfig("lora", "lora", options)
+    with pytest.raises(UserError, match=said):
+        build_method(config, "f")
+
+
+@pytest.mark.parametrize("content", [b"a = " + b"[" * 5000, b"a = " + b"9" * 5000])
+def test_files_that_python_itself_stumbles_over(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)):
+        read_toml(path)
+
+
+def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_bytes(b'\xef\xbb\xbfname = "a"\r\nseeds = [1]\r\n')
+    assert read_toml(path) == {"name": "a", "seeds": [1]}
 
 
 def test_absent_file(tmp_path: Path) -> None:

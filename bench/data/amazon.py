@@ -1,7 +1,6 @@
 """The Amazon data as released with IISAN: two tab-separated files and a folder of pictures."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from bench.data.images import (
     open_array,
     select_rows,
 )
+from bench.data.names import is_file_name
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
 from bench.data.store import IMAGES_FILE, cached_catalogue, catalogue_digest, digest_of, npy_digest
 from bench.data.tables import Selection, Tables, all_items, find_files, parse, quoted, read, select
@@ -29,10 +29,6 @@ from bench.errors import UserError
 
 _VERSION = 2
 """Part of the cache key: goes up when the same files would give another catalogue."""
-_UNSAFE_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-# Names that Windows keeps for devices, whatever stands after the first dot.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
-_LONGEST_NAME = 200
 _WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
 
 
@@ -158,8 +154,7 @@ def _folder_signature(folder: Path) -> str:
 def _check_names(tables: Tables) -> None:
     """Refuse ids that would lead out of the image folder or are no file names."""
     for place, item in zip(tables.item_places, tables.item_ids, strict=True):
-        unsafe = _UNSAFE_IN_NAME.search(item) or _DEVICE.fullmatch(item)
-        if unsafe or item.startswith(".") or len(item.encode()) > _LONGEST_NAME:
+        if not is_file_name(item):
             raise UserError(f"{place}: item id {quoted(item)} cannot be the name of an image file")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from bench.data.images import FAIL, KINDS, BadImage, Kind, Policies, build_image
 from bench.data.interactions import Items, Log, read_items, read_log
 from bench.data.layouts import Layout, find_layout
 from bench.data.moments import parse_moment
+from bench.data.names import is_file_name
 from bench.data.ragged import Ragged
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
 from bench.data.store import IMAGES_FILE, Part, cached_catalogue, catalogue_digest, digest_of, file_digest, npy_digest
@@ -27,8 +27,6 @@ from bench.errors import UserError
 
 _VERSION = 1
 """Part of the cache key: goes up when the same files would give another catalogue."""
-_UNSAFE_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
-_LONGEST_NAME = 200
 _WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
 
 
@@ -178,8 +176,7 @@ def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> lis
     for place in places.tolist():
         item, name = items.ids[place], items.pictures[place] if items.pictures is not None else ""
         relative = PurePosixPath(name or f"{item}.jpg")
-        unsafe = _UNSAFE_IN_NAME.search(str(relative)) or ".." in relative.parts or relative.is_absolute()
-        if unsafe or any(len(part.encode()) > _LONGEST_NAME for part in relative.parts) or (not name and "/" in item):
+        if not all(map(is_file_name, relative.parts)) or (not name and "/" in item):
             raise UserError(
                 f"{layout.items.path}: item {ascii(item)[:70]}: {ascii(str(relative))[:70]} cannot be the name of an "
                 "image file below the folder"
@@ -198,7 +195,7 @@ def _pictures(
         users = selection.users
         whole = log.sequences.slices(users, np.zeros_like(users), log.sequences.lengths[users])
         wanted = np.unique(whole.flat).astype(np.int64)
-    made = build_image_array(_image_paths(log.items, layout, wanted), size, out_path, policies)
+    made = build_image_array(_image_paths(log.items, layout, wanted), size, out_path, policies, folder=layout.pictures)
     notes = tuple(
         _image_note(kind, found, len(wanted), policies.of(kind)) for kind in KINDS if (found := made.of_kind(kind))
     )

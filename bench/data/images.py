@@ -108,17 +108,20 @@ def build_image_array(
     out_path: Path,
     policies: Policies = FAIL,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> ImageArray:
     """Decode each file, bring it to size × size pixels and write them all to one .npy file, in memory for one picture.
 
     Files that are absent are one kind of problem; those that are empty, damaged, larger than `MAX_PIXELS` or links that
-    lead out of their folder are the other. `policies` says for each: "fail" raises UserError with their number and the
-    first of them, "drop-item" leaves them out, "mean-image" puts the mean of the usable pictures in their place. Raises
-    UserError also if no file is usable or `out_path` cannot be written.
+    lead out of `folder` (their own if there is none) are the other. `policies` says for each: "fail" raises UserError
+    with their number and the first of them, "drop-item" leaves them out, "mean-image" puts the mean of the usable
+    pictures in their place. Raises UserError also if no file is usable or `out_path` cannot be written.
     """
     if not 1 <= size <= MAX_SIZE:
         raise UserError(f"image size: {size} is not between 1 and {MAX_SIZE} pixels")
-    bad = {index: problem for index, path in enumerate(paths) if (problem := _file_problem(path))}
+    bad = {
+        index: problem for index, path in enumerate(paths) if (problem := _file_problem(path, folder or path.parent))
+    }
     _check_enough(bad, len(paths), policies)  # before minutes of decoding
     try:
         with atomic_path(out_path) as temporary, temporary.open("w+b") as file:
@@ -199,7 +202,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _file_problem(path: Path) -> BadImage | None:
+def _file_problem(path: Path, folder: Path) -> BadImage | None:
     """Why there is no use in opening the file, or nothing."""
     try:
         status = path.stat()
@@ -207,18 +210,18 @@ def _file_problem(path: Path) -> BadImage | None:
         return BadImage(path, "no such file", "missing")
     except OSError as error:
         return BadImage(path, f"cannot be read: {error.strerror}")
-    if _leads_out(path):
+    if _leads_out(path, folder):
         return BadImage(path, "a link that leads out of the image folder")
     if not stat.S_ISREG(status.st_mode):
         return BadImage(path, "not a file")
     return None if status.st_size else BadImage(path, "empty file")
 
 
-def _leads_out(path: Path) -> bool:
-    """Whether a link ends outside of its own folder: what is read there was never meant to be shown."""
-    if not path.is_symlink():
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether a link ends outside of the folder of pictures: what is read there was never meant to be shown."""
+    if path.parent == folder and not path.is_symlink():
         return False
-    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _check_enough(bad: dict[int, BadImage], total: int, policies: Policies) -> None:

@@ -105,7 +105,9 @@ def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens
 
     option = f"--text-model {source.name}"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.preprocessing.tokenizer, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.preprocessing.tokenizer, trust_remote_code=source.trust_remote_code
+        )
     except Exception as error:
         raise UserError(f"{option}: tokenizer cannot be had: {str(error).splitlines()[0][:300]}") from error
     if tokenizer.pad_token_id is None:

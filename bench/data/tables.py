@@ -135,8 +135,10 @@ def parse(items_path: Path, items: bytes, users_path: Path, users: bytes) -> Tab
     titles: list[str] = []
     rounds: list[int] = []
     for place, item, raw_title in _lines(items_path, items):
-        if item.split() != [item]:
-            raise UserError(f"{place}: {quoted(item)} is no item id: it must be there and hold no white space")
+        if item.split() != [item] or not item.isprintable():
+            raise UserError(
+                f"{place}: {quoted(item)} is no item id: it must be there, printable and without white space"
+            )
         if item in index:
             raise UserError(f"{place}: item {quoted(item)} is already in line {index[item] + 1}")
         title, needed = decode_title(raw_title)
@@ -159,6 +161,8 @@ def _parse_users(
     for place, user, items in _lines(path, content):
         if not user.strip():
             raise UserError(f"{place}: no user id before the tab")
+        if not user.isprintable():
+            raise UserError(f"{place}: {quoted(user)} is no user id: it holds control characters")
         if user in lines:
             raise UserError(f"{place}: user {quoted(user)} is already in line {lines[user]}")
         lines[user] = len(lines) + 1

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import UserError
 from bench.models import families
 from bench.models.families import Pooling
+from bench.models.folders import check_place, check_weights
+from bench.terminal import printable
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,9 @@ class Preprocessing:
         pad_to: every title is padded to so many tokens, and the padding counts as text (SigLIP); None: it does not.
         image_size: height and width in pixels; None for text.
         mean, std: per channel, on pixels scaled to 0..1.
+
+    Raises:
+        ValueError: numbers that no picture can be prepared with.
     """
 
     tokenizer: str | None = None
@@ -49,6 +54,15 @@ class Preprocessing:
     image_size: int | None = None
     mean: tuple[float, ...] = DEFAULT_MEAN_STD
     std: tuple[float, ...] = DEFAULT_MEAN_STD
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(isinstance(value, int | float) and abs(value) < 1e6 for value in values):
+                raise ValueError(f"the {name} of a picture must be three numbers, got {values}")
+        if min(self.std) <= 0:
+            raise ValueError(f"the std of a picture must be above 0, got {self.std}")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"pictures of {self.image_size} pixels")
 
     def digest(self) -> str:
         """Names the preprocessing inside cache keys."""
@@ -63,6 +77,7 @@ class Source:
         config: of the encoder itself; of the tower where the model has two.
         whole: of what lies at ``location``.
         pooling: as asked for; "auto" is settled when the modules are there, see ``pooling.choose``.
+        trust_remote_code: whether Python files that lie at ``location`` may run.
     """
 
     name: str
@@ -72,6 +87,7 @@ class Source:
     whole: PretrainedConfig = field(repr=False)
     preprocessing: Preprocessing
     pooling: Pooling = "auto"
+    trust_remote_code: bool = False
 
     @property
     def config(self) -> PretrainedConfig:
@@ -99,19 +115,36 @@ def builtin_folder(name: str, modality: Modality) -> Path:
     return BUILTIN_DIR / f"{modality}-{name.removeprefix('shop-')}"
 
 
-def locate(name: str, modality: Modality, weights: str = "pretrained", pooling: Pooling = "auto") -> Source:
+def locate(
+    name: str,
+    modality: Modality,
+    weights: str = "pretrained",
+    pooling: Pooling = "auto",
+    *,
+    trust_remote_code: bool = False,
+) -> Source:
     """Resolves a built-in name, a folder or a hub id to a source.
+
+    Python files that come with a model run only with ``trust_remote_code``.
 
     Raises:
         UserError: no such model, wrong modality, unreadable configuration, or weights that do not exist.
     """
-    option = f"--{modality}-model {name}"
+    option = f"--{modality}-model {printable(name)}"
     if name in CONFIGURATIONS:
         return _from_configuration(name, modality, weights, pooling, option)
     location = str(builtin_folder(name, modality)) if name in PRETRAINED else name
-    whole = _read_config(location, option)
-    preprocessing = _preprocessing(location, families.part(whole, modality), modality, option)
-    return Source(name, modality, location, weights == "random", whole, preprocessing, pooling)
+    whole = _read_config(location, option, trust_remote_code)
+    if weights != "random":
+        check_weights(location, option)
+    try:
+        preprocessing = _preprocessing(location, families.part(whole, modality), modality, option)
+        source = Source(name, modality, location, weights == "random", whole, preprocessing, pooling, trust_remote_code)
+        if source.width < 1 or source.depth < 1:
+            raise ValueError(f"{source.depth} layers of {source.width}")
+    except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
+        raise UserError(f"{option}: its configuration makes no sense: {_first_line(error)}") from error
+    return source
 
 
 def _from_configuration(name: str, modality: Modality, weights: str, pooling: Pooling, option: str) -> Source:
@@ -119,7 +152,7 @@ def _from_configuration(name: str, modality: Modality, weights: str, pooling: Po
 
     kinds, family = CONFIGURATIONS[name]
     if modality not in kinds:
-        raise UserError(f"{option}: {name} is a {kinds[0]} encoder")
+        raise UserError(f"{option}: {name} is {'an' if kinds[0] == 'image' else 'a'} {kinds[0]} encoder")
     if weights != "random":
         raise UserError(f"{option}: only its configuration is built in; add --weights random, or name a folder or id")
     whole = AutoConfig.for_model(family)
@@ -131,21 +164,21 @@ def _from_configuration(name: str, modality: Modality, weights: str, pooling: Po
     return Source(name, modality, name, True, whole, pre, pooling)
 
 
-def _read_config(location: str, option: str) -> PretrainedConfig:
+def _read_config(location: str, option: str, trust_remote_code: bool) -> PretrainedConfig:
     from transformers import AutoConfig
 
     # A hub that cannot be reached is told in one line below, not in a line per attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    folder = Path(location)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(f"{option}: {location} has no config.json")
+    check_place(location, option)
     try:
-        return AutoConfig.from_pretrained(location, trust_remote_code=False)
+        return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise UserError(f"{option}: cannot be had: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
+    if "trust_remote_code" in str(error):  # what transformers says is meant for programmers
+        return "it brings Python code of its own, which runs only with --trust-remote-code"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -231,7 +264,7 @@ def _drawn(cls: Any, source: Source) -> Any:
     import torch
 
     if cls.__name__ == "AutoModel":
-        return cls.from_config(source.whole, dtype=torch.float32, trust_remote_code=False)
+        return cls.from_config(source.whole, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
     return cls(source.whole).float()
 
 
@@ -244,7 +277,7 @@ def _pretrained(cls: Any, source: Source) -> tuple[Any, list[str]]:
             source.location,
             dtype=torch.float32,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
         )
     except Exception as error:

@@ -125,6 +125,8 @@ def test_short_users_old_interactions_and_unused_items_are_dropped_and_counted(f
         ("a&#10;b&Tab;c", "a b c", 1),
         ("&amp;amp;lt;", "<", 3),
         ("&#0;&#xD800;", "\ufffd\ufffd", 1),
+        ("&#" + "9" * 5000 + ";", "&#" + "9" * 5000 + ";", 0),
+        ("&#٣٩;", "&#٣٩;", 0),
     ],
 )
 def test_titles_are_decoded(raw: str, title: str, rounds: int) -> None:
@@ -173,6 +175,9 @@ ITEMS_FILE, USERS_FILE = "x_items.tsv", "x_users.tsv"
         (replaced(USERS_FILE, b"twice\t", b"long\t"), "x_users.tsv:2: user 'long' is already in line 1"),
         (replaced(USERS_FILE, b"B017", b"B999"), "x_users.tsv:3: item 'B999' is not in x_items.tsv"),
         (replaced(USERS_FILE, b"B017", b"\x1b[31m"), "x_users.tsv:3: item '\\x1b[31m' is not"),
+        (replaced(ITEMS_FILE, b"B004\t", b"B\x0704\t"), "x_items.tsv:5: 'B\\x0704' is no item id"),
+        (replaced(ITEMS_FILE, b"B004\t", "B\u202e04\t".encode()), "x_items.tsv:5: 'B\\u202e04' is no item id"),
+        (replaced(USERS_FILE, b"twice\t", b"tw\rice\t"), "x_users.tsv:2: 'tw\\rice' is no user id"),
         (replaced(USERS_FILE, b"twice\t", b" \t"), "x_users.tsv:2: no user id"),
         (replaced(USERS_FILE, b"B017 B003 B003 B018", b" "), "x_users.tsv:3: user 'short' has no items"),
         (replaced(USERS_FILE, b"B017 B003", b"B017\tB003"), "x_users.tsv:3: 3 tab-separated fields"),
@@ -271,7 +276,7 @@ def test_pictures_from_another_folder(folder: Path, pictures: Path, tmp_path: Pa
     first = load_amazon(folder, image_size=4, needs_images=True)
     pictures.rename(tmp_path / "elsewhere")
     assert load_amazon(folder, tmp_path / "elsewhere", 4, needs_images=True).digest == first.digest
-    with pytest.raises(UserError, match="images: no such folder of images"):
+    with pytest.raises(UserError, match=r"images: no such folder of images: .* --image-dir, .* --modality text"):
         load_amazon(folder, image_size=4, needs_images=True)
 
 
@@ -286,6 +291,27 @@ def test_absent_pictures_fail_unless_a_policy_is_chosen(folder: Path, pictures: 
         load_amazon(folder, image_size=4, needs_images=True)
     picture(pictures, "B009", 1)
     assert load_amazon(folder, image_size=4, needs_images=True).images is not None
+
+
+def test_absent_and_damaged_pictures_are_counted_apart(folder: Path, pictures: Path) -> None:
+    (pictures / "B004.jpg").unlink()
+    (pictures / "B009.jpg").write_bytes(b"no picture")
+    (pictures / "B010.jpg").write_bytes(b"")
+    both = load_amazon(folder, None, 4, Policies("drop-item", "drop-item"), needs_images=True)
+    assert both.dropped["items without an image file"] == 1
+    assert both.dropped["items whose image file cannot be read"] == 2
+    mixed = load_amazon(folder, None, 4, Policies(missing="drop-item", bad="mean-image"), needs_images=True)
+    assert mixed.dropped["items without an image file"] == 1
+    assert "items whose image file cannot be read" not in mixed.dropped
+    assert "B004" not in mixed.item_ids
+    assert {"B009", "B010"} <= set(mixed.item_ids)
+    assert any("2 of " in note and "cannot be read have the mean image" in note for note in mixed.notes)
+    assert mixed.images is not None
+    assert len(mixed.images) == len(mixed.item_ids)
+    for item in mixed.item_ids:
+        if item not in ("B009", "B010"):
+            row = mixed.item_ids.index(item)
+            assert np.array_equal(mixed.images[row], decode_image(pictures / f"{item}.jpg", 4))
 
 
 def test_drop_item_takes_the_item_out_of_every_sequence(folder: Path, pictures: Path) -> None:
@@ -334,7 +360,24 @@ def test_mean_image_keeps_every_item_and_says_so(folder: Path, pictures: Path) -
     assert "1 of 14 items without an image file have the mean image" in catalogue.notes[-1]
 
 
-@pytest.mark.parametrize("item", ["../B004", "/etc/B004", "..", "a/b", "a\\b", "C:x", "x" * 201, "a\x07b", ".hidden"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        "../B004",
+        "/etc/B004",
+        "..",
+        "a/b",
+        "a\\b",
+        "C:x",
+        "x" * 201,
+        ".hidden",
+        "CON",
+        "nul",
+        "Lpt1",
+        "com1.x",
+        "AUX.jpg",
+    ],
+)
 def test_ids_that_are_no_file_names_are_refused_when_pictures_are_wanted(
     folder: Path, pictures: Path, item: str
 ) -> None:

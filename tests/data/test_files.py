@@ -319,6 +319,17 @@ def test_pictures_outside_of_the_folder_are_refused(name: str, tmp_path: Path) -
         load_files(config, 4)
 
 
+def test_a_linked_folder_that_leads_out_is_not_read(tmp_path: Path) -> None:
+    config = write_table(tmp_path / "data")
+    rows = [(item, title, f"pics/{n}.png") for n, (item, title) in enumerate(TITLES.items())]
+    write_csv(tmp_path / "data" / "items.csv", ["item", "title", "image"], rows)
+    for number in range(len(TITLES)):
+        picture(tmp_path / "secret" / f"{number}.png", number)
+    (tmp_path / "data" / "pics").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="a link that leads out of the image folder"):
+        load_files(config, 4)
+
+
 def test_items_without_a_picture_leave_before_users_are_counted(tmp_path: Path) -> None:
     write_table(tmp_path)
     for item in set(TITLES) - {"B21", "B22"}:  # "007" has four items left then, "long" keeps its thirteen

@@ -197,6 +197,83 @@ def test_all_sound_files_give_the_decoded_rows_under_every_policy(tmp_path: Path
         assert not made.pixels.flags.writeable
 
 
+def test_links_may_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    saved(Image.new("RGB", (4, 4), "red"), folder / "inside.png")
+    secret = saved(Image.new("RGB", (4, 4), "blue"), tmp_path / "secret.png")
+    (folder / "a.jpg").symlink_to("inside.png")
+    (folder / "b.jpg").symlink_to(secret)
+    (folder / "c.jpg").symlink_to(folder / "d.jpg")
+    (folder / "d.jpg").symlink_to(folder / "c.jpg")
+    (folder / "e.jpg").symlink_to(folder / "gone.png")
+    (folder / "f.jpg").symlink_to("/dev/zero")
+    names = [folder / f"{letter}.jpg" for letter in "abcdef"]
+    made = build_image_array(names, 4, tmp_path / "out.npy", Policies("drop-item", "drop-item"))
+    assert made.pixels[:, 0, 0].tolist() == [[255, 0, 0]]
+    assert [(bad.path.stem, bad.kind) for bad in made.bad] == [
+        ("b", "bad"), ("c", "bad"), ("d", "bad"), ("e", "missing"), ("f", "bad"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"b\.jpg: a link that leads out of the image folder \(4 of 6 .*--bad-images"):
+        build_image_array(names, 4, tmp_path / "out.npy", Policies(missing="drop-item"))
+    # The folder itself may be a link.
+    (tmp_path / "linked").symlink_to(folder)
+    assert not build_image_array([tmp_path / "linked" / "a.jpg"], 4, tmp_path / "out.npy").bad
+
+
+def test_each_kind_has_its_policy(tmp_path: Path, three: list[Path]) -> None:
+    broken = broken_files(tmp_path)
+    absent, damaged = broken["no such file"], broken["known format"]
+    paths = [absent, three[0], damaged, three[1], three[2]]
+    made = build_image_array(paths, 4, tmp_path / "out.npy", Policies(missing="drop-item", bad="mean-image"))
+    assert made.pixels[:, 0, 0, 0].tolist() == [10, 30, 20, 60]
+    assert made.kept.tolist() == [False, True, True, True, True]
+    made = build_image_array(paths, 4, tmp_path / "out.npy", Policies(missing="mean-image", bad="drop-item"))
+    assert made.pixels[:, 0, 0, 0].tolist() == [30, 10, 20, 60]
+    assert [bad.path for bad in made.of_kind("missing")] == [absent]
+    with pytest.raises(UserError, match=r"1 of 5 images are not there; --missing-images drop-item or mean-image"):
+        build_image_array(paths, 4, tmp_path / "out.npy", Policies(bad="drop-item"))
+    with pytest.raises(UserError, match=r"1 of 5 images cannot be read; --bad-images drop-item or mean-image"):
+        build_image_array(paths, 4, tmp_path / "out.npy", Policies(missing="drop-item"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (20_000, 1), (1, 20_000)])
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
+def test_odd_shapes(tmp_path: Path, width: int, height: int, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "webp" and max(width, height) > 16_383:
+        pytest.skip("WebP ends at 16,383 pixels")
+    Image.new("RGB", (width, height), (200, 100, 50)).save(path, **({"quality": 100} if kind == "jpg" else {}))
+    assert np.abs(decode_image(path, 8).astype(int) - [200, 100, 50]).max() <= 3
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("1", 0), ("L", 5), ("I;16", 5)])
+def test_a_grey_level_that_stands_for_nothing_lies_on_white(tmp_path: Path, mode: str, clear: int) -> None:
+    levels = np.full((4, 4), clear, dtype=np.uint16)
+    image = Image.fromarray(levels) if mode == "I;16" else Image.new(mode, (4, 4), clear)
+    assert (decode_image(saved(image, tmp_path / "a.png", transparency=clear), 4) == 255).all()
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_a_file_that_ends_early_is_never_read(tmp_path: Path, kind: str) -> None:
+    whole = saved(Image.fromarray(noise(24, 24)), tmp_path / "whole", format=kind).read_bytes()
+    path = tmp_path / "a.jpg"
+    for length in range(1, len(whole) - 20, max(1, len(whole) // 40)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ImageProblem):
+            decode_image(path, 8)
+
+
+def test_a_small_canvas_with_a_huge_frame(tmp_path: Path) -> None:
+    whole = bytearray(saved(Image.new("P", (4, 4)), tmp_path / "a.gif").read_bytes())
+    place = whole.index(b",")  # the frame: left, top, width, height in 16 bits each
+    whole[place + 5 : place + 9] = struct.pack("<HH", 60_000, 60_000)
+    (tmp_path / "a.gif").write_bytes(bytes(whole))
+    with pytest.raises(ImageProblem):
+        decode_image(tmp_path / "a.gif", 8)
+
+
 def test_drop_item_leaves_bad_files_out(tmp_path: Path, three: list[Path]) -> None:
     bad = list(broken_files(tmp_path).values())
     paths = [bad[0], three[0], *bad[1:], three[1], three[2]]

@@ -57,6 +57,15 @@ def text_from(path: Path) -> str:
     return report([run], chapters([run], compared, [[] for _ in compared], [], path))
 
 
+def test_code_that_came_with_a_model_is_a_warning(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=("fft", "lora"), seeds=(0,))
+    assert "Python code" not in text_from(run)
+    matrix = run / "matrix.toml"
+    pair = '\n[[backbones]]\ntext = "own/[red]text"\nimage = "vit"\ntrust_remote_code = true\n'
+    matrix.write_text(matrix.read_text(encoding="utf-8") + pair, encoding="utf-8")
+    assert "Python code that comes with own/\\[red\\]text and vit was allowed to run" in text_from(run)
+
+
 def images(text: str) -> list[str]:
     tokens = [child for token in PARSER.parse(text) for child in token.children or []]
     return [str(token.attrs["src"]) for token in tokens if token.type == "image"]

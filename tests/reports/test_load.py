@@ -101,6 +101,16 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
         ("dataset.json", "{", "malformed JSON"),
         ("dataset.json", "[1]", "expected a JSON object"),
         ("environment.json", "", "malformed JSON"),
+        ("environment.json", "[" * 5000, "nested too deeply"),
+        ("environment.json", '{"a": ' * 60 + "1" + "}" * 60, "nested too deeply"),
+        ("environment.json", '{"cores": 1e400}', "1e400 is beyond what a number holds"),
+        ("environment.json", '{"cores": ' + "9" * 5000 + "}", "a number of 5000 digits"),
+        ("dataset.json", '{"users": -1}', "users is no count"),
+        ("dataset.json", '{"items": 1.5}', "items is no count"),
+        ("dataset.json", '{"notes": 3}', "notes is no list"),
+        ("dataset.json", '{"references": {"random": 1}}', r"references\.random is no object"),
+        ("dataset.json", '{"references": {"random": {"hr@10": 7}}}', r"references\.random\.hr@10 is above 1"),
+        ("matrix.toml", "a = " + "[" * 5000, "malformed TOML"),
     ],
 )
 def test_malformed_files_are_named(tmp_path: Path, file: str, text: str, words: str) -> None:
@@ -121,6 +131,11 @@ def test_malformed_files_are_named(tmp_path: Path, file: str, text: str, words: 
         (lambda value: value["row"].update({"hr@10": "high"}), r"row\.hr@10 is no number"),
         (lambda value: value["row"].update(steps=True), r"row\.steps is no number"),
         (lambda value: value["row"].update(device=3), r"row\.device is no text"),
+        (lambda value: value["row"].update(seed=0.5), r"row\.seed is no whole number"),
+        (lambda value: value["row"].update(epochs=-1), r"row\.epochs is below 0"),
+        (lambda value: value["row"].update({"hr@10": 1.5}), r"row\.hr@10 is above 1"),
+        (lambda value: value.update(memory={"peak_bytes": -5}), r"memory\.peak_bytes is below 0"),
+        (lambda value: value.update(steps={"phases": {"data": -0.1}}), r"steps\.phases\.data is below 0"),
         (lambda value: value.update(curve={"epoch": 1}), "curve is not a list"),
         (lambda value: value.update(warnings="hot"), "warnings is not a list"),
     ],
@@ -172,6 +187,15 @@ def test_a_record_vouches_for_itself_and_for_what_the_report_reads(tmp_path: Pat
         f"{cells['iisan'] / 'ranks.csv'}: is not what was written",
         f"{cells['lora'] / 'record.json'}: is not what was written",
     ]
+
+
+def test_a_byte_order_mark_and_half_a_surrogate_pair(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft"], seeds=[0])
+    file = record_of(path, "fft")
+    edit(file, lambda value: value.update(warnings=["\ud800 odd"]))
+    for name in (file, path / "matrix.toml", path / "dataset.json"):
+        name.write_bytes(b"\xef\xbb\xbf" + name.read_bytes())
+    assert load_run(path).records[0].warnings == ("? odd",)
 
 
 def test_binary_record_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,19 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from reports.text import code_block, count, escape, guard_formulas, listing, number, ratio, size, table
+from reports.text import (
+    code_block,
+    count,
+    escape,
+    escape_html,
+    escape_latex,
+    guard_formulas,
+    listing,
+    number,
+    ratio,
+    size,
+    table,
+)
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
@@ -98,6 +110,18 @@ def test_nothing_closes_a_code_block(text: str) -> None:
     tokens = PARSER.parse(code_block(text))
     assert [token.type for token in tokens] == ["fence"]
     assert tokens[0].content == f"{text}\n"
+
+
+def test_html_and_latex() -> None:
+    assert escape_html("<b a='1'>\x1b[31m&\u202e\n\"x\"") == "&lt;b a=&#x27;1&#x27;&gt;[31m&amp; &quot;x&quot;"
+    assert escape_latex("50 % of \\input{a_b} & ~$x^2$ --\x07[1]*") == (
+        r"50 \% of \textbackslash{}input\{a\_b\} \& \textasciitilde{}\$x\textasciicircum{}2\$ {-}{-}{[}1{]}{*}"
+    )
+
+
+def test_names_of_columns_are_guarded_and_rows_stay_whole() -> None:
+    frame = pd.DataFrame([["a\r=1", "-5"], ["\ud800", 2.5]], columns=["=x", "=x"])
+    assert guard_formulas(frame).to_csv(index=False) == "'=x,'=x\n\"a\n=1\",-5\n?,2.5\n"
 
 
 def test_formulas_become_text_and_numbers_stay() -> None:
