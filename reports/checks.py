@@ -120,7 +120,7 @@ def checked_figures(path: Path, key: str, part: Mapping[str, Any]) -> Mapping[st
     for name, value in part.items():
         if isinstance(value, Mapping):
             checked_figures(path, f"{key}.{name}", value)
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             _check_figure(f"{path}: {key}.{name}", value)
     return part
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from reports import style
 from reports.blocks import Block
-from reports.load import Json, Record
+from reports.checks import Json
+from reports.load import Record
 from reports.style import DECADES, NotDrawn, Styles, accuracy_label, short
 
 FloatArray = NDArray[np.float64]

@@ -11,28 +11,7 @@ import pandas as pd
 from reports.blocks import Block
 from reports.columns import INTEGERS
 from reports.main_table import COLUMNS, Cell, Row, legend, rows
-from reports.text import visible
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\texttt{\char34}",
-    # At the start of a row these would be arguments of the line break before it.
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "√": r"$\surd$",
-    "·": r"\textperiodcentered{}",
-    "…": r"\ldots{}",
-    **{character: f"\\{character}" for character in "{}$&#_%"},
-}
+from reports.text import escape_latex
 
 
 def stem_of(name: str, block: Block) -> str:
@@ -74,11 +53,11 @@ def latex(block: Block) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(block.title)}. {escape(legend(block, ratios=False))}{note}}}",
+        rf"\caption{{{escape_latex(block.title)}. {escape_latex(legend(block, ratios=False))}{note}}}",
         rf"\label{{tab:{block.slug or 'main'}}}",
         rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
         r"\toprule",
-        _line(["Method", *(escape(column.title) for column in COLUMNS)]),
+        _line(["Method", *(escape_latex(column.title) for column in COLUMNS)]),
     ]
     for _, group in groupby(found, key=lambda row: row.kind):
         lines += [r"\midrule", *(_row(row) for row in group)]
@@ -90,19 +69,13 @@ def _line(cells: list[str]) -> str:
 
 
 def _row(row: Row) -> str:
-    name = escape(row.name) + (r"\textsuperscript{\textdagger}" if row.warned else "")
+    name = escape_latex(row.name) + (r"\textsuperscript{\textdagger}" if row.warned else "")
     first, *others = [_cell(cell) for cell in row.cells]
     if not first and row.ended:
-        first = rf"\textit{{{escape(', '.join(row.ended))}}}"
+        first = rf"\textit{{{escape_latex(', '.join(row.ended))}}}"
     return _line([name if row.kind == "method" else rf"\textit{{{name}}}", first, *others])
 
 
 def _cell(cell: Cell) -> str:
-    text = rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
-    return rf"{text} $\pm$ {escape(cell.half)}" if cell.half else text
-
-
-def escape(text: str) -> str:
-    """Text that comes from data, so that LaTeX sets it as it is, on one line."""
-    set_as_is = "".join(_LATEX.get(character, character) for character in visible(text))
-    return re.sub("-(?=-)", "-{}", set_as_is)
+    text = rf"\textbf{{{escape_latex(cell.text)}}}" if cell.best else escape_latex(cell.text)
+    return rf"{text} $\pm$ {escape_latex(cell.half)}" if cell.half else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from markdown_it.token import Token
 
 from reports import svg
 from reports.figures import Drawing
+from reports.text import escape_html
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -65,10 +65,10 @@ def _image(token: Token) -> Token | None:
 
 def _figure(image: Token, drawings: Mapping[str, Drawing]) -> str:
     source = str(image.attrs["src"])
-    title = html.escape(image.content)
+    title = escape_html(image.content)
     drawing = drawings.get(PurePosixPath(source).stem)
     if drawing is None or drawing.svg is None:
-        return f'<figure><a href="{html.escape(source)}">{title}</a>'
+        return f'<figure><a href="{escape_html(source)}">{title}</a>'
     picture = svg.inline(drawing.svg, drawing.stem, f"{drawing.title}. {drawing.caption}")
     return f'<figure><div class="scroll plot" role="region" tabindex="0" aria-label="{title}">{picture}</div>'
 
@@ -79,7 +79,7 @@ def _table_part(tokens: Sequence[Token], place: int, about: str) -> list[Token]:
     if str(token.attrs.get("style", "")) == "text-align:right":
         token.attrs = {"class": "number"}  # styles within the page are forbidden
     if token.type == "table_open":
-        label = html.escape(about)
+        label = escape_html(about)
         scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="Table: {label}">'
         return [_raw(scroll), token, _raw(f'<caption class="hidden">{label}</caption>')]
     if token.type == "table_close":

@@ -20,14 +20,19 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\texttt{\char34}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
-    # Of two hyphens LaTeX makes a dash; after the end of a row a star or a bracket is an argument.
-    "-": "{-}",
-    "*": "{*}",
+    # At the start of a row these would be arguments of the line break before it.
     "[": "{[}",
     "]": "{]}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "√": r"$\surd$",
+    "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}",
     **{character: f"\\{character}" for character in "{}$&#_%"},
 }
 
@@ -56,7 +61,8 @@ def escape_html(value: object) -> str:
 
 def escape_latex(value: object) -> str:
     """Text that comes from data, for LaTeX in text mode: set as it is, on one line."""
-    return "".join(_LATEX.get(character, character) for character in visible(str(value)))
+    as_it_is = "".join(_LATEX.get(character, character) for character in visible(str(value)))
+    return re.sub("-(?=-)", "-{}", as_it_is)  # of several hyphens LaTeX makes a dash
 
 
 def visible(text: str) -> str:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from reports.build import build
-from reports.exports import escape, frame, latex
+from reports.exports import frame, latex
 from reports.main_table import COLUMNS
+from reports.text import escape_latex
 from tests.reports.factory import METHODS, make_run
 from tests.reports.test_verdict import block_of
 
@@ -62,8 +63,8 @@ def test_rows_of_latex_have_the_columns_of_the_table(tmp_path: Path) -> None:
 
 def test_every_character_that_latex_takes_for_itself_is_escaped() -> None:
     for character in string.punctuation:
-        assert escape(character) == character or character in '\\{}$&#^_%~<>|"[]*'
-    assert escape(r"a_b% \c{d}") == r"a\_b\% \textbackslash{}c\{d\}"
-    assert escape("a--b---c") == "a-{}-b-{}-{}-c"
-    assert escape("one\n two\x1b") == "one two"
-    assert escape("± × −") == r"$\pm$ $\times$ $-$"
+        assert escape_latex(character) == character or character in "\\{}$&#_^%~<>|\"[]*'`"
+    assert escape_latex(r"a_b% \c{d}") == r"a\_b\% \textbackslash{}c\{d\}"
+    assert escape_latex("a--b---c") == "a-{}-b-{}-{}-c"
+    assert escape_latex("one\n two\x1b") == "one two"
+    assert escape_latex("± × −") == r"$\pm$ $\times$ $-$"

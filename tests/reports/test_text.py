@@ -115,7 +115,7 @@ def test_nothing_closes_a_code_block(text: str) -> None:
 def test_html_and_latex() -> None:
     assert escape_html("<b a='1'>\x1b[31m&\u202e\n\"x\"") == "&lt;b a=&#x27;1&#x27;&gt;[31m&amp; &quot;x&quot;"
     assert escape_latex("50 % of \\input{a_b} & ~$x^2$ --\x07[1]*") == (
-        r"50 \% of \textbackslash{}input\{a\_b\} \& \textasciitilde{}\$x\textasciicircum{}2\$ {-}{-}{[}1{]}{*}"
+        r"50 \% of \textbackslash{}input\{a\_b\} \& \textasciitilde{}\$x\textasciicircum{}2\$ -{}-{[}1{]}{*}"
     )
 
 
