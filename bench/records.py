@@ -264,10 +264,13 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--out {run}: is a file")
-    if run.is_dir() and not (run / "matrix.toml").is_file() and any(p.name != LOCK for p in run.iterdir()):
-        raise UserError(f"--out {run}: is not empty and no run folder; choose another folder")
+    try:
+        if run.exists() and not run.is_dir():
+            raise UserError(f"--out {run}: is a file")
+        if run.is_dir() and not (run / "matrix.toml").is_file() and any(p.name != LOCK for p in run.iterdir()):
+            raise UserError(f"--out {run}: is not empty and no run folder; choose another folder")
+    except OSError as error:
+        raise UserError(f"--out {run}: {error.strerror or error}") from error
     lock = FileLock(run / LOCK)
     try:
         run.mkdir(parents=True, exist_ok=True)

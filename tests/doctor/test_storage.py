@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from bench.cell import run_cell
 from bench.config import Matrix, parse
@@ -24,7 +25,13 @@ HUB_PAIR = [{"text": "somebody/bert", "image": "somebody/vit"}]
 
 
 def parsed(model_folders: dict[str, Path], **changes: Any) -> Matrix:
-    return parse(matrix(model_folders, **changes), "t")
+    methods = [{"name": "fft"}, {"name": "iisan"}, {"name": "iisan-cached"}]
+    return parse(matrix(model_folders, **{"methods": methods, **changes}), "t")
+
+
+def load_states(file: Path) -> list[Any]:
+    with safe_open(file, "numpy") as opened:
+        return [opened.get_tensor(name) for name in list(opened.keys())]
 
 
 def test_the_estimate_is_what_a_run_leaves(
@@ -36,10 +43,10 @@ def test_the_estimate_is_what_a_run_leaves(
     small = parsed(model_folders, methods=methods, budget=budget, training={"width": 16, "cache_dtype": "float32"})
     for cell in cells(small, "cpu"):
         assert run_cell(cell, tmp_path / cell.cell_id, lambda _: None)["row"]["status"] == "ok"
-    files = list((cache_dir() / "hidden").glob("*.npy"))
+    files = list((cache_dir() / "hidden").glob("*.safetensors"))
     assert len(files) == 4  # even layers and all layers, of two encoders
-    header = 128
-    assert need_of(small, []).hidden == sum(file.stat().st_size - header for file in files)
+    kept = [tensor for file in files for tensor in load_states(file)]
+    assert need_of(small, []).hidden == sum(tensor.nbytes for tensor in kept)
 
 
 @pytest.mark.parametrize(
