@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except UserError as error:
-        print(f"run_bench.py: {printable(error)}", file=sys.stderr)
+        print(f"run_bench.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("run_bench.py: interrupted; what is finished is kept", file=sys.stderr)

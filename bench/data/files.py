@@ -24,6 +24,7 @@ from bench.data.ragged import Ragged
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
 from bench.data.store import IMAGES_FILE, Part, cached_catalogue, catalogue_digest, digest_of, file_digest, npy_digest
 from bench.errors import UserError
+from bench.table import naming
 
 _VERSION = 1
 """Part of the cache key: goes up when the same files would give another catalogue."""
@@ -79,7 +80,7 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
         log = read_log(layout.items, layout.interactions)
         rule = _rule(config, log, layout)
         if image_size is None:
-            return _catalogue(config.name, log, select(log, rule), None)
+            return _catalogue(config.name, log, _selected(log, rule, layout), None)
         pictures = _pictures(log, rule, layout, image_size, entry / IMAGES_FILE, config.policies)
         return _catalogue(config.name, log, pictures.selection, pictures)
 
@@ -138,6 +139,11 @@ def _rule(config: FilesConfig, log: Log, layout: Layout) -> Temporal | None:
     return Temporal(*moments)
 
 
+def _selected(log: Log, rule: Temporal | None, layout: Layout, usable: NDArray[np.bool_] | None = None) -> Selection:
+    with naming(layout.interactions.path):
+        return select(log, rule, usable)
+
+
 def _catalogue(name: str, log: Log, selection: Selection, pictures: _Pictures | None) -> Catalogue:
     new_index = np.full(len(log.items.ids), -1, dtype=np.int32)
     new_index[selection.used] = np.arange(len(selection.used), dtype=np.int32)
@@ -189,7 +195,7 @@ def _pictures(
     log: Log, rule: Temporal | None, layout: Layout, size: int, out_path: Path, policies: Policies
 ) -> _Pictures:
     """As `bench.data.amazon` does it: dropped items leave before the users are counted."""
-    selection = select(log, rule)
+    selection = _selected(log, rule, layout)
     wanted = selection.used
     if policies.drop:  # a dropped item lets an older one into the sequence, which needs its picture too
         users = selection.users
@@ -203,7 +209,7 @@ def _pictures(
         return _Pictures(selection, out_path, {}, notes)
     usable = np.ones(len(log.items.ids), dtype=np.bool_)
     usable[wanted[~made.kept]] = False
-    selection = select(log, rule, usable)
+    selection = _selected(log, rule, layout, usable)
     kept = wanted[made.kept]
     if len(kept) != len(selection.used):
         select_rows(out_path, np.searchsorted(kept, selection.used))

@@ -135,8 +135,6 @@ def locate(
         return _from_configuration(name, modality, weights, pooling, option)
     location = str(builtin_folder(name, modality)) if name in PRETRAINED else name
     whole = _read_config(location, option, trust_remote_code)
-    if weights != "random":
-        check_weights(location, option)
     try:
         preprocessing = _preprocessing(location, families.part(whole, modality), modality, option)
         source = Source(name, modality, location, weights == "random", whole, preprocessing, pooling, trust_remote_code)
@@ -144,6 +142,8 @@ def locate(
             raise ValueError(f"{source.depth} layers of {source.width}")
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
         raise UserError(f"{option}: its configuration makes no sense: {_first_line(error)}") from error
+    if weights != "random":
+        check_weights(location, option)
     return source
 
 

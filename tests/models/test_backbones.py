@@ -104,11 +104,11 @@ def test_size_and_scale_are_those_of_the_preprocessor(
     """The size where the encoder takes any; ViT's positions have one of their own."""
     (tmp_path / "config.json").write_text((family_folder(family) / "config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(facts))
-    found = locate(str(tmp_path), "image").preprocessing
+    found = locate(str(tmp_path), "image", "random").preprocessing
     assert (found.image_size, found.mean) == (size, mean)
     (tmp_path / "preprocessor_config.json").unlink()
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": facts}))
-    assert locate(str(tmp_path), "image").preprocessing == found
+    assert locate(str(tmp_path), "image", "random").preprocessing == found
 
 
 def test_missing_weights_are_not_drawn_at_random(model_folders: dict[str, Path], tmp_path: Path) -> None:
