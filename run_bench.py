@@ -47,9 +47,9 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+def _places(text: str) -> int:
+    if not text.isdecimal() or len(text) > 3 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 999, got {text!r}")
     return int(text)
 
 
@@ -195,7 +195,7 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_care(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--parallel", type=_at_least_one, default=1, metavar="N", help="cells at a time, one per GPU")
+    run.add_argument("--parallel", type=_places, default=1, metavar="N", help="cells at a time, one per GPU")
     run.add_argument("--fresh", action="store_true", help="start over, in an empty or absent folder only")
     run.add_argument("--retry-failed", action="store_true", help="run cells again that ended oom, failed, ...")
     run.add_argument("--cell-timeout", type=float, metavar="S", help="stop a cell after so many seconds")

@@ -18,8 +18,16 @@ from tests.fuzz.harness import cases
 from tests.fuzz.hostile import NASTY_TEXT
 from tests.reports.factory import make_run
 
-WORDS = st.sampled_from([text for text in NASTY_TEXT if "\0" not in text]) | st.text(
-    alphabet=st.characters(exclude_characters="\0", exclude_categories=()), max_size=8
+
+def _word(given: bytes) -> str:
+    return os.fsdecode(given.replace(b"\0", b""))
+
+
+# What a shell can hand over: any bytes but NUL, which need not be UTF-8.
+WORDS = st.sampled_from([text for text in NASTY_TEXT if "\0" not in text]) | (
+    (st.text(max_size=8).map(str.encode) | st.binary(max_size=8)).map(
+        lambda word: os.fsdecode(word.replace(b"\0", b""))
+    )
 )
 NUMBERS = st.sampled_from(["0", "1", "2", "-1", "1e400", "nan", "inf", "1.5", "99999999999999999999", "9" * 5000, "x"])
 
@@ -58,7 +66,9 @@ def check(arguments: list[str], allowed: set[int]) -> int:
     if status == 2:
         assert out == ""
         assert len(err.splitlines()[-1]) > 12
-        assert [line for line in err.splitlines() if not line.startswith("plan: ")] == err.splitlines()[-1:], err
+        assert [line for line in err.splitlines() if not line.startswith(("plan: ", "data: "))] == err.splitlines()[
+            -1:
+        ], err
     if status == 0 and "--json" in arguments:
         json.loads(out)
     return status
@@ -102,6 +112,28 @@ REPORT = options(
     ("--reference", st.sampled_from(["table.csv", "none.csv"]) | WORDS),
     ("--pscp-constants", TRIPLES),
 )
+RECIPE_DATA = (
+    ("--dataset", st.sampled_from(["shop", "amazon", "table", "recbole", "shp"]) | WORDS),
+    ("--image-dir", st.sampled_from(["data", "no/such"]) | WORDS),
+    ("--missing-images", st.sampled_from(["fail", "drop-item", "mean-image", "drop"]) | WORDS),
+    ("--bad-images", st.sampled_from(["fail", "drop-item", "mean-image", "drop"]) | WORDS),
+)
+DATA = options(
+    *RECIPE_DATA,
+    ("--user-column", WORDS),
+    ("--split", st.sampled_from(["temporal", "leave-one-out"]) | WORDS),
+    ("--valid-from", st.sampled_from(["1000", "2023-01-01", "nan", "1e400"]) | WORDS),
+    ("--test-from", st.sampled_from(["2000", "2023-07-01", "x"]) | WORDS),
+    ("--json", None),
+)
+
+
+@given(path=st.sampled_from(["data", "no/such", "run", "table.csv"]) | WORDS, given_options=DATA)
+@cases("commands: data")
+def test_data(place: Path, path: str, given_options: list[str]) -> None:
+    check(["data", path, *given_options], {0, 2})
+
+
 SPOILT = st.sampled_from(
     [["--k=0"], ["--weights=1,1,1"], ["--reference=none.csv"], ["--out=table.csv"], ["no-run"], ["--x"]]
 )
@@ -129,15 +161,12 @@ def test_compare(place: Path, first: str, second: str, given_options: list[str])
 
 
 RECIPE = (
+    *RECIPE_DATA,
+    ("--data-dir", st.sampled_from(["data", "no/such", "table.csv"]) | WORDS),
     ("--preset", st.sampled_from(["default", "smoke", "paper", "amazon", "defualt"]) | WORDS),
     ("--config", st.sampled_from(["mine.toml", "table.csv", "no.toml", "data"]) | WORDS),
     ("--methods", st.sampled_from(["lora", "lora,fft", "lorra", "lora,,fft", "lora,lora"]) | WORDS),
     ("--modality", st.sampled_from(["text", "image", "text+image", "audio"]) | WORDS),
-    ("--dataset", st.sampled_from(["shop", "amazon", "shp"]) | WORDS),
-    ("--data-dir", st.sampled_from(["data", "no/such", "table.csv"]) | WORDS),
-    ("--image-dir", st.sampled_from(["data", "no/such"]) | WORDS),
-    ("--missing-images", st.sampled_from(["fail", "drop-item", "mean-image", "drop"]) | WORDS),
-    ("--bad-images", st.sampled_from(["fail", "drop-item", "mean-image", "drop"]) | WORDS),
     ("--text-model", st.sampled_from(["shop-full", "bert-base", "/nope", "data", "table.csv"])),
     ("--image-model", st.sampled_from(["shop-full", "vit-base", "./nope", "data", "shop-partial"])),
     ("--hidden-states", st.sampled_from(["live", "cached", "both"])),
@@ -189,7 +218,7 @@ PLAN = options(
     ("--bandwidth", NUMBERS),
     ("--json", None),
 )
-UNPLANNED = st.sampled_from([["--fit=0"], ["--methods=lorra"], ["--shop-seed=1"], ["--items=0"], ["--peak-flops=nan"]])
+UNPLANNED = st.sampled_from([["--fit=0"], ["--methods=lorra"], ["--epochs=1"], ["--items=0"], ["--peak-flops=nan"]])
 
 
 @given(given_options=PLAN, spoilt=UNPLANNED)
