@@ -355,7 +355,7 @@ class CellRun:
 
 def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
     """Runs a cell and writes its record, also when it fails; gives it. What was kept to go on from goes then."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run folder that vanished is not made again
     run, outcome = CellRun(cell, folder, report), None
     try:
         if cell.method_file is not None:

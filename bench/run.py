@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go
         try:
             with Reporter(len(todo)) as reporter:
                 go(todo, out, reporter)
-        except UserError as error:  # by now no mistake of the user's: the disk is full, or the folder gone
+        except (UserError, OSError) as error:  # by now no mistake of the user's: the disk is full, or the folder gone
             print(f"run_bench.py: {printable(error)}; what is finished is kept", file=sys.stderr)
             written = False
         finally:

@@ -14,7 +14,7 @@ from bench.errors import UserError
 
 TRIED: Counter[str] = Counter()
 """Cases by kind of input, in this process."""
-HANGS_AFTER = 60
+HANGS_AFTER = 180
 """Seconds; the slowest case takes one or two."""
 
 
