@@ -15,11 +15,12 @@ _SIGNED = re.compile(r"[+-](?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 def printable(text: object) -> str:
     """Text on one line; control characters, line breaks and those that turn its direction show as escapes.
 
-    More than `LONGEST` characters are cut: a message may quote a file that is one long line.
+    More than `LONGEST` characters are cut in the middle: a message may quote a file that is one long line.
     """
     shown = str(text)
     if len(shown) > LONGEST:
-        shown = f"{shown[: LONGEST - 1]}…"
+        half = LONGEST // 2
+        shown = f"{shown[:half]}…{shown[1 - half :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 
 

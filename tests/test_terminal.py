@@ -16,7 +16,10 @@ from tests.test_config import BASE, parse
 
 def test_control_characters_show_as_escapes() -> None:
     assert printable("a\x1b[31mb\x9b2J\nc\u202ed\ud800é😀") == "a\\x1b[31mb\\x9b2J\\nc\\u202ed\\ud800é😀"
-    assert len(printable("x" * 10**6)) == LONGEST
+    long = printable(f"--option {'x' * 10**6}: no such folder")
+    assert len(long) == LONGEST
+    assert long.startswith("--option xx")
+    assert long.endswith("xx: no such folder")
 
 
 def test_json_is_the_same_value_and_printable() -> None:
