@@ -107,7 +107,7 @@ def test_run_folders_with_broken_bytes_are_loaded_or_named(run: Run, data: st.Da
 
 @pytest.mark.usefixtures("no_figures")
 @given(data=st.data(), name=st.sampled_from(["record.json", "dataset.json", "environment.json", "record.json"]))
-@cases("run folders, values")
+@cases("run folders, values", 0.5)
 def test_run_folders_with_odd_values_give_a_readable_report(
     run: Run, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
 ) -> None:
@@ -143,7 +143,7 @@ def renamed(record: dict[str, Any], words: dict[str, str]) -> dict[str, Any]:
 
 
 @given(words=st.dictionaries(st.sampled_from(NAMES), texts.filter(str.strip), min_size=3))
-@cases("run folders, names with figures", 0.05)
+@cases("run folders, names with figures", 0.03)
 def test_hostile_names_in_reports_and_figures(
     run: Run, tmp_path_factory: pytest.TempPathFactory, words: dict[str, str]
 ) -> None:

@@ -60,15 +60,21 @@ def test_html_holds_text_in_elements_and_attributes(text: str) -> None:
 
 LATEX = {
     "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<", "textgreater": ">",
-    "textbar": "|", "textquotedbl": '"', "textquotesingle": "'", "textasciigrave": "`",
+    "textbar": "|", "textquotesingle": "'", "textasciigrave": "`", "textperiodcentered": "·", "ldots": "…",
 }  # fmt: skip
+SIGNS = {r"$\pm$": "±", r"$\times$": "×", "$-$": "−", r"$\surd$": "√", r"\texttt{\char34}": '"'}
 
 
 def typeset(source: str) -> str:
-    """What LaTeX prints of text-mode source that uses nothing but names of characters, escapes and groups."""
+    """What LaTeX prints of text-mode source that uses nothing but names of characters, escapes, signs and groups."""
     out, place, depth = "", 0, 0
     while place < len(source):
         character = source[place]
+        sign = next((known for known in SIGNS if source.startswith(known, place)), None)
+        if sign is not None:
+            out += SIGNS[sign]
+            place += len(sign)
+            continue
         if character == "\\":
             name = ""
             place += 1
