@@ -120,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "--method-file", type=Path, action="append", default=[], metavar="MY.py", help="runs it and lists its methods"
     )
+    listing.add_argument("--peft", action="store_true", help="the tuners of the installed peft: which run here")
     listing.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
     return parser
 
@@ -183,6 +184,12 @@ def _add_run(commands: Any) -> None:
         type=int,
         metavar="N",
         help="keep a checkpoint after every N-th epoch, from which a cell that was killed goes on (default: none)",
+    )
+    run.add_argument(
+        "--save-adapters",
+        action="store_const",
+        const=True,
+        help="cells leave what they trained in adapter/<modality>/, peft's tuners in its own format (not with ray)",
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
     cache_command.add_cache_dir(run)
@@ -259,12 +266,12 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from bench.listing import catalogue_of_parts
+    from bench.listing import catalogue_of_parts, tuners_of_peft
     from methods.own import load_file
 
     for path in args.method_file:
         load_file(path)
-    parts = catalogue_of_parts()
+    parts = tuners_of_peft() if args.peft else catalogue_of_parts()
     if args.json:
         print(as_json(parts))
         return 0
@@ -272,7 +279,7 @@ def _list(args: argparse.Namespace) -> int:
         print(f"{kind}:")
         width = max(14, *(len(entry["name"]) for entry in entries))
         for entry in entries:
-            print(f"  {entry['name']:{width}} {entry['summary']}")
+            print(f"  {entry['name']:{width}} {entry['summary']}".rstrip())
     return 0
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import records
+from bench.adapters import save_adapters
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.checkpoint import remove_checkpoints
@@ -100,6 +101,7 @@ class CellRun:
         self._memory(memory, measured)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
         records.write_steps(self.folder, self.clock.rows, self.training.losses)
+        self._save_adapters(assembly)
         self._profile(assembly, trainer)
         return self._record(assembly, gates, memory, measured) | {
             "cache": cache_cost(assembly.caches, self.row["unique_items_per_step"]),
@@ -150,6 +152,15 @@ class CellRun:
         batch = median_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
         moved = self._batch(assembly, trainer, batch)
         return count_flops(lambda: trainer.forward(moved)), len(batch.unique)
+
+    def _save_adapters(self, assembly: Assembly) -> None:
+        """What was asked for, at the epoch that validation chose. What is measured by now is not lost with it."""
+        if not self.cell.save_adapters:
+            return
+        try:
+            save_adapters(self.cell, assembly.model.item_encoder, assembly.data.sources, self.folder)
+        except (UserError, OSError, RuntimeError, ValueError) as error:
+            self.warnings.append(f"no adapters: {records.one_line(str(error))}")
 
     def _profile(self, assembly: Assembly, trainer: Trainer) -> None:
         """The trace that was asked for. What is measured by now is not lost with it."""

@@ -140,6 +140,7 @@ class Matrix:
     Attributes:
         profile: steps of every cell to trace, after its measurement; no part of what a cell is.
         checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
+        save_adapters: whether cells leave what they trained in ``adapter/``; no part of what a cell is.
         method_files: where methods that are not built in come from (``bench.method_files``).
     """
 
@@ -155,6 +156,7 @@ class Matrix:
     training: TrainingConfig = TrainingConfig()
     profile: Annotated[int, Field(ge=1, le=100)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    save_adapters: bool = False
     method_files: tuple[MethodFile, ...] | None = None
 
 
@@ -279,7 +281,8 @@ def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     name = table.get("name")
     if not isinstance(name, str):
         raise UserError(f"{origin}: [[methods]] needs a name")
-    kind = table.get("kind", name)
+    # A table named like a kind, as in peft = { type = "IA3" }, says the kind of a method whose name is its own.
+    kind = table.get("kind", name if name in known() else next((key for key in table if key in known()), name))
     if not isinstance(kind, str) or kind not in known():
         raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), known())}")
     options = table.get("options", {k: v for k, v in table.items() if k not in ("name", "kind")})

@@ -35,6 +35,17 @@ def _first_comment(path: Path) -> str:
     return " ".join(lines).partition(". ")[0].rstrip(".")
 
 
+def tuners_of_peft() -> dict[str, list[dict[str, str]]]:
+    """The tuners of the installed peft, each with the encoders that it has run on here and why not on others."""
+    from methods.tried import tuners
+
+    return {
+        "tuners": [
+            {"name": t["name"], "summary": "; ".join(filter(None, (t["runs"], t["why_not"]))), **t} for t in tuners()
+        ]
+    }
+
+
 def catalogue_of_parts() -> dict[str, list[dict[str, str]]]:
     """Methods, presets, datasets and built-in backbones, each with a summary in one line."""
     return {

@@ -13,8 +13,9 @@ from typing import Any
 from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, MethodFile, TrainingConfig
 from methods.registry import known
 
-# A trace comes after what is measured, a checkpoint between two steps, a file may lie anywhere: none changes a cell.
-NO_IDENTITY = ("profile", "checkpoint_every", "method_file")
+# A trace and adapters come after what is measured, a checkpoint between two steps, a file may lie anywhere: none
+# changes a cell.
+NO_IDENTITY = ("profile", "checkpoint_every", "save_adapters", "method_file")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Cell:
     precision: str
     profile: int | None = None
     checkpoint_every: int | None = None
+    save_adapters: bool = False
     method_file: MethodFile | None = None
 
     @property
@@ -117,6 +119,7 @@ def _cell(matrix: Matrix, device: str, method: MethodConfig, pair: Backbones, mo
         precision=matrix.precision,
         profile=matrix.profile,
         checkpoint_every=matrix.checkpoint_every,
+        save_adapters=matrix.save_adapters,
         method_file=next((file for file in matrix.method_files or () if file.path == origin), None),
     )
     digest = hashlib.sha256(json.dumps(_identity(cell), sort_keys=True).encode()).hexdigest()[:6]

@@ -1,9 +1,10 @@
 """What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
 
     matrix.toml  environment.json  dataset.json  SHA256SUMS
-    cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json, checkpoint/}
+    cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json, checkpoint/, adapter/}
 
-``checkpoint/`` is ``bench.checkpoint``'s. Tables, report and figures are rendered from the rest by ``reports``.
+``checkpoint/`` is ``bench.checkpoint``'s, ``adapter/`` that of ``bench.adapters``. Tables, report and figures are
+rendered from the rest by ``reports``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ CHECKED = ("steps.csv", "ranks.csv", "trace.json")
 LOCK = ".lock"
 SUMS = "SHA256SUMS"
 # Settings that change nothing of what a cell measures: a run may go on with others.
-PASSING = ("profile", "checkpoint_every")
+PASSING = ("profile", "checkpoint_every", "save_adapters")
 
 
 def empty_row(cell: Cell) -> dict[str, Any]:

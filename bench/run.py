@@ -41,6 +41,7 @@ PLACES: dict[str, Path_] = {
     "precision": ("precision",),
     "profile": ("profile",),
     "checkpoint_every": ("checkpoint_every",),
+    "save_adapters": ("save_adapters",),
     **{option: ("dataset", *place) for option, place in data_options.PLACES.items()},
     "epochs": ("budget", "epochs"),
     "steps": ("budget", "steps"),
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace, command: str) -> int:
     matrix, origin = resolve(args)
     for method in matrix.methods:
         build_method(method, origin)
+    if args.launcher == "ray" and matrix.save_adapters:
+        raise UserError("--save-adapters: not with --launcher ray, which brings records back and no folders")
     launch = Launch(_limits(args), args.parallel, args.retry_failed, variables)
     if args.launcher == "local":
         device = resolve_device(matrix.device)

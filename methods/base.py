@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -27,6 +29,8 @@ from methods.registry import did_you_mean, known, register
 
 Count = Annotated[int, Field(ge=1)]
 """Type of an option that counts something (rank, bottleneck, positions): less than one is refused before a run."""
+Saver = Callable[[Path], None]
+"""Writes into a folder that is there."""
 Layers = Literal["all", "even"] | tuple[int, ...]
 """Type of an option that says which layers: all, every second one from the embedding layer on, or a list."""
 
@@ -58,11 +62,13 @@ class Adaptation:
     Attributes:
         parameters: what trains, by learning rate.
         modules: how many modules were adapted; 0 fails the cell's gate.
+        save: writes what was trained into a folder in a format of its own; None: the harness's (``bench.adapters``).
     """
 
     parameters: Iterable[nn.Parameter]
     lr: float
     modules: int
+    save: Saver | None = None
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,23 @@ class ItemEncoder(nn.Module):
     Attributes:
         groups: trained parameters and their learning rates.
         adapted: modality -> number of adapted modules, for the gate "adapted modules > 0 per encoder".
+        savers: modality -> writes what was trained in its encoder, where the method has a format of its own.
     """
 
-    def __init__(self, source: nn.Module, head: nn.Module, groups: Iterable[Group], adapted: Mapping[str, int]):
+    def __init__(
+        self,
+        source: nn.Module,
+        head: nn.Module,
+        groups: Iterable[Group],
+        adapted: Mapping[str, int],
+        savers: Mapping[str, Saver] = MappingProxyType({}),
+    ):
         super().__init__()
         self.source = source
         self.head = head
         self.groups = tuple(groups)
         self.adapted = dict(adapted)
+        self.savers = dict(savers)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Vectors, (n, d)."""
@@ -154,7 +169,7 @@ class EncoderMethod(Method):
 
     def build(self, encoders: Mapping[str, Encoder], d: int) -> ItemEncoder:
         """The item encoder: adapted encoders and the standard head."""
-        groups, adapted = [], {}
+        groups, adapted, savers = [], {}, {}
         for modality, encoder in encoders.items():
             encoder.requires_grad_(False)
             done = self.adapt(encoder)
@@ -163,9 +178,11 @@ class EncoderMethod(Method):
                 parameter.requires_grad_(True)
             groups.append(Group(modality, done.lr, parameters))
             adapted[modality] = done.modules
+            if done.save is not None:
+                savers[modality] = done.save
         head = Head({modality: encoder.width for modality, encoder in encoders.items()}, d)
         groups.append(Group("head", self.lr_head, tuple(head.parameters())))
-        return ItemEncoder(Outputs(encoders), head, groups, adapted)
+        return ItemEncoder(Outputs(encoders), head, groups, adapted, savers)
 
 
 @dataclass(frozen=True)

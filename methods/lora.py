@@ -7,9 +7,11 @@ well.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from bench.models.structure import linears
 from methods.base import Adaptation, Count, Encoder, EncoderMethod
+from methods.tuner import save_tuner
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class LoRA(EncoderMethod):
 
     def adapt(self, encoder: Encoder) -> Adaptation:
         """Targets are named in full per encoder: short names that fit one family would miss the other."""
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, get_peft_model
         from peft.tuners.lora import LoraLayer
         from transformers.pytorch_utils import Conv1D
 
@@ -41,7 +43,7 @@ class LoRA(EncoderMethod):
             target_modules=list(targets),
             fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in targets.values()),
         )
-        inject_adapter_in_model(config, encoder.model)
+        wrapped = get_peft_model(encoder.model, config)
         hits = [module for module in encoder.model.modules() if isinstance(module, LoraLayer)]
         parameters = [p for name, p in encoder.model.named_parameters() if "lora_" in name]
-        return Adaptation(parameters, self.lr, len(hits))
+        return Adaptation(parameters, self.lr, len(hits), partial(save_tuner, wrapped))

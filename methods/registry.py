@@ -42,6 +42,7 @@ REGISTRY: dict[str, Entry] = {
     "bitfit": Entry("methods.bitfit:BitFit", "every bias of the encoders (Ben Zaken et al. 2022)"),
     "adapter": Entry("methods.adapter:Adapter", "two bottleneck adapters per layer (Houlsby et al. 2019)"),
     "lora": Entry("methods.lora:LoRA", "low-rank updates of query and value, by peft (Hu et al. 2022)"),
+    "peft": Entry("methods.tuner:Tuner", "any tuner of peft: peft = { type, target, ... }; IA3 unless told"),
     "prefix": Entry("methods.prefix:Prefix", "trained keys and values before each layer's own (Li & Liang 2021)"),
     "iisan": Entry("methods.iisan:IISAN", "side networks on hidden states, computed in every step (Fu et al. 2024)"),
     "iisan-cached": Entry("methods.iisan:IISAN", "the same, on hidden states cached once", {"cached": True}),

@@ -8,7 +8,7 @@ for one of them would silently leave the other one alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 from torch import nn
@@ -18,6 +18,14 @@ from bench.errors import UserError
 from bench.models import families
 
 Role = Literal["query", "key", "value", "attention_output", "mlp_output"]
+Target = Literal["query", "key", "value", "output", "mlp", "mlp-output", "norm", "all-linear"]
+ONE_PER_LAYER: dict[str, Role] = {
+    "query": "query",
+    "key": "key",
+    "value": "value",
+    "output": "attention_output",
+    "mlp-output": "mlp_output",
+}
 LinearMap: TypeAlias = nn.Linear | Conv1D
 Maps = dict[str, LinearMap]
 
@@ -87,6 +95,32 @@ def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
     return found
 
 
+def targets(model: nn.Module, role: Target) -> dict[str, nn.Module]:
+    """All modules that a role means, by dotted name in ``model``: of "mlp", "norm" and "all-linear" several per layer.
+
+    Raises:
+        UserError: if a layer, or for those three the whole model, has none.
+    """
+    if role in ONE_PER_LAYER:
+        return dict(linears(model, ONE_PER_LAYER[role]))
+    names = {id(module): name for name, module in model.named_modules()}
+    found = {
+        f"{names[id(layer)]}.{name}": module
+        for layer in layers(model)
+        for name, module in _several(layer, role).items()
+    }
+    if not found:
+        raise UserError(f"{type(model).__name__} has no module of the role {role}")
+    return found
+
+
+def _several(layer: nn.Module, role: Target) -> Mapping[str, nn.Module]:
+    if role == "norm":
+        return {name: module for name, module in layer.named_modules() if type(module).__name__.endswith("Norm")}
+    maps = _maps(layer)
+    return maps if role == "all-linear" else _split(maps)[2]
+
+
 def has_attention(model: nn.Module) -> bool:
     """Whether the configuration counts heads; ConvNeXt's does not. What was found may be too little to tell."""
     return any(getattr(model.config, name, None) is not None for name in ("num_attention_heads", "num_heads"))
@@ -94,11 +128,24 @@ def has_attention(model: nn.Module) -> bool:
 
 def _roles(layer: nn.Module) -> dict[str, str]:
     """Role -> dotted name inside the layer."""
-    maps: Maps = {
+    maps = _maps(layer)
+    projections, inside, outside = _split(maps)
+    width = sizes(maps[projections["query"]])[0] if projections["query"] else None
+    found = projections | {"attention_output": _last_of(width, inside), "mlp_output": _last_of(width, outside)}
+    return {role: name for role, name in found.items() if name}
+
+
+def _maps(layer: nn.Module) -> Maps:
+    """The linear maps of a layer, by dotted name inside it."""
+    return {
         name: module
         for name, module in layer.named_modules()
         if isinstance(module, LinearMap) and name.rpartition(".")[2] not in families.NO_PROJECTIONS
     }
+
+
+def _split(maps: Maps) -> tuple[dict[str, str], Maps, Maps]:
+    """The names of the projections by role, "" where there is none, and the other maps in and outside the attention."""
     named = {
         role: name for name in reversed(maps) for role, words in PROJECTIONS.items() if name.rpartition(".")[2] in words
     }
@@ -106,10 +153,7 @@ def _roles(layer: nn.Module) -> dict[str, str]:
     rest = {name: linear for name, linear in maps.items() if name not in named.values()}
     block = _attention_block(found["query"], maps, rest)
     inside = {name: linear for name, linear in rest.items() if block and name.startswith(f"{block}.")}
-    outside = {name: linear for name, linear in rest.items() if name not in inside}
-    width = sizes(maps[found["query"]])[0] if found["query"] else None
-    found |= {"attention_output": _last_of(width, inside), "mlp_output": _last_of(width, outside)}
-    return {role: name for role, name in found.items() if name}
+    return found, inside, {name: linear for name, linear in rest.items() if name not in inside}
 
 
 def _attention_block(query: str, maps: Maps, rest: Maps) -> str:

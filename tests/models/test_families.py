@@ -33,6 +33,7 @@ REFUSED = {
     ("bitfit", "llama"): "LlamaModel has no biases",
     ("bitfit", "qwen3"): "Qwen3Model has no biases",
     ("lora", "convnext"): "ConvNextModel has no query map",
+    ("peft", "convnext"): "ConvNextModel has no key map",
     ("prefix", "mpnet"): "MPNetModel computes its attention itself",
     ("prefix", "deberta-v2"): "DebertaV2Model computes its attention itself",
     ("prefix", "t5"): "T5EncoderModel computes its attention itself",
