@@ -178,6 +178,12 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--batch-size", type=int, metavar="N", help="users per step")
     run.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
+    run.add_argument(
+        "--gradient-checkpointing",
+        action="store_const",
+        const=True,
+        help="run the encoders' layers again in the backward pass instead of keeping what they compute",
+    )
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
     run.add_argument(
         "--checkpoint-every",

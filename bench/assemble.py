@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.matrix import Cell
 from bench.models.backbones import Source, locate
 from bench.models.cache import CacheFile, cache_key, open_or_build
-from bench.models.encoders import OUTPUT, Encoder
+from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
 from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
@@ -177,6 +177,7 @@ def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encod
     width = cell.training.width
     torch.manual_seed(cell.seed)
     items: ItemEncoder
+    plain = [encoder.model for encoder in encoders.values()]
     if isinstance(method, HiddenMethod):
         shapes = shapes_of(sources)
         source: nn.Module
@@ -188,6 +189,10 @@ def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encod
     else:
         assert isinstance(method, EncoderMethod)
         items = method.build(encoders, width)
+    if cell.training.gradient_checkpointing:
+        # Not before: peft would have the embeddings' output ask for a gradient, which only the old way needs.
+        for model in plain:
+            checkpoint_gradients(model)
     # A seed of its own: every method starts from the same user encoder, whatever its own parameters drew.
     torch.manual_seed(cell.seed + 1)
     users = UserEncoder(width, dropout=cell.training.dropout)

@@ -103,7 +103,11 @@ class BudgetConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
-    """What the loop does, for every method alike."""
+    """What the loop does, for every method alike.
+
+    Attributes:
+        gradient_checkpointing: layers of the encoders keep their input alone and run again for the backward pass.
+    """
 
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -112,6 +116,7 @@ class TrainingConfig:
     lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
     cache_dtype: Literal["float16", "float32"] = "float16"
     timing_warmup_steps: Annotated[int, Field(ge=0, le=1000)] = 3
 

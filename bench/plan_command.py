@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="users per step")
     parser.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_const",
+        const=True,
+        help="run the encoders' layers again in the backward pass instead of keeping what they compute",
+    )
+    parser.add_argument(
         "--shapes",
         choices=["data", "full"],
         help="data: the batch that a cell is probed with; full: 11 distinct items per user and the longest titles, "

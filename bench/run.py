@@ -39,6 +39,7 @@ PLACES: dict[str, Path_] = {
     "modality": ("modality",),
     "device": ("device",),
     "precision": ("precision",),
+    "gradient_checkpointing": ("training", "gradient_checkpointing"),
     "profile": ("profile",),
     "checkpoint_every": ("checkpoint_every",),
     "save_adapters": ("save_adapters",),

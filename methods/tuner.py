@@ -183,6 +183,8 @@ class Prompted(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         """The encoder's output with last_hidden_state (n, tokens, width)."""
+        if not self.embedded and any(getattr(m, "gradient_checkpointing", False) for m in self.wrapped.modules()):
+            raise UserError("gradient_checkpointing: transformers drops the keys and values that peft puts in front")
         room = families.positions(self.config)
         if room is not None and input_ids.shape[1] + self.positions > room:
             raise UserError(
@@ -210,3 +212,4 @@ def _hits(wrapped: nn.Module) -> int:
 def save_tuner(wrapped: Any, folder: Path) -> None:
     """Writes a model of peft in peft's own format: ``adapter_model.safetensors`` and ``adapter_config.json``."""
     wrapped.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # a form for a hub, to be filled in

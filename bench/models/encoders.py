@@ -21,6 +21,19 @@ Inputs = Mapping[str, Tensor]
 OUTPUT = -1
 
 
+def checkpoint_gradients(model: Any) -> None:
+    """Lets the layers of a transformers model run again in the backward pass while it trains; values stay the same.
+
+    Raises:
+        UserError: the family has no layers that can.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"gradient_checkpointing: {type(model).__name__} does not support it") from error
+
+
 class Encoder(nn.Module):
     """One backbone.
 
