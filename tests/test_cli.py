@@ -51,6 +51,7 @@ def call(*arguments: str) -> int:
         (["run", "--seconds", "nan"], "--seconds: "),
         (["run", "--seconds", "0"], "--seconds: "),
         (["run", "--batch-size", "1"], "--batch-size: "),
+        (["run", "--save-adapters", "--launcher", "ray"], "--save-adapters: not with --launcher ray"),
         (["run", "--batch-size", "100000000"], "--batch-size: "),
         (["run", "--seeds", "a"], "expected numbers"),
         (["run", "--seeds", "0,0"], "given twice"),

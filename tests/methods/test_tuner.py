@@ -1,5 +1,6 @@
 """Any tuner of peft: the table of what runs, roles against counts, and what is refused."""
 
+import json
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import run_bench
 from bench.config import build_method, parse
 from bench.errors import UserError
 from methods.lora import LoRA
@@ -141,3 +143,10 @@ def test_virtual_tokens_are_taken_off_again(model_folders: Folders) -> None:
         e.output({k: v.repeat(1, 5)[:, :38] for k, v in x.items()})
     with pytest.raises(UserError, match="for text alone"):
         Tuner(peft={"type": "P_TUNING", "num_virtual_tokens": 3}).adapt(encoder(model_folders["vit"], "image"))
+
+
+def test_list_peft_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_bench.main(["list", "--peft", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [t["name"] for t in listed["tuners"]] == kinds()
+    assert {t["name"]: t["runs"] for t in listed["tuners"]}["P_TUNING"] == "text"
