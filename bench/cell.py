@@ -52,6 +52,7 @@ from bench.models.recommender import TrainBatch
 from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
 from bench.resume import Checkpoints
 from bench.train import Trainer, Training, train
+from methods.base import Observed
 from methods.registry import known
 
 GATE_USERS = 8
@@ -210,6 +211,10 @@ class CellRun:
             with meters.paused():
                 return self._validate(assembly, trainer)
 
+        def observe() -> Observed:
+            with meters.paused():
+                return assembly.model.item_encoder.observe()  # type: ignore[operator]
+
         def evaluated() -> None:
             if training.best == len(training.curve) - 1:
                 self.best_ranks = self.last_ranks
@@ -235,6 +240,7 @@ class CellRun:
                     follow,
                     training,
                     evaluated,
+                    observe,
                 )
         finally:
             for watch in watches:
@@ -350,6 +356,7 @@ class CellRun:
                 "loss": e.loss,
                 "valid_hr@10": e.valid_hr,
                 "valid_ndcg@10": e.valid_ndcg,
+                "observed": e.observed,
             }
             for e in self.training.curve
         ]

@@ -20,7 +20,7 @@ from bench.data.batches import Batch
 from bench.data.items import ItemFeed
 from bench.measure.clock import StepClock
 from bench.models.recommender import Recommender, TrainBatch
-from methods.base import Group
+from methods.base import Group, Observed
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,7 +49,7 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One point of the training curve; train_seconds is training alone."""
+    """One point of the training curve; train_seconds is training alone, observed what the method tells of itself."""
 
     epoch: int
     step: int
@@ -57,6 +57,7 @@ class Evaluation:
     loss: float
     valid_hr: float
     valid_ndcg: float
+    observed: Observed = field(default_factory=dict)
 
 
 class Trainer:
@@ -198,6 +199,7 @@ def train(
     report: Callable[[dict[str, Any]], None],
     training: Training | None = None,
     evaluated: Callable[[], None] = lambda: None,
+    observe: Callable[[], Observed] = dict,
 ) -> None:
     """Trains until the budget is spent and leaves the model at the epoch that validation chose.
 
@@ -207,6 +209,7 @@ def train(
         report: told about progress, outside the clock.
         training: where it stands; brought up to date after every step, and goes on from there.
         evaluated: called outside the clock when an evaluation is entered in ``training``.
+        observe: what is kept with an evaluation, outside the clock too.
 
     Raises:
         Diverged: the loss or the gradient norm is not finite.
@@ -238,7 +241,7 @@ def train(
         progress = budget.progress(len(done.losses), done.seconds)
         report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
         if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
-            _evaluate(trainer, done, epoch, validate, report)
+            _evaluate(trainer, done, epoch, validate, report, observe)
             evaluated()
     trainer.restore(done.best_state)
 
@@ -249,11 +252,12 @@ def _evaluate(
     epoch: int,
     validate: Callable[[], tuple[float, float]],
     report: Callable[[dict[str, Any]], None],
+    observe: Callable[[], Observed],
 ) -> None:
     hr, ndcg = validate()
     since = done.curve[-1].step if done.curve else 0
     loss = float(np.mean(done.losses[since:]))
-    done.curve.append(Evaluation(epoch, len(done.losses), done.seconds, loss, hr, ndcg))
+    done.curve.append(Evaluation(epoch, len(done.losses), done.seconds, loss, hr, ndcg, observe()))
     if done.best < 0 or hr > done.curve[done.best].valid_hr:
         done.best, done.best_state = len(done.curve) - 1, trainer.state()
     report({"event": "evaluation", "epoch": epoch, "valid_hr@10": hr, "loss": loss})

@@ -31,8 +31,9 @@ Count = Annotated[int, Field(ge=1)]
 """Type of an option that counts something (rank, bottleneck, positions): less than one is refused before a run."""
 Saver = Callable[[Path], None]
 """Writes into a folder that is there."""
-Layers = Literal["all", "even"] | tuple[int, ...]
-"""Type of an option that says which layers: all, every second one from the embedding layer on, or a list."""
+Layers = Literal["all", "even", "third", "first-middle-last", "last"] | tuple[int, ...]
+"""Type of an option that says which layers: all, every second or third one from the embedding layer on, a few, or a
+list."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class Group:
         return sum(p.numel() for p in self.parameters)
 
 
+Observed = dict[str, list[float]]
+"""What a method tells of itself while it trains: what the values are -> a value in 0 to 1 per block."""
+
+
 class ItemEncoder(nn.Module):
     """Items in, one vector of width d per item out.
 
@@ -101,6 +106,7 @@ class ItemEncoder(nn.Module):
         groups: Iterable[Group],
         adapted: Mapping[str, int],
         savers: Mapping[str, Saver] = MappingProxyType({}),
+        observe: Callable[[nn.Module], Observed] = lambda _: {},
     ):
         super().__init__()
         self.source = source
@@ -108,6 +114,12 @@ class ItemEncoder(nn.Module):
         self.groups = tuple(groups)
         self.adapted = dict(adapted)
         self.savers = dict(savers)
+        self._observe = observe
+
+    def observe(self) -> Observed:
+        """What the method tells of itself; nothing for most."""
+        with torch.no_grad():
+            return self._observe(self.head)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Vectors, (n, d)."""
@@ -212,11 +224,16 @@ class HiddenMethod(Method):
     def split(self, network: nn.Module) -> tuple[Group, ...]:
         """The learning-rate groups of the network."""
 
+    def observe(self, network: nn.Module) -> Observed:
+        """What is worth seeing of the network as it trains: kept with every evaluation, drawn by reports."""
+        return {}
+
     def build(self, source: nn.Module, shapes: Mapping[str, Shape], d: int) -> ItemEncoder:
         """The item encoder over live or cached hidden states."""
         network = self.network(shapes, d)
         groups = self.split(network)
-        return ItemEncoder(source, network, groups, {m: len(kept) for m, kept in self.kept_of(shapes).items()})
+        adapted = {m: len(kept) for m, kept in self.kept_of(shapes).items()}
+        return ItemEncoder(source, network, groups, adapted, observe=self.observe)
 
 
 def chosen_layers(layers: Layers, shape: Shape) -> tuple[int, ...]:
@@ -225,8 +242,12 @@ def chosen_layers(layers: Layers, shape: Shape) -> tuple[int, ...]:
     Raises:
         UserError: a layer that the backbone does not have, or none.
     """
+    if layers == "last":
+        return (shape.depth,)
+    if layers == "first-middle-last":
+        return tuple(sorted({0, shape.depth // 2, shape.depth}))
     if isinstance(layers, str):
-        return tuple(range(0, shape.depth + 1, 1 if layers == "all" else 2))
+        return tuple(range(0, shape.depth + 1, {"all": 1, "even": 2, "third": 3}[layers]))
     if not layers or not all(0 <= layer <= shape.depth for layer in layers):
         raise UserError(f"option layers: a backbone of {shape.depth} layers has 0 to {shape.depth}, got {list(layers)}")
     return tuple(layers)
@@ -282,6 +303,7 @@ __all__ = [
     "ItemEncoder",
     "Layers",
     "Method",
+    "Observed",
     "Shape",
     "checked_class",
     "chosen_layers",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from methods.base import Count, Group, HiddenMethod, Layers, Shape, chosen_layers
+from methods.base import Count, Group, HiddenMethod, Layers, Observed, Shape, chosen_layers
 
 GATE_TEMPERATURE = 0.1
 INIT_STD = 0.01
@@ -46,7 +46,7 @@ class SANB(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Brings the states of layers to one width: a linear map for each narrower width, none where there is none.
+    """Brings the states of layers to one width: a linear map for each other width, none where there is none.
 
     Args:
         widths: of each kept layer's state.
@@ -71,13 +71,18 @@ class Alignment(nn.Module):
 class SideNetwork(nn.Module):
     """A stack of blocks, then width -> width and width -> d."""
 
-    def __init__(self, n_blocks: int, width: int, d: int, options: IISAN):
+    def __init__(self, n_blocks: int, width: int, d: int, options: IISAN, gated: bool):
         super().__init__()
         self.blocks = nn.ModuleList(
-            [SANB(width, options.bottleneck, options.activation, options.gated) for _ in range(n_blocks)]
+            [SANB(width, options.bottleneck, options.activation, gated) for _ in range(n_blocks)]
         )
         self.out = nn.Linear(width, width)
         self.project = nn.Linear(width, d)
+
+    def gates(self) -> list[float]:
+        """g of every block, from the first one on; empty without gates."""
+        gates = [block.gate() for block in self.blocks]  # type: ignore[operator]
+        return [g.item() for g in gates if g is not None]
 
     def finish(self, h: Tensor) -> Tensor:
         """The side network's own vector, (n, d)."""
@@ -88,8 +93,9 @@ class IntraNetwork(SideNetwork):
     """h <- SANB(g H_l + (1 - g) h), h starting at zero."""
 
     def __init__(self, widths: tuple[int, ...], d: int, options: IISAN):
-        super().__init__(len(widths), max(widths), d, options)
-        self.align = Alignment(widths, max(widths))
+        width = options.width or max(widths)
+        super().__init__(len(widths), width, d, options, options.gated)
+        self.align = Alignment(widths, width)
 
     def forward(self, states: Tensor) -> Tensor:
         """States (n, layers, width) to (n, d)."""
@@ -102,22 +108,33 @@ class IntraNetwork(SideNetwork):
 
 
 class InterNetwork(SideNetwork):
-    """h <- SANB(h + g H_l^image + (1 - g) H_l^text), h starting at zero; as wide as the wider encoder."""
+    """h <- SANB(h + g H_l^image + (1 - g) H_l^text), h starting at zero; as wide as the wider encoder.
 
-    def __init__(self, text: tuple[int, ...], image: tuple[int, ...], d: int, options: IISAN):
-        width = max(*text, *image)
-        super().__init__(len(text), width, d, options)
-        self.align_text, self.align_image = Alignment(text, width), Alignment(image, width)
+    Reading one modality alone it has no gates: h <- SANB(h + H_l).
+    """
 
-    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+    def __init__(self, widths: Mapping[str, tuple[int, ...]], d: int, options: IISAN):
+        width = options.width or max(max(own) for own in widths.values())
+        super().__init__(len(widths["text"]), width, d, options, options.gated and options.inter_reads == "both")
+        self.reads = ("text", "image") if options.inter_reads == "both" else (options.inter_reads,)
+        self.align = nn.ModuleDict({modality: Alignment(widths[modality], width) for modality in self.reads})
+
+    def forward(self, states: Mapping[str, Tensor]) -> Tensor:
         """States (n, layers, width) of both modalities to (n, d)."""
-        text, image = self.align_text(text), self.align_image(image)
-        h = torch.zeros_like(text[:, 0])
+        first, *other = [self.align[modality](states[modality]) for modality in self.reads]
+        h = torch.zeros_like(first[:, 0])
         for layer, block in enumerate(self.blocks):
             g = block.gate()  # type: ignore[operator]
-            mixed = image[:, layer] + text[:, layer] if g is None else g * image[:, layer] + (1 - g) * text[:, layer]
-            h = block(h + mixed)
+            h = block(h + _mixed([first[:, layer], *(image[:, layer] for image in other)], g))
         return self.finish(h)
+
+
+def _mixed(states: list[Tensor], g: Tensor | None) -> Tensor:
+    """The one state, or text and image by their gate; without a gate their sum."""
+    if len(states) == 1:
+        return states[0]
+    text, image = states
+    return image + text if g is None else g * image + (1 - g) * text
 
 
 class Network(nn.Module):
@@ -133,14 +150,14 @@ class Network(nn.Module):
                 self.intra[modality] = IntraNetwork(widths[modality], d, options)
         self.inter = None
         if options.inter and len(shapes) > 1:
-            self.inter = InterNetwork(widths["text"], widths["image"], d, options)
+            self.inter = InterNetwork(widths, d, options)
         self.fuse = nn.Linear(d * (len(self.intra) + (self.inter is not None)), d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
         """modality -> (n, layers, width) to (n, d)."""
         parts = [network(states[modality]) for modality, network in self.intra.items()]
         if self.inter is not None:
-            parts.append(self.inter(states["text"], states["image"]))
+            parts.append(self.inter(states))
         return self.fuse(torch.cat(parts, dim=-1))
 
 
@@ -157,19 +174,24 @@ class IISAN(HiddenMethod):
     """Options of IISAN.
 
     Attributes:
-        layers: which layers have blocks: "all", "even" (every second one, the paper's LayerDrop), or a list.
+        layers: which layers have blocks: "all", "even" (every second one, the paper's LayerDrop), "third",
+            "first-middle-last", "last", or a list.
         bottleneck: inner width of a block.
+        width: of the side networks; None: that of the encoder, of the wider one for the inter-modal network.
         activation: relu (the released code) or gelu.
         intra, inter: with the intra-modal networks, with the inter-modal one.
+        inter_reads: what the inter-modal network gets; one modality alone takes its gates away.
         gated: learned gates; otherwise plain sums.
         lr: of blocks, gates and the networks' own ends; ``lr_head`` is for the last map.
     """
 
     layers: Layers = "even"
     bottleneck: Count = 64
+    width: Count | None = None
     activation: Literal["relu", "gelu"] = "relu"
     intra: bool = True
     inter: bool = True
+    inter_reads: Literal["both", "text", "image"] = "both"
     gated: bool = True
     lr: float = 2e-4
 
@@ -177,6 +199,8 @@ class IISAN(HiddenMethod):
         super().__post_init__()
         if not (self.intra or self.inter):
             raise UserError("iisan: intra and inter are both false, nothing would be left")
+        if not self.inter and self.inter_reads != "both":
+            raise UserError(f"option inter_reads: {self.inter_reads} needs the inter-modal network, and inter is false")
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
         """Layer 0 is the embedding layer."""
@@ -202,3 +226,14 @@ class IISAN(HiddenMethod):
             Group("side", self.lr, tuple(p for p in network.parameters() if p not in last)),
             Group("head", self.lr_head, tuple(network.fuse.parameters())),
         )
+
+    def observe(self, network: nn.Module) -> Observed:
+        """The gates, named by what 1 and 0 mean."""
+        assert isinstance(network, Network)
+        gates = {
+            f"{modality}: the layer (1) or what came before (0)": side.gates()  # type: ignore[operator]
+            for modality, side in network.intra.items()
+        }
+        if network.inter is not None:
+            gates["inter-modal: image (1) or text (0)"] = network.inter.gates()
+        return {name: values for name, values in gates.items() if values}

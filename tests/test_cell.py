@@ -75,6 +75,17 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 
 
+def test_the_curve_keeps_what_a_method_tells_of_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    cell = cell_of("iisan-cached", model_folders, methods=[{"name": "iisan-cached", "lr": 0.05}])
+    first, second = (point["observed"] for point in run_cell(cell, tmp_path / "iisan", lambda _: None)["curve"])
+    assert {len(values) for told in (first, second) for values in told.values()} == {3}  # every second of 4 layers
+    gates = "inter-modal: image (1) or text (0)"
+    assert all(0 < g < 1 and g != 0.5 for g in first[gates])
+    assert first[gates] != second[gates]
+    record = run_cell(cell_of("frozen", model_folders), tmp_path / "frozen", lambda _: None)
+    assert [point["observed"] for point in record["curve"]] == [{}, {}]
+
+
 def test_all_methods_train_on_the_same_batches(model_folders: dict[str, Path], tmp_path: Path) -> None:
     digests = {}
     for name in ("lora", "frozen", "iisan-cached"):
