@@ -97,7 +97,7 @@ def _check(run_dirs: Sequence[Path], out: Path) -> None:
         raise UserError(f"{out}: not a folder")
     if (out / "matrix.toml").exists():
         raise UserError(f"{out}: holds a run, a report of other runs would overwrite its own")
-    if out.exists() and any(out.iterdir()) and not (out / "report.md").is_file():
+    if out.exists() and not (out / "report.md").is_file() and {path.resolve() for path in out.iterdir()} - {*resolved}:
         raise UserError(f"{out}: holds something else than a report")
 
 
