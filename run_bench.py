@@ -155,7 +155,9 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("--seeds", type=_seeds, metavar="0,1")
     run.add_argument("--modality", help="text+image, text or image")
-    run.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files")
+    run.add_argument(
+        "--data-dir", action="append", metavar="DIR", help="folder of the dataset's files; several give a run each"
+    )
     data_options.add_arguments(run)
     run.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
     run.add_argument("--image-model", metavar="ID|DIR")

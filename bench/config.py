@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from bench.errors import UserError
 from bench.explain import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
+from bench.recipes import extended
 from methods.registry import did_you_mean, known
 
 STRICT = ConfigDict(extra="forbid")
@@ -188,11 +189,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """Reads a shipped recipe by name."""
+def read_preset(name: str, in_files: bool = False) -> dict[str, Any]:
+    """Reads a shipped recipe by name, whole.
+
+    Args:
+        in_files: the data are, so that learning rates and encoders of the generated shop do not fit.
+    """
     if name not in preset_names():
         raise UserError(f"--preset {name}: unknown preset{did_you_mean(name, preset_names())}")
-    return read_toml(PRESETS / f"{name}.toml")
+    recipe = read_toml(PRESETS / f"{name}.toml")
+    return extended(recipe, f"preset {name}", lambda base: read_preset(base, in_files), in_files)
 
 
 def check_shape(data: dict[str, Any], origin: str) -> None:

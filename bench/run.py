@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from bench.matrix import Cell, cells
 from bench.method_files import Own
 from bench.method_files import load as load_method_files
 from bench.progress import Reporter
+from bench.recipes import extended, over_datasets
 from bench.sizes import parse_size
 from bench.stopping import stoppable
 from bench.supervise import Limits
@@ -63,32 +65,53 @@ def run(args: argparse.Namespace, command: str) -> int:
         UserError: for anything wrong with options, files or models, before anything is written.
     """
     variables = cache_options.apply(args)
-    matrix, origin = resolve(args)
-    for method in matrix.methods:
-        build_method(method, origin)
-    if args.launcher == "ray" and matrix.save_adapters:
+    resolved = resolve_all(args)
+    for method in resolved.matrices[0].methods:
+        build_method(method, resolved.origin)
+    if args.launcher == "ray" and resolved.matrices[0].save_adapters:
         raise UserError("--save-adapters: not with --launcher ray, which brings records back and no folders")
     launch = Launch(_limits(args), args.parallel, args.retry_failed, variables)
     if args.launcher == "local":
-        device = resolve_device(matrix.device)
+        device = resolve_device(resolved.matrices[0].device)
         slot_variables(device, launch.parallel)
-        return _run(args, command, matrix, device, partial(run_local, launch=launch))
+        return _run(args, command, resolved, device, partial(run_local, launch=launch))
     with launch_ray.cluster(args.ray_address) as ray:
-        device = launch_ray.resolve_device(ray, matrix.device)
-        return _run(args, command, matrix, device, partial(launch_ray.run_ray, ray, launch=launch))
+        device = launch_ray.resolve_device(ray, resolved.matrices[0].device)
+        return _run(args, command, resolved, device, partial(launch_ray.run_ray, ray, launch=launch))
 
 
-def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go: Callable[..., None]) -> int:
-    todo = cells(matrix, device)
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose inputs have been looked at: what goes into which folder."""
+
+    matrix: Matrix
+    todo: list[Cell]
+    dataset: dict[str, Any]
+    out: Path
+
+
+def _run(args: argparse.Namespace, command: str, resolved: Resolved, device: str, go: Callable[..., None]) -> int:
     cache_options.check_writable()
-    dataset = check_inputs(todo) | {"command": command}
-    out = choose_folder(args.out, matrix, args.fresh)
+    todo = [cells(matrix, device) for matrix in resolved.matrices]
+    datasets = [check_inputs(own) | {"command": command} for own in todo]
+    folders = choose_folders(args.out, resolved, args.fresh)
+    runs = [Prepared(*parts) for parts in zip(resolved.matrices, todo, datasets, folders, strict=True)]
+    try:
+        ended = [_run_one(args, run, device, go) for run in runs]
+    finally:
+        merged = len(runs) == 1 or finish(folders, folders[0].parent)
+    return 0 if all(ended) and merged else 1
+
+
+def _run_one(args: argparse.Namespace, run: Prepared, device: str, go: Callable[..., None]) -> bool:
+    """Whether every cell ended ok and all could be written."""
+    out, todo = run.out, run.todo
     with records.locked(out), stoppable():
-        records.open_run(out, to_toml(matrix), args.fresh)
+        records.open_run(out, to_toml(run.matrix), args.fresh)
         for name in records.damaged(out):
             print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
         records.unseal(out)
-        records.write_json(out / "dataset.json", dataset)
+        records.write_json(out / "dataset.json", run.dataset)
         records.write_json(out / "environment.json", capture(device))
         written = True
         try:
@@ -98,8 +121,8 @@ def _run(args: argparse.Namespace, command: str, matrix: Matrix, device: str, go
             print(f"run_bench.py: {printable(error)}; what is finished is kept", file=sys.stderr)
             written = False
         finally:
-            written = finish(out) and written
-    return 0 if written and all(_status(out, cell) == "ok" for cell in todo) else 1
+            written = finish([out], out) and written
+    return written and all(_status(out, cell) == "ok" for cell in todo)
 
 
 def _status(out: Path, cell: Cell) -> str | None:
@@ -118,15 +141,17 @@ def _limits(args: argparse.Namespace) -> Limits:
     return Limits(args.cell_timeout, args.hang_timeout, memory)
 
 
-def finish(out: Path) -> bool:
+def finish(runs: Sequence[Path], out: Path) -> bool:
     """Tables, figures and report of what is there, and the sums over everything; whether they could be written."""
-    if not out.is_dir() or not any((out / "cells").glob("*/record.json")):
+    there = [run for run in runs if any((run / "cells").glob("*/record.json"))]
+    if not there:
         return True
     from reports.build import build
 
     try:
-        build([out], out)
-        records.seal(out)
+        build(there, out)
+        if there == [out]:
+            records.seal(out)
     except (UserError, OSError) as error:
         print(f"run_bench.py: no report: {printable(error)}", file=sys.stderr)
         return False
@@ -135,20 +160,33 @@ def finish(out: Path) -> bool:
 
 
 def resolve(args: argparse.Namespace, needs_data: bool = True) -> tuple[Matrix, str]:
-    """The matrix of preset or file with the options laid over it, and what messages call it.
+    """The matrix of preset or file, of its first dataset where it has several, and what messages call it.
 
     Args:
         needs_data: whether a dataset must say where it lies.
     """
-    if args.config is not None:
-        data, origin = read_toml(args.config), str(args.config)
-    else:
-        in_files = args.dataset is not None and args.dataset != "shop"
-        preset = args.preset or ("amazon" if in_files else "default")
-        data, origin = read_preset(preset), f"preset {preset}"
-        if in_files and args.preset is None:
-            data["name"] = args.dataset
-    check_shape(data, origin)
+    found = resolve_all(args, needs_data)
+    return found.matrices[0], found.origin
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a recipe and the options come to.
+
+    Attributes:
+        name: of the recipe.
+        matrices: one per dataset, at least one, each with a name of its own.
+        origin: what messages call it.
+    """
+
+    name: str
+    matrices: tuple[Matrix, ...]
+    origin: str
+
+
+def resolve_all(args: argparse.Namespace, needs_data: bool = True) -> Resolved:
+    """The matrix of preset or file with the options laid over it, for each of its datasets."""
+    data, origin = _read(args)
     own = load_method_files(data.pop("method_files", None), args.method_file or (), args.config)
     _add(data, own)
     options: dict[Path_, str] = {}
@@ -156,6 +194,12 @@ def resolve(args: argparse.Namespace, needs_data: bool = True) -> tuple[Matrix, 
         value = getattr(args, option)
         if value is None:
             continue
+        if option in ("dataset", "shop_seed", "data_dir"):
+            data.pop("datasets", None)  # the options say which
+        if option == "data_dir" and isinstance(value, list):
+            if len(value) > 1:
+                data["datasets"] = [{"data_dir": folder} for folder in value]
+            value = value[0]
         if option in BUDGETS:
             for other in BUDGETS:
                 data.setdefault("budget", {}).pop(other, None)
@@ -169,9 +213,25 @@ def resolve(args: argparse.Namespace, needs_data: bool = True) -> tuple[Matrix, 
         data["methods"] = _chosen(data.get("methods", []), args.methods)
     if args.hidden_states is not None:
         data["methods"] = [_served(table, args.hidden_states) for table in data.get("methods", [])]
-    matrix = parse(data, origin, options, needs_data)
-    check_applicable(matrix, options)
-    return matrix, origin
+    matrices = tuple(parse(recipe, origin, options, needs_data) for recipe in over_datasets(data, origin))
+    for matrix in matrices:
+        check_applicable(matrix, options)
+    return Resolved(str(data.get("name")), matrices, origin)
+
+
+def _read(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The recipe before the options go over it."""
+    in_files = args.dataset is not None and args.dataset != "shop"
+    if args.config is not None:
+        data, origin = read_toml(args.config), str(args.config)
+        check_shape(data, origin)
+        in_files = in_files or data.get("dataset", {}).get("name", "shop") != "shop"
+        return extended(data, origin, lambda base: read_preset(base, in_files), in_files), origin
+    preset = args.preset or ("amazon" if in_files else "default")
+    data = read_preset(preset, in_files)
+    if in_files and args.preset is None:
+        data["name"] = args.dataset
+    return data, f"preset {preset}"
 
 
 def _add(data: dict[str, Any], own: Own) -> None:
@@ -262,15 +322,28 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
     return facts | {"unknown_token_share": unknown_shares}
 
 
-def choose_folder(out: Path | None, matrix: Matrix, fresh: bool) -> Path:
-    """``--out``, or runs/<name>; where that holds another matrix (or any, to start afresh), runs/<name>-2 and so on."""
+def choose_folders(out: Path | None, resolved: Resolved, fresh: bool) -> list[Path]:
+    """Where each run goes: ``--out`` or runs/<name>, and one of several into a folder within, by its name.
+
+    Where runs/<name> holds another matrix (or any, to start afresh), it is runs/<name>-2 and so on.
+    """
+    several = len(resolved.matrices) > 1
+    texts = {matrix.name: to_toml(matrix) for matrix in resolved.matrices}
+
+    def within(base: Path) -> list[Path]:
+        return [base / name if several else base for name in texts]
+
     if out is not None:
-        return out
-    text, base = to_toml(matrix), Path("runs") / matrix.name
+        return within(out)
     for number in range(1, 1000):
-        folder = base if number == 1 else base.with_name(f"{matrix.name}-{number}")
-        recipe = folder / "matrix.toml"
-        old = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
-        if not folder.exists() or (old is not None and not fresh and not records.first_difference(old, text)):
-            return folder
+        folders = within(Path("runs") / (resolved.name if number == 1 else f"{resolved.name}-{number}"))
+        if all(_usable(folder, text, fresh) for folder, text in zip(folders, texts.values(), strict=True)):
+            return folders
     raise UserError("--out: runs/ holds a thousand runs of this name; name a folder")
+
+
+def _usable(folder: Path, text: str, fresh: bool) -> bool:
+    """Whether a run of this matrix can start or go on in a folder."""
+    recipe = folder / "matrix.toml"
+    old = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
+    return not folder.exists() or (old is not None and not fresh and not records.first_difference(old, text))

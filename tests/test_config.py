@@ -9,6 +9,7 @@ import pytest
 from bench.config import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
 from bench.errors import UserError
 from bench.matrix import Cell, cells
+from bench.recipes import over_datasets
 
 BASE: dict[str, Any] = {"name": "t", "methods": [{"name": "lora"}, {"name": "mine", "kind": "iisan", "bottleneck": 4}]}
 
@@ -18,9 +19,10 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
     data = read_preset(name)
     if name == "amazon":
         data["dataset"]["data_dir"] = "somewhere"
-    matrix = parse(data, name)
-    assert parse(tomllib.loads(to_toml(matrix)), name) == matrix
-    assert len(matrix.methods) == 8
+    for recipe in over_datasets(data, name):
+        matrix = parse(recipe, name)
+        assert parse(tomllib.loads(to_toml(matrix)), name) == matrix
+        assert all(build_method(method, name) for method in matrix.methods)
 
 
 @pytest.mark.parametrize(
