@@ -231,7 +231,7 @@ class IISAN(HiddenMethod):
         """The gates, named by what 1 and 0 mean."""
         assert isinstance(network, Network)
         gates = {
-            f"{modality}: the layer (1) or what came before (0)": side.gates()  # type: ignore[operator]
+            f"{modality}: layer (1) or earlier (0)": side.gates()  # type: ignore[operator]
             for modality, side in network.intra.items()
         }
         if network.inter is not None:

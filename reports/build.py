@@ -23,6 +23,7 @@ from reports.html import page
 from reports.load import Record, Run, load_run, merge
 from reports.markdown import chapters, report
 from reports.options import DEFAULT, Costs, Options
+from reports.studies import STEMS, studies
 from reports.style import styles
 from reports.tables import results, summary
 from reports.text import guard_formulas
@@ -66,15 +67,16 @@ def build(
     methods = summary(cells, options)
     compared = blocks(runs, records, cells, methods, options)
     looks = styles(methods["method"])
-    drawings = [draw(block, looks) for block in compared]
-    parts = chapters(runs, compared, drawings, merge_notes, out)
+    found = studies(compared)
+    drawings = [*(draw(block, looks) for block in compared), *(study.drawings for study in found)]
+    parts = chapters(runs, compared, drawings[: len(compared)], found, merge_notes, out)
     text, markup = report(runs, parts), page(runs, parts, drawings, looks)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "results.csv", _csv(cells))
         _write(out / "summary.csv", _csv(methods))
-        _write_all(out / "figures", _figures(chain(*drawings)), [stem for stem, *_ in FIGURES], "png|svg")
+        _write_all(out / "figures", _figures(chain(*drawings)), [*(stem for stem, *_ in FIGURES), *STEMS], "png|svg")
         _write_all(out / "tables", _tables(compared), ["main"], "csv|tex")
         _write(out / "report.md", text.encode())
         _write(out / "report.html", markup.encode())

@@ -41,18 +41,23 @@ def _drawing(
     stem: str, title: str, caption: str, make: Callable[[Block, Styles], Figure], block: Block, styles: Styles
 ) -> Drawing:
     name = f"{stem}-{block.slug}" if block.slug else stem
+    return rendered(
+        name, title, caption if make in _OF_ALL else _with_limit(caption, block), lambda: make(block, styles)
+    )
+
+
+def rendered(stem: str, title: str, caption: str, make: Callable[[], Figure]) -> Drawing:
+    """A figure as PNG and SVG, or the reason why there is none."""
     with mpl.rc_context(RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
         try:
-            figure = make(block, styles)
+            figure = make()
         except NotDrawn as reason:
-            return Drawing(name, title, caption, None, reason=str(reason))
+            return Drawing(stem, title, caption, None, reason=str(reason))
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
-    return Drawing(
-        name, title, caption if make in _OF_ALL else _with_limit(caption, block), png.getvalue(), svg.getvalue()
-    )
+    return Drawing(stem, title, caption, png.getvalue(), svg.getvalue())
 
 
 def _with_limit(caption: str, block: Block) -> str:

@@ -13,6 +13,7 @@ from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
 from reports.load import Record, Run
+from reports.study import Study
 from reports.text import code_block, count, escape, size, table, visible
 from reports.verdict import verdict
 
@@ -44,6 +45,7 @@ def chapters(
     runs: Sequence[Run],
     blocks: Sequence[Block],
     drawings: Sequence[Sequence[Drawing]],
+    studies: Sequence[Study],
     merge_notes: Sequence[str],
     out: Path,
 ) -> list[Chapter]:
@@ -53,6 +55,7 @@ def chapters(
         runs: The runs that were merged into the report, at least one.
         blocks: Their comparisons.
         drawings: The figures of each block, in the order of `blocks`.
+        studies: Questions that some of the cells answer together.
         merge_notes: What merging had to decide.
         out: The folder that the report goes to.
     """
@@ -65,6 +68,7 @@ def chapters(
             Chapter(escape(block.title), _block(block, drawn, alone=len(blocks) == 1), block)
             for block, drawn in zip(blocks, drawings, strict=True)
         ),
+        *(Chapter(study.title, [*study.parts, sections.figures(study.drawings)]) for study in studies),
         Chapter("Budget and methods", [_budgets(blocks), _methods(records)]),
         Chapter("Data", _per_run(runs, _data)),
         Chapter("Environment", _per_run(runs, _environment)),

@@ -90,8 +90,8 @@ def test_what_it_tells_of_its_gates() -> None:
     assert isinstance(encoder, ItemEncoder)
     told = encoder.observe()
     assert list(told) == [
-        "image: the layer (1) or what came before (0)",
-        "text: the layer (1) or what came before (0)",
+        "image: layer (1) or earlier (0)",
+        "text: layer (1) or earlier (0)",
         "inter-modal: image (1) or text (0)",
     ]
     assert all(values == [0.5] * 7 for values in told.values())

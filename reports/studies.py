@@ -1,0 +1,42 @@
+"""All studies that the cells of a report make possible, each under a heading of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reports import ablation, across, gates, layers, ranking
+from reports.blocks import Block, slug
+from reports.study import Study
+
+STEMS = (layers.STEM, gates.STEM, across.MODALITIES, across.BACKBONES, ranking.STEM)
+"""What the names of their figures begin with."""
+
+
+def studies(blocks: Sequence[Block]) -> list[Study]:
+    """Within each comparison, then across them."""
+    alone = len(blocks) == 1
+    found: list[Study | None] = []
+    for block in blocks:
+        about = "" if alone else f": {block.title}"
+        own = f"-{block.slug}" if block.slug else ""
+        found += [
+            layers.study(block, f"Which layers are kept{about}", f"{layers.STEM}{own}"),
+            ablation.study(block, f"Ablation{about}"),
+            gates.study(block, f"Gates{about}", f"{gates.STEM}{own}"),
+        ]
+    found += _across(across.by_modality(blocks), "One modality and both", across.MODALITIES, across.modalities)
+    found += _across(across.by_backbones(blocks), "Encoders", across.BACKBONES, across.backbones)
+    found += _across(ranking.by_dataset(blocks), "Over datasets", ranking.STEM, ranking.study)
+    return [study for study in found if study is not None]
+
+
+def _across(
+    groups: Sequence[Sequence[Block]], question: str, stem: str, make: Callable[[Sequence[Block], str, str], Study]
+) -> list[Study]:
+    if len(groups) == 1:
+        return [make(groups[0], question, stem)]
+    titles = [group[-1].title for group in groups]
+    return [
+        make(group, f"{question}: {title}", f"{stem}-{place}-{slug(title)}")
+        for place, (group, title) in enumerate(zip(groups, titles, strict=True), 1)
+    ]
