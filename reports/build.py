@@ -69,7 +69,7 @@ def build(
     looks = styles(methods["method"])
     found = studies(compared)
     drawings = [*(draw(block, looks) for block in compared), *(study.drawings for study in found)]
-    parts = chapters(runs, compared, drawings[: len(compared)], found, merge_notes, out)
+    parts = chapters(runs, compared, drawings[: len(compared)], merge_notes, out, found)
     text, markup = report(runs, parts), page(runs, parts, drawings, looks)
 
     try:

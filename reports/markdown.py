@@ -45,9 +45,9 @@ def chapters(
     runs: Sequence[Run],
     blocks: Sequence[Block],
     drawings: Sequence[Sequence[Drawing]],
-    studies: Sequence[Study],
     merge_notes: Sequence[str],
     out: Path,
+    studies: Sequence[Study] = (),
 ) -> list[Chapter]:
     """What stands under each heading.
 
@@ -55,9 +55,9 @@ def chapters(
         runs: The runs that were merged into the report, at least one.
         blocks: Their comparisons.
         drawings: The figures of each block, in the order of `blocks`.
-        studies: Questions that some of the cells answer together.
         merge_notes: What merging had to decide.
         out: The folder that the report goes to.
+        studies: What some of the cells say together about one question.
     """
     warnings = cautions(runs, blocks, merge_notes)
     below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""

@@ -1,4 +1,4 @@
-"""The paper's tables: cells of each preset on tiny encoders for a few steps, up to the part of the report made for it."""
+"""The paper's tables: cells of each preset on tiny encoders for a few steps, up to the part of the report for it."""
 
 import json
 from collections.abc import Callable

@@ -355,7 +355,7 @@ def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     text = (out / "report.md").read_text()
     assert "## shop · text+image · shop-partial\n" in text
     assert "## shop · text+image · shop-full\n" in text
-    assert len(images(text)) == len(set(images(text))) == 16
+    assert len(images(text)) == len(set(images(text))) == 17  # eight of each, and one of both together
     assert all((out / source).is_file() for source in images(text))
     assert len(pd.read_csv(out / "results.csv")) == 8
     assert not (first / "report.md").exists()
