@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command
+from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command, tune_command
 from bench.errors import UserError
 from bench.terminal import as_json, printable
 from reports import compare_command
@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    tuning = commands.add_parser("tune", help=tune_command.HELP)
+    _add_matrix(tuning)
+    tune_command.add_arguments(tuning)
     report = commands.add_parser(
         "report",
         help="render again, from records alone; several runs are merged",
@@ -146,6 +149,12 @@ def _add_run(commands: Any) -> None:
         description="Runs a matrix and leaves a run folder. Options go over what the preset or file says.",
         epilog="example: python run_bench.py run --methods iisan-cached,lora --seeds 0,1,2 --epochs 5 --out runs/mine",
     )
+    _add_matrix(run)
+    _add_own(run)
+
+
+def _add_matrix(run: argparse.ArgumentParser) -> None:
+    """What run and tune both take."""
     recipe = run.add_mutually_exclusive_group()
     recipe.add_argument("--preset", help="a shipped recipe, see list (default: default, or amazon for it)")
     recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
@@ -186,6 +195,19 @@ def _add_run(commands: Any) -> None:
         const=True,
         help="run the encoders' layers again in the backward pass instead of keeping what they compute",
     )
+    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
+    cache_command.add_cache_dir(run)
+    run.add_argument("--cache-limit", metavar="SIZE", help="such as 20GiB: least recently used files go first")
+    run.add_argument("--fresh", action="store_true", help="start over, in an empty or absent folder only")
+    run.add_argument("--cell-timeout", type=float, metavar="S", help="stop a cell after so many seconds")
+    run.add_argument(
+        "--hang-timeout", type=float, default=1800, metavar="S", help="... without a sign of life (default 1800)"
+    )
+    run.add_argument("--memory-limit", metavar="SIZE", help="of the host that a cell may take, such as 20GiB")
+
+
+def _add_own(run: argparse.ArgumentParser) -> None:
+    """What run alone takes."""
     run.add_argument("--profile", type=int, metavar="N", help="trace N steps of every cell after its measurement")
     run.add_argument(
         "--checkpoint-every",
@@ -199,31 +221,24 @@ def _add_run(commands: Any) -> None:
         const=True,
         help="cells leave what they trained in adapter/<modality>/, peft's tuners in its own format (not with ray)",
     )
-    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
-    cache_command.add_cache_dir(run)
-    run.add_argument("--cache-limit", metavar="SIZE", help="such as 20GiB: least recently used files go first")
     run.add_argument("--launcher", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     run.add_argument(
         "--ray-address", default="auto", metavar="auto|HOST:PORT", help="of a running cluster (default: auto)"
     )
-    _add_care(run)
-
-
-def _add_care(run: argparse.ArgumentParser) -> None:
     run.add_argument("--parallel", type=_places, default=1, metavar="N", help="cells at a time, one per GPU")
-    run.add_argument("--fresh", action="store_true", help="start over, in an empty or absent folder only")
     run.add_argument("--retry-failed", action="store_true", help="run cells again that ended oom, failed, ...")
-    run.add_argument("--cell-timeout", type=float, metavar="S", help="stop a cell after so many seconds")
-    run.add_argument(
-        "--hang-timeout", type=float, default=1800, metavar="S", help="... without a sign of life (default 1800)"
-    )
-    run.add_argument("--memory-limit", metavar="SIZE", help="of the host that a cell may take, such as 20GiB")
 
 
 def _run(args: argparse.Namespace) -> int:
     from bench.run import run
 
     return run(args, shown_command(sys.argv[1:]))
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from bench.tuning.tune import tune
+
+    return tune(args, shown_command(sys.argv[1:]))
 
 
 def shown_command(arguments: Sequence[str]) -> str:
@@ -293,6 +308,7 @@ def _list(args: argparse.Namespace) -> int:
 
 COMMANDS = {
     "run": _run,
+    "tune": _tune,
     "report": _report,
     "score": _score,
     "compare": compare_command.run,

@@ -96,8 +96,9 @@ class CellRun:
         torch.manual_seed(self.cell.seed)
         reset_allocator_peaks(self.device)
         meters = self._train(assembly, trainer)
-        self.report({"event": "phase", "phase": "test"})
-        self._test(assembly, trainer)
+        if self.cell.test:
+            self.report({"event": "phase", "phase": "test"})
+        self._conclude(assembly, self._test(assembly, trainer) if self.cell.test else None)
         measured = meters.stretch()
         self._memory(memory, measured)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
@@ -260,10 +261,10 @@ class CellRun:
         self.report({"event": "resumed", "epoch": last.epoch, "step": last.step})
         return saved.stretch
 
-    def _test(self, assembly: Assembly, trainer: Trainer) -> None:
+    def _test(self, assembly: Assembly, trainer: Trainer) -> NDArray[np.int64]:
         splits = assembly.data.splits
         with trainer.autocast():
-            ranks = evaluate(
+            return evaluate(
                 assembly.model,
                 assembly.feed,
                 splits.test_inputs,
@@ -273,21 +274,25 @@ class CellRun:
                 self.device,
                 self.alive,
             )
+
+    def _conclude(self, assembly: Assembly, ranks: NDArray[np.int64] | None) -> None:
+        """The accuracy of the chosen epoch; of the test targets too, where they were ranked."""
         self._write_ranks(assembly, self.best_ranks, ranks)
-        found, chosen = accuracy(ranks), self.training.curve[self.training.best]
+        chosen = self.training.curve[self.training.best]
+        if ranks is not None:
+            found = accuracy(ranks)
+            self.row |= {"hr@10": found.hr, "ndcg@10": found.ndcg}
         self.row |= {
-            "hr@10": found.hr,
-            "ndcg@10": found.ndcg,
             "valid_hr@10": chosen.valid_hr,
             "valid_ndcg@10": chosen.valid_ndcg,
             "best_epoch": chosen.epoch,
         }
 
-    def _write_ranks(self, assembly: Assembly, valid: NDArray[np.int64], test: NDArray[np.int64]) -> None:
+    def _write_ranks(self, assembly: Assembly, valid: NDArray[np.int64], test: NDArray[np.int64] | None) -> None:
         """A row per user with a target of either kind."""
         splits, users = assembly.data.splits, assembly.data.catalogue.user_ids
         of_valid = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))
-        of_test = dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
+        of_test = {} if test is None else dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
         evaluated = sorted({*of_valid, *of_test})
         records.write_ranks(
             self.folder,

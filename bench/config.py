@@ -140,6 +140,32 @@ class MethodFile:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Tuned:
+    """What the search for a method's options has cost (``bench.tuning``). Reports show it; it changes no cell.
+
+    Attributes:
+        name: of the method.
+        trials, failed: how many were run, and how many of them ended without a figure.
+        timed, seconds: trials whose time is known, and their sum, wall-clock.
+        metered, joules: the same for the energy of training.
+        data: digest of what it was chosen on.
+        options: those chosen.
+        curve: trial, counted from 1, and the best validation HR@10 until then, from the first that has a figure.
+    """
+
+    name: str
+    trials: Annotated[int, Field(ge=1)]
+    failed: Annotated[int, Field(ge=0)]
+    options: dict[str, Any]
+    curve: tuple[tuple[int, Annotated[float, Field(allow_inf_nan=False)]], ...]
+    timed: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    metered: Annotated[int, Field(ge=0)] = 0
+    joules: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Matrix:
     """Everything that a run needs to know.
 
@@ -148,6 +174,7 @@ class Matrix:
         checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
         save_adapters: whether cells leave what they trained in ``adapter/``; no part of what a cell is.
         method_files: where methods that are not built in come from (``bench.method_files``).
+        tuning: how the methods' options were found, if by ``tune``.
     """
 
     name: Annotated[str, Field(pattern=MATRIX_NAME)]
@@ -164,6 +191,7 @@ class Matrix:
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000)] | None = None
     save_adapters: bool = False
     method_files: tuple[MethodFile, ...] | None = None
+    tuning: tuple[Tuned, ...] | None = None
 
 
 def preset_names() -> list[str]:

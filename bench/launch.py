@@ -144,4 +144,4 @@ def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
 def outcome(folder: Path) -> dict[str, Any]:
     """What is said of a cell when it is done."""
     row = records.read_record(folder)["row"]
-    return {key: row[key] for key in ("status", "error", "hr@10", "epoch_seconds", "peak_memory_bytes")}
+    return {key: row[key] for key in ("status", "error", "hr@10", "valid_hr@10", "epoch_seconds", "peak_memory_bytes")}

@@ -13,9 +13,9 @@ from typing import Any
 from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, MethodFile, TrainingConfig
 from methods.registry import known
 
-# A trace and adapters come after what is measured, a checkpoint between two steps, a file may lie anywhere: none
-# changes a cell.
-NO_IDENTITY = ("profile", "checkpoint_every", "save_adapters", "method_file")
+# A trace, adapters and the test come after what is measured, a checkpoint between two steps, a file may lie anywhere:
+# none changes a cell.
+NO_IDENTITY = ("profile", "checkpoint_every", "save_adapters", "method_file", "test")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Cell:
 
     Attributes:
         method_file: where its method comes from; None for one that is built in or installed.
+        test: whether the test targets are looked at in the end; no trial of a search does.
     """
 
     cell_id: str
@@ -40,6 +41,7 @@ class Cell:
     checkpoint_every: int | None = None
     save_adapters: bool = False
     method_file: MethodFile | None = None
+    test: bool = True
 
     @property
     def modalities(self) -> tuple[str, ...]:

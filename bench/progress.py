@@ -97,7 +97,8 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def _on_done(self, cell: Cell, event: dict[str, Any]) -> None:
         if event["status"] == "ok":
-            self._finish(f"{cell.cell_id}: HR@10 {event['hr@10']:.4f}, {event['epoch_seconds']:.2f} s per epoch")
+            found = f"HR@10 {event['hr@10']:.4f}" if cell.test else f"validation HR@10 {event['valid_hr@10']:.4f}"
+            self._finish(f"{cell.cell_id}: {found}, {event['epoch_seconds']:.2f} s per epoch")
         else:
             self._finish(f"{cell.cell_id}: {event['status']}: {event['error']}")
 

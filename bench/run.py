@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         build_method(method, resolved.origin)
     if args.launcher == "ray" and resolved.matrices[0].save_adapters:
         raise UserError("--save-adapters: not with --launcher ray, which brings records back and no folders")
-    launch = Launch(_limits(args), args.parallel, args.retry_failed, variables)
+    launch = Launch(limits(args), args.parallel, args.retry_failed, variables)
     if args.launcher == "local":
         device = resolve_device(resolved.matrices[0].device)
         slot_variables(device, launch.parallel)
@@ -132,7 +132,12 @@ def _status(out: Path, cell: Cell) -> str | None:
         return None
 
 
-def _limits(args: argparse.Namespace) -> Limits:
+def limits(args: argparse.Namespace) -> Limits:
+    """When cells are stopped.
+
+    Raises:
+        UserError: a limit that is none.
+    """
     for option in ("cell_timeout", "hang_timeout"):
         value = getattr(args, option)
         if value is not None and not value > 0:

@@ -1,0 +1,168 @@
+"""The search itself: Optuna says what to try, each trial is a cell of its own, and its record is what counts.
+
+Trials are drawn from a sampler that is seeded anew for each by its number, so that a search that was broken off and
+goes on tries what it would have tried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from bench import records
+from bench.config import Matrix, MethodConfig
+from bench.errors import UserError
+from bench.launch import Report
+from bench.matrix import Cell, cells
+from bench.tuning.space import Space, distributions
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+STORAGE = "study.db"
+CELL = "cell"
+Go = Callable[[list[Cell], Path, Report], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked for, the same for every method.
+
+    Attributes:
+        trials: per method.
+        seed: of the draws.
+    """
+
+    trials: int
+    space: Space
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a search that goes on must agree in; there may be more trials than before."""
+        return {"search_seed": self.seed, **self.space.as_dict()}
+
+
+def library() -> Any:
+    """Optuna, which keeps quiet about what goes well.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError("tune: Optuna is not installed; pip install 'iisan-bench[tune]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def open_studies(matrix: Matrix, search: Search, out: Path) -> dict[str, Study]:
+    """A study per method, kept in one SQLite file; trials that an earlier process left open are closed.
+
+    Raises:
+        UserError: the file holds another search, or more trials than are asked for, or cannot be read.
+    """
+    optuna = library()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = (out / STORAGE).absolute()
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{quote(str(path))}")  # a folder may be called "what?"
+        return {method.name: _open(optuna, storage, method, search, out) for method in matrix.methods}
+    except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
+        raise UserError(f"{path}: cannot be read as a study; restore it or choose another folder with --out") from error
+
+
+def _open(optuna: Any, storage: Any, method: MethodConfig, search: Search, out: Path) -> Study:
+    study: Study = optuna.create_study(
+        study_name=method.name, storage=storage, direction="maximize", load_if_exists=True
+    )
+    before, now = study.user_attrs.get("search"), search.as_dict()
+    if before is None:
+        study.set_user_attr("search", now)
+    elif before != now:
+        key = next(key for key in now if before.get(key) != now[key])
+        raise UserError(
+            f"--out {out}: holds another search ({key}: there {before.get(key)}, now {now[key]}); choose another folder"
+        )
+    if len(study.trials) > search.trials:
+        raise UserError(f"--trials {search.trials}: {out} holds {len(study.trials)} trials of {method.name} already")
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        close(study, trial.number, out)
+    return study
+
+
+def run_trials(
+    matrix: Matrix, device: str, search: Search, studies: Mapping[str, Study], out: Path, go: Go, report: Report
+) -> None:
+    """Runs what is left: the first trial of every method, then the second, so that a stop leaves them even.
+
+    Raises:
+        KeyboardInterrupt: as ``go``; the trial that was running has failed then.
+        UserError: as ``go``.
+    """
+    for number in range(search.trials):
+        for method in matrix.methods:
+            if len(studies[method.name].trials) <= number:
+                _trial(matrix, device, method, search, studies[method.name], out, go, report)
+
+
+def _trial(
+    matrix: Matrix,
+    device: str,
+    method: MethodConfig,
+    search: Search,
+    study: Study,
+    out: Path,
+    go: Go,
+    report: Report,
+) -> None:
+    optuna = library()
+    draw = np.random.SeedSequence([search.seed, len(study.trials)]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
+    trial = study.ask(distributions(method, search.space))
+    cell = trial_cell(matrix, device, method, trial.params, trial.number)
+    trial.set_user_attr(CELL, cell.cell_id)
+    started = time.monotonic()
+    try:
+        go([cell], out, report)
+    finally:
+        folder = records.cell_folder(out, cell.cell_id)
+        if read(folder) is not None:
+            records.amend(folder, trial={"number": trial.number + 1, "seconds": time.monotonic() - started})
+        close(study, trial.number, out)
+
+
+def trial_cell(matrix: Matrix, device: str, method: MethodConfig, options: Mapping[str, Any], number: int) -> Cell:
+    """The cell of a method with these options, which never looks at the test targets."""
+    tried = dataclasses.replace(method, options={**method.options, **options})
+    [cell] = cells(dataclasses.replace(matrix, methods=(tried,)), device)
+    return dataclasses.replace(cell, cell_id=f"{cell.cell_id}--t{number + 1}", test=False)
+
+
+def close(study: Study, number: int, out: Path) -> None:
+    """Tells a study how a trial ended, by its record; without one that is whole and ok it has failed."""
+    optuna = library()
+    cell = study.trials[number].user_attrs.get(CELL)
+    record = read(records.cell_folder(out, cell)) if cell else None
+    value = record["row"]["valid_hr@10"] if record is not None and record["row"]["status"] == "ok" else None
+    if value is None:
+        study.tell(number, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(number, value)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a trial; None where there is none that can be relied on."""
+    try:
+        return records.read_record(folder)
+    except (FileNotFoundError, records.Damaged):
+        return None

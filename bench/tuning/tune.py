@@ -1,0 +1,116 @@
+"""The ``tune`` command: matrix → checks → trials → the best options of every method."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.config import Matrix, Tuned, build_method, to_toml
+from bench.data import options as cache_options
+from bench.environment import capture
+from bench.errors import UserError
+from bench.launch import Launch, run_local
+from bench.matrix import Cell
+from bench.plan_command import Given
+from bench.progress import Reporter
+from bench.run import check_inputs, choose_folder, limits, resolve, resolve_device
+from bench.stopping import stoppable
+from bench.tuning.results import write_results
+from bench.tuning.space import Space, searched
+from bench.tuning.study import Go, Search, library, open_studies, run_trials, trial_cell
+from methods.base import method_class
+
+
+def tune(args: argparse.Namespace, command: str) -> int:
+    """Searches; 0 if every method has a trial that ended ok, 1 otherwise.
+
+    Raises:
+        UserError: for anything wrong with options, files or models, before anything is written.
+    """
+    library()
+    space = {"rates": args.lr_range, "sizes": args.sizes}
+    search = Search(args.trials, Space(**{k: v for k, v in space.items() if v is not None}), args.search_seed)
+    cache_options.apply(args)
+    matrix, origin = resolve(Given(**vars(args)))
+    for method in matrix.methods:
+        build_method(method, origin)
+    _check_one_comparison(matrix, origin)
+    device = resolve_device(matrix.device)
+    cache_options.check_writable()
+    facts = check_inputs(list(_extremes(matrix, device, search.space)))
+    facts.pop("references")  # they are of the test targets
+    matrix = dataclasses.replace(matrix, name=f"{matrix.name[:56]}-tuning", tuning=None)
+    out = choose_folder(args.out, matrix, args.fresh)
+    go = partial(run_local, launch=Launch(limits(args)))
+    return search_in(out, matrix, device, search, facts | {"command": command}, go, args.fresh)
+
+
+def search_in(
+    out: Path, matrix: Matrix, device: str, search: Search, facts: dict[str, Any], go: Go, fresh: bool = False
+) -> int:
+    """Searches in a folder, or goes on there; whatever stops it, the results of what is finished are written.
+
+    Args:
+        facts: the content of ``dataset.json``.
+        go: runs cells, as ``bench.launch.run_local``.
+
+    Raises:
+        UserError: another process holds the folder, or it holds something else.
+    """
+    found: list[Tuned] = []
+    with records.locked(out), stoppable():
+        records.open_run(out, to_toml(matrix), fresh)
+        for name in records.damaged(out):
+            print(f"{out / name}: is not what was written", file=sys.stderr)
+        studies = open_studies(matrix, search, out)
+        records.unseal(out)
+        records.write_json(out / "dataset.json", facts)
+        records.write_json(out / "environment.json", capture(device))
+        left = sum(search.trials - len(study.trials) for study in studies.values())
+        try:
+            with Reporter(left) as reporter:
+                run_trials(matrix, device, search, studies, out, go, reporter)
+        finally:
+            found = write_results(matrix, search, studies, out, facts.get("digest"))
+            records.seal(out)
+            _say(matrix, found, out)
+    return 0 if len(found) == len(matrix.methods) else 1
+
+
+def _check_one_comparison(matrix: Matrix, origin: str) -> None:
+    """Options are chosen for one pair, modality and seed at a time."""
+    for values, what in (
+        (matrix.backbones, "pairs of backbones"),
+        (matrix.modality, "modalities (--modality)"),
+        (matrix.seeds, "seeds (--seeds)"),
+    ):
+        if len(values) > 1:
+            raise UserError(f"{origin}: tune takes one comparison at a time, here are {len(values)} {what}")
+
+
+def _extremes(matrix: Matrix, device: str, space: Space) -> Iterator[Cell]:
+    """Every method as the recipe has it, and with every size that may be drawn: what cannot be shows before a run."""
+    for method in matrix.methods:
+        yield trial_cell(matrix, device, method, {}, 0)
+        counted = [name for name, kind in searched(method_class(method.kind)).items() if kind == "size"]
+        for size in space.sizes if counted else ():
+            yield trial_cell(matrix, device, method, dict.fromkeys(counted, size), 0)
+
+
+def _say(matrix: Matrix, found: list[Tuned], out: Path) -> None:
+    by_name = {one.name: one for one in found}
+    for method in matrix.methods:
+        one = by_name.get(method.name)
+        if one is None:
+            print(f"{method.name}: no trial ended ok", file=sys.stderr)
+            continue
+        failed = f", {one.failed} of them failed" if one.failed else ""
+        print(f"{one.name}: validation HR@10 {one.curve[-1][1]:.4f}, {one.trials} trials{failed}", file=sys.stderr)
+    if found:
+        print(f"best options: {out / 'best.toml'}", file=sys.stderr)
