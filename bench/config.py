@@ -154,10 +154,10 @@ class Tuned:
     """
 
     name: str
-    trials: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1, le=1_000_000)]
     failed: Annotated[int, Field(ge=0)]
     options: dict[str, Any]
-    curve: tuple[tuple[int, Annotated[float, Field(allow_inf_nan=False)]], ...]
+    curve: tuple[tuple[Annotated[int, Field(ge=1, le=1_000_000)], Annotated[float, Field(ge=0, le=1)]], ...]
     timed: Annotated[int, Field(ge=0)] = 0
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     metered: Annotated[int, Field(ge=0)] = 0

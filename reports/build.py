@@ -18,12 +18,14 @@ from bench.errors import UserError
 from bench.pscp import Penalties
 from reports.blocks import Block, blocks
 from reports.exports import frame, latex, stem_of
-from reports.figures import FIGURES, Drawing, draw
+from reports.figures import STEMS as FIGURES
+from reports.figures import Drawing, draw
 from reports.html import page
 from reports.load import Record, Run, load_run, merge
 from reports.markdown import chapters, report
 from reports.options import DEFAULT, Costs, Options
-from reports.studies import STEMS, studies
+from reports.studies import STEMS as STUDIES
+from reports.studies import studies
 from reports.style import styles
 from reports.tables import results, summary
 from reports.text import guard_formulas
@@ -76,7 +78,7 @@ def build(
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "results.csv", _csv(cells))
         _write(out / "summary.csv", _csv(methods))
-        _write_all(out / "figures", _figures(chain(*drawings)), [*(stem for stem, *_ in FIGURES), *STEMS], "png|svg")
+        _write_all(out / "figures", _figures(chain(*drawings)), [*FIGURES, *STUDIES], "png|svg")
         _write_all(out / "tables", _tables(compared), ["main"], "csv|tex")
         _write(out / "report.md", text.encode())
         _write(out / "report.html", markup.encode())

@@ -87,7 +87,7 @@ def _learning(block: Block, styles: Styles, spent: Spent, label: str, why_not: s
     axes.set_ylim(0, HEADROOM * highest or 1)
     axes.set_xlabel(label)
     axes.set_ylabel(accuracy_label("validation HR@10", block.random_weights))
-    _label_ends(axes, ends, styles)
+    label_ends(axes, ends, styles)
     return figure
 
 
@@ -119,7 +119,7 @@ def mean_curve(lines: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(np.mean([line[:length] for line in lines], axis=0))
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
     """Names on the right of the frame, moved apart, each with a thin line from the end of its curve."""
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.errors import UserError
-from reports import bars, curves, stacks, style, ternary
+from reports import bars, curves, stacks, style, ternary, tuning
 from reports.blocks import Block
 from reports.style import DPI, FAINT, RC, NotDrawn, Styles, accuracy_label, short
 from reports.tradeoff import pareto_front, trade_off
@@ -34,7 +34,8 @@ class Drawing:
 
 def draw(block: Block, styles: Styles) -> list[Drawing]:
     """All figures of a block; one that cannot be drawn says why."""
-    return [_drawing(stem, title, caption, make, block, styles) for stem, title, caption, make in FIGURES]
+    figures = (*FIGURES, TUNING) if tuning.costs(block) else FIGURES
+    return [_drawing(stem, title, caption, make, block, styles) for stem, title, caption, make in figures]
 
 
 def _drawing(
@@ -174,6 +175,17 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
         ternary.weights,
     ),
 )
+
+TUNING = (
+    "tuning",
+    "Best validation HR@10 against trials of tuning",
+    "What the best trial so far reached, after each trial of the search for a method's options.",
+    tuning.best_so_far,
+)
+"""Only where options were searched for."""
+
+STEMS = (*(stem for stem, *_ in FIGURES), TUNING[0])
+"""How the files of figures begin."""
 
 _OF_ALL = (accuracy_against_tpme, ternary.weights)
 """The figures that have room for every method."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from bench import records
+from bench.config import Tuned
 from bench.errors import UserError
 from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
@@ -50,6 +53,8 @@ class Record:
     """How often it went on from a checkpoint, and what was lost; empty if never."""
     ranks: Ranks | None = None
     """Of a cell that ended ok and kept them."""
+    tuned: Tuned | None = None
+    """How the options that it has were found; None where nobody says."""
 
     @property
     def cell_id(self) -> str:
@@ -119,7 +124,7 @@ def load_run(path: Path) -> Run:
     if not found:
         raise UserError(f"{path}: no cell has left a record.json")
     found.sort(key=lambda record: _place(record, matrix))
-    whole = _with_machine(found, environment)
+    whole = _with_tuning(_with_machine(found, environment), path, matrix, notes)
     left_out = tuple(f"cell {name} is left out: {error}" for name, error in damaged.items())
     return Run(path, dataset, environment, matrix, whole, tuple(notes), left_out)
 
@@ -177,6 +182,30 @@ def _with_machine(records: Sequence[Record], environment: Mapping[str, Any]) -> 
     known = {record.machine for record in records if record.machine}
     usual = known.pop() if len(known) == 1 else _machine(environment)
     return tuple(record if record.machine else replace(record, machine=usual) for record in records)
+
+
+def _with_tuning(
+    records: Sequence[Record], run: Path, matrix: Mapping[str, Any], notes: list[str]
+) -> tuple[Record, ...]:
+    """What the matrix says of the search for a method's options, where the options are still those that it chose."""
+    try:
+        tables = TypeAdapter(tuple[Tuned, ...]).validate_python(matrix.get("tuning") or ())
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(f"{run / 'matrix.toml'}: tuning: {place}: {error.errors()[0]['msg']}") from None
+    tuned = {table.name: table for table in tables}
+    changed: dict[str, None] = {}
+    found = []
+    for record in records:
+        one = tuned.get(record.row["method"])
+        options = record.method.get("options")
+        own = options.items() if isinstance(options, dict) else {}.items()
+        if one is not None and not one.options.items() <= own:
+            changed[one.name] = None
+            one = None
+        found.append(replace(record, tuned=one))
+    notes.extend(f"the options of {name} are not those that tuning chose: what it cost is not told" for name in changed)
+    return tuple(found)
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports import accuracy, caching, computing, meters, planned, scores, sections, theory
+from reports import accuracy, caching, computing, meters, planned, scores, sections, theory, tuning
 from reports.blocks import Block
 from reports.cautions import cautions
 from reports.figures import Drawing
@@ -112,6 +112,7 @@ def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
         caching.section(block),
         f"### Computing{suffix}",
         computing.section(block),
+        *([f"### What tuning cost{suffix}", tuning.section(block)] if tuning.costs(block) else []),
     ]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from bench.config import Tuned
 from bench.errors import UserError
 from reports import ranks
 from reports.columns import ADDED, CONTRACT, FURTHER, GROUP, INTEGERS, NOT_A_FIGURE, NUMBERS, TEXTS
@@ -53,7 +54,16 @@ def _row(record: Record, options: Options) -> dict[str, Any]:
         "training": _settings(record.training),
         "machine": record.machine or None,
         "run": record.run.resolve().name,
+        **_tuning(record.tuned),
     }
+
+
+def _tuning(tuned: Tuned | None) -> dict[str, float]:
+    """What the search for the options has cost, where there was one."""
+    if tuned is None:
+        return {}
+    costs = {"tuning_trials": tuned.trials, "tuning_seconds": tuned.seconds, "tuning_joules": tuned.joules}
+    return {column: value for column, value in costs.items() if value is not None}
 
 
 def _from_ranks(record: Record, ks: Sequence[int]) -> dict[str, float]:
