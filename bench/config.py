@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from bench.errors import UserError
 from bench.explain import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
 from bench.recipes import extended
+from bench.tuning.tuned import Tuned
 from methods.registry import did_you_mean, known
 
 STRICT = ConfigDict(extra="forbid")
@@ -137,32 +138,6 @@ class MethodFile:
 
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Tuned:
-    """What the search for a method's options has cost (``bench.tuning``). Reports show it; it changes no cell.
-
-    Attributes:
-        name: of the method.
-        trials, failed: how many were run, and how many of them ended without a figure.
-        timed, seconds: trials whose time is known, and their sum, wall-clock.
-        metered, joules: the same for the energy of training.
-        data: digest of what it was chosen on.
-        options: those chosen.
-        curve: trial, counted from 1, and the best validation HR@10 until then, from the first that has a figure.
-    """
-
-    name: str
-    trials: Annotated[int, Field(ge=1, le=1_000_000)]
-    failed: Annotated[int, Field(ge=0)]
-    options: dict[str, Any]
-    curve: tuple[tuple[Annotated[int, Field(ge=1, le=1_000_000)], Annotated[float, Field(ge=0, le=1)]], ...]
-    timed: Annotated[int, Field(ge=0)] = 0
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    metered: Annotated[int, Field(ge=0)] = 0
-    joules: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    data: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

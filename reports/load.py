@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench import records
-from bench.config import Tuned
 from bench.errors import UserError
+from bench.tuning.tuned import Tuned
 from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
 from reports.steps import read_steps

@@ -126,7 +126,9 @@ def test_list_names_everything_and_imports_no_torch() -> None:
     assert all(entry["summary"] for entries in parts.values() for entry in entries)
 
 
-@pytest.mark.parametrize("command", ["", "run", "report", "score", "compare", "plan", "doctor", "cache", "list"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "tune", "report", "score", "compare", "plan", "doctor", "cache", "list"]
+)
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*([command] if command else []), "--help") == 0
     assert "example: python run_bench.py" in capsys.readouterr().out

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import records
-from bench.config import Matrix, MethodConfig, Tuned, to_toml
+from bench.config import Matrix, MethodConfig, to_toml
 from bench.tuning.study import CELL, Search, read
+from bench.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.config import Matrix, Tuned, build_method, to_toml
+from bench.config import Matrix, build_method, to_toml
 from bench.data import options as cache_options
 from bench.environment import capture
 from bench.errors import UserError
@@ -21,9 +21,11 @@ from bench.plan_command import Given
 from bench.progress import Reporter
 from bench.run import check_inputs, choose_folder, limits, resolve, resolve_device
 from bench.stopping import stoppable
+from bench.terminal import printable
 from bench.tuning.results import write_results
 from bench.tuning.space import Space, searched
 from bench.tuning.study import Go, Search, library, open_studies, run_trials, trial_cell
+from bench.tuning.tuned import Tuned
 from methods.base import method_class
 
 
@@ -67,7 +69,7 @@ def search_in(
     with records.locked(out), stoppable():
         records.open_run(out, to_toml(matrix), fresh)
         for name in records.damaged(out):
-            print(f"{out / name}: is not what was written", file=sys.stderr)
+            print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
         studies = open_studies(matrix, search, out)
         records.unseal(out)
         records.write_json(out / "dataset.json", facts)
@@ -113,4 +115,4 @@ def _say(matrix: Matrix, found: list[Tuned], out: Path) -> None:
         failed = f", {one.failed} of them failed" if one.failed else ""
         print(f"{one.name}: validation HR@10 {one.curve[-1][1]:.4f}, {one.trials} trials{failed}", file=sys.stderr)
     if found:
-        print(f"best options: {out / 'best.toml'}", file=sys.stderr)
+        print(f"best options: {printable(out / 'best.toml')}", file=sys.stderr)
