@@ -19,7 +19,7 @@ from bench.launch import Launch, run_local
 from bench.matrix import Cell
 from bench.plan_command import Given
 from bench.progress import Reporter
-from bench.run import check_inputs, choose_folder, limits, resolve, resolve_device
+from bench.run import Resolved, check_inputs, choose_folders, limits, resolve, resolve_device
 from bench.stopping import stoppable
 from bench.terminal import printable
 from bench.tuning.results import write_results
@@ -48,7 +48,7 @@ def tune(args: argparse.Namespace, command: str) -> int:
     facts = check_inputs(list(_extremes(matrix, device, search.space)))
     facts.pop("references")  # they are of the test targets
     matrix = dataclasses.replace(matrix, name=f"{matrix.name[:56]}-tuning", tuning=None)
-    out = choose_folder(args.out, matrix, args.fresh)
+    (out,) = choose_folders(args.out, Resolved(matrix.name, (matrix,), origin), args.fresh)
     go = partial(run_local, launch=Launch(limits(args)))
     return search_in(out, matrix, device, search, facts | {"command": command}, go, args.fresh)
 
