@@ -88,7 +88,7 @@ def main() -> int:
             known: dict[str, tuple[int, bytes]] = {}
             while True:
                 process = start(options, out)
-                wait = draw.uniform(0, whole / 3) if kills < args.kills else None
+                wait = draw.uniform(0, whole) if kills < args.kills else None
                 try:
                     status = process.wait(timeout=wait)
                 except subprocess.TimeoutExpired:
