@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,18 +153,21 @@ def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: 
         UserError: a record cannot be written, or the cluster has no place for a cell.
     """
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     state = State(pending(cells, run, report, launch.retry_failed))
     if not state.waiting:
         return
-    inbox = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # not to be lost with a node
     measure = ray.remote(max_retries=0)(_measure)
     idle_since = time.monotonic()
     try:
         while state.waiting or state.running:
             _hand_out(ray, measure, inbox, state, launch, report)
             done, _ = ray.wait([*state.running], timeout=WAIT_SECONDS) if state.running else ([], [])
-            _hand_on(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
+            with suppress(ray.exceptions.RayActorError):  # what cells say on the way is no result
+                _hand_on(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
             for reference in done:
                 _take(ray, reference, state, run, report)
             if state.running:

@@ -33,6 +33,7 @@ def report_of(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytes
         return recipe
 
     def run(cell: Cell, folder: Path) -> None:
+        cell_folder(folder, cell.cell_id).mkdir(parents=True, exist_ok=True)
         assert run_cell(cell, cell_folder(folder, cell.cell_id), lambda _: None)["row"]["status"] == "ok"
 
     def make(name: str, keep: tuple[str, ...] = (), datasets: int = 1) -> str:

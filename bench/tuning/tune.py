@@ -19,7 +19,7 @@ from bench.launch import Launch, run_local
 from bench.matrix import Cell
 from bench.plan_command import Given
 from bench.progress import Reporter
-from bench.run import Resolved, check_inputs, choose_folders, limits, resolve, resolve_device
+from bench.run import Resolved, check_inputs, choose_folders, limits, resolve_all, resolve_device
 from bench.stopping import stoppable
 from bench.terminal import printable
 from bench.tuning.results import write_results
@@ -39,10 +39,11 @@ def tune(args: argparse.Namespace, command: str) -> int:
     space = {"rates": args.lr_range, "sizes": args.sizes}
     search = Search(args.trials, Space(**{k: v for k, v in space.items() if v is not None}), args.search_seed)
     cache_options.apply(args)
-    matrix, origin = resolve(Given(**vars(args)))
+    found = resolve_all(Given(**vars(args)))
+    matrix, origin = found.matrices[0], found.origin
     for method in matrix.methods:
         build_method(method, origin)
-    _check_one_comparison(matrix, origin)
+    _check_one_comparison(found)
     device = resolve_device(matrix.device)
     cache_options.check_writable()
     facts = check_inputs(list(_extremes(matrix, device, search.space)))
@@ -85,9 +86,11 @@ def search_in(
     return 0 if len(found) == len(matrix.methods) else 1
 
 
-def _check_one_comparison(matrix: Matrix, origin: str) -> None:
-    """Options are chosen for one pair, modality and seed at a time."""
+def _check_one_comparison(found: Resolved) -> None:
+    """Options are chosen for one dataset, pair, modality and seed at a time."""
+    matrix, origin = found.matrices[0], found.origin
     for values, what in (
+        (found.matrices, "datasets"),
         (matrix.backbones, "pairs of backbones"),
         (matrix.modality, "modalities (--modality)"),
         (matrix.seeds, "seeds (--seeds)"),

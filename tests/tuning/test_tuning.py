@@ -194,7 +194,9 @@ def test_more_trials_extend_a_search_and_another_search_is_refused(tmp_path: Pat
 def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_path: Path) -> None:
     def here(cells: Sequence[Cell], run: Path, report: Report) -> None:
         for cell in cells:
-            run_cell(cell, records.cell_folder(run, cell.cell_id), lambda _: None)
+            folder = records.cell_folder(run, cell.cell_id)
+            folder.mkdir(parents=True)
+            run_cell(cell, folder, lambda _: None)
 
     methods = [{"name": "iisan-cached", "layers": (0, 2)}]
     matrix = parse(tiny(model_folders, methods=methods), "t")
@@ -239,6 +241,7 @@ def test_the_command(model_folders: dict[str, Path], tmp_path: Path, capsys: pyt
         (["--trials", "1", "--sizes", "4,4"], "--sizes 4,4"),
         (["--trials", "1", "--seeds", "0,1"], "2 seeds"),
         (["--trials", "1", "--preset", "coverage"], "2 pairs of backbones"),
+        (["--trials", "1", "--dataset", "table", "--data-dir", "a", "--data-dir", "b"], "2 datasets"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
