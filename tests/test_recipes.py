@@ -110,7 +110,7 @@ def test_a_run_over_datasets_leaves_a_run_each_and_one_report(
 
     def in_this_process(cells: list[Cell], run: Path, *_: Any, **__: Any) -> None:
         for cell in cells:
-            cell_folder(run, cell.cell_id).mkdir(parents=True)
+            cell_folder(run, cell.cell_id).mkdir(parents=True, exist_ok=True)
             run_cell(cell, cell_folder(run, cell.cell_id), lambda _: None)
 
     monkeypatch.setattr("bench.run.run_local", in_this_process)
