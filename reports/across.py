@@ -142,7 +142,7 @@ def backbones(group: Sequence[Block], title: str, stem: str) -> Study:
         lambda: _backbone_figure(group, [_pair(block, brief=True) for block in group], scores),
     )
     note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
-    return Study(escape(title), [table(header, rows, numbers_from=3), " ".join([note, why_not]).strip()], [drawing])
+    return Study(escape(title), [table(header, rows, numbers_from=2), " ".join([note, why_not]).strip()], [drawing])
 
 
 def _pair(block: Block, brief: bool = False) -> str:
@@ -179,7 +179,7 @@ def _backbone_figure(group: Sequence[Block], labels: Sequence[str], scores: Sequ
     looks = style.styles(methods)
     figure = style.new_figure(4.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.3, top=0.9, wspace=0.06)
+    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.32, top=0.9, wspace=0.06)
     for method in methods:
         points = [
             (place, value) for place, block in enumerate(group) if (value := block.value(method, "hr@10")) is not None
@@ -189,13 +189,13 @@ def _backbone_figure(group: Sequence[Block], labels: Sequence[str], scores: Sequ
             _mark(left, place, value, place, looks[method].color)
             if method in scores[place]:
                 _mark(right, scores[place][method], value, place, looks[method].color)
-    left.set_xticks(range(len(group)), [short(label, 18) for label in labels], rotation=18, ha="right")
+    left.set_xticks(range(len(group)), [short(label, 26) for label in labels], rotation=18, ha="right")
     left.set_xlim(-0.4, len(group) - 0.6)
     left.set_ylim(bottom=0)
     left.set_ylabel("test HR@10")
     right.set_xlabel("TPME over all pairs; further left is cheaper")
     _legend(figure, labels, [INK] * len(labels))
-    figure.legend(*left.get_legend_handles_labels(), loc="lower right", ncols=4, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="lower right", ncols=2, frameon=False)
     return figure
 
 

@@ -146,6 +146,6 @@ def _panel(axes: Axes, values: FloatArray, epochs: Sequence[str]) -> AxesImage:
         axis.set_ticks(list(places), [names[place] if names else str(place + 1) for place in places])
     if len(values) <= MOST_WRITTEN:
         for (evaluation, block), value in np.ndenumerate(values):
-            color = "white" if abs(value - 0.5) > 0.33 else style.INK
+            color = "white" if abs(value - 0.5) > 0.27 else style.INK
             axes.annotate(f"{value:.2f}", (evaluation, block), ha="center", va="center", fontsize=7.5, color=color)
     return image

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from reports import style
 from reports.blocks import Block
 from reports.figures import rendered
 from reports.study import COSTS, Study, Variant, accuracy_of, costs_of, variants
 from reports.style import NotDrawn, accuracy_label
-from reports.text import escape, number, size, table
+from reports.text import escape, table
 
 STEM = "layers"
 FEWEST = 3
@@ -88,11 +88,11 @@ def _answer(block: Block, families: Families) -> str:
 
 
 def _figure(block: Block, families: Families) -> Figure:
-    panels: list[tuple[str, str, Callable[[float], str]]] = [
-        ("hr@10", accuracy_label("test HR@10", block.random_weights), lambda value: f"{value:g}"),
-        ("epoch_seconds", "seconds per epoch", number),
-        ("peak_memory_bytes", "peak memory", size),
-        ("trainable_params", "trainable parameters", lambda value: f"{value / 1000:g} k"),
+    panels = [
+        ("hr@10", accuracy_label("test HR@10", block.random_weights), 1),
+        ("epoch_seconds", "seconds per epoch", 1),
+        ("peak_memory_bytes", "peak memory, MiB", 2**20),
+        ("trainable_params", "trainable parameters, thousands", 1000),
     ]
     if not any(
         block.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
@@ -102,13 +102,12 @@ def _figure(block: Block, families: Families) -> Figure:
     figure = style.new_figure(6.4)
     axes = figure.subplots(2, 2, sharex=True)
     figure.subplots_adjust(left=0.1, right=0.985, bottom=0.085, top=0.93, wspace=0.24, hspace=0.12)
-    for place, (column, label, words) in enumerate(panels):
+    for place, (column, label, unit) in enumerate(panels):
         panel = axes[place // 2][place % 2]
         for kind, members in families.items():
-            _line(panel, block, members, column, looks[kind], style.short(kind))
+            _line(panel, block, members, column, unit, looks[kind], style.short(kind))
         panel.set_ylabel(label)
         panel.set_ylim(bottom=0)
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _, words=words: words(value)))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if place >= 2:
             panel.set_xlabel("layers kept")
@@ -117,12 +116,14 @@ def _figure(block: Block, families: Families) -> Figure:
     return figure
 
 
-def _line(axes: Axes, block: Block, members: Sequence[Variant], column: str, look: style.Style, label: str) -> None:
+def _line(
+    axes: Axes, block: Block, members: Sequence[Variant], column: str, unit: int, look: style.Style, label: str
+) -> None:
     points = [(v.kept, spread) for v in members if v.kept and (spread := block.spread(v.method, column))]
-    bars = [spread.half or 0.0 for _, spread in points]
+    bars = [(spread.half or 0.0) / unit for _, spread in points]
     axes.errorbar(
         [kept for kept, _ in points],
-        [spread.mean for _, spread in points],
+        [spread.mean / unit for _, spread in points],
         yerr=bars if any(bars) else None,
         color=look.color,
         marker=look.marker,

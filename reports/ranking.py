@@ -47,9 +47,9 @@ def rank(accuracy: Mapping[str, Sequence[float]]) -> Ranking:
     ranks = rankdata(-values, axis=0).mean(axis=1)
     if n < FEWEST_DATASETS or k < FEWEST_METHODS:
         return Ranking(tuple(accuracy), ranks, n, None, None)
-    p = float(friedmanchisquare(*values).pvalue)
-    # All equal on every dataset: there is nothing to test.
-    return Ranking(tuple(accuracy), ranks, n, 1.0 if math.isnan(p) else p, critical_difference(k, n))
+    alike = bool((values == values[0]).all())  # on every dataset: there is nothing to test
+    p = 1.0 if alike else float(friedmanchisquare(*values).pvalue)
+    return Ranking(tuple(accuracy), ranks, n, p, critical_difference(k, n))
 
 
 def critical_difference(k: int, n: int) -> float:
@@ -129,7 +129,8 @@ def _figure(ranking: Ranking | None) -> Figure:
     start = 0.45 + 0.22 * len(joined)
     inches = 1.0 + start + 0.3 * half
     figure = style.new_figure(inches)
-    axes = figure.add_axes((0.22, 0, 0.56, 1))
+    margin = min(0.04 + 0.0115 * (max(len(short(method)) for method in ranking.methods) + 6), 0.38)
+    axes = figure.add_axes((margin, 0, 1 - 2 * margin, 1))
     axes.set_axis_off()
     axes.set_xlim(1, k)
     axes.set_ylim(-start - 0.3 * half, 1.0)
