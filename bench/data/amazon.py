@@ -1,46 +1,28 @@
 """The Amazon data as released with IISAN: two tab-separated files and a folder of pictures."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 
+from bench.data import cuts
 from bench.data.catalogue import Catalogue
-from bench.data.images import (
-    FAIL,
-    KINDS,
-    MAX_SIZE,
-    BadImage,
-    Kind,
-    Policies,
-    Progress,
-    build_image_array,
-    open_array,
-    select_rows,
-)
+from bench.data.cuts import Selection
+from bench.data.images import FAIL, MAX_SIZE, Policies, Progress
+from bench.data.interactions import Items, Log
 from bench.data.names import is_file_name
+from bench.data.pictured import catalogue_of, with_pictures
+from bench.data.ragged import Ragged
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
-from bench.data.store import IMAGES_FILE, cached_catalogue, catalogue_digest, digest_of, npy_digest
-from bench.data.tables import Selection, Tables, all_items, find_files, parse, quoted, read, select
+from bench.data.store import IMAGES_FILE, cached_catalogue, digest_of
+from bench.data.tables import Tables, find_files, parse, quoted, read
 from bench.errors import UserError
 
 _VERSION = 2
 """Part of the cache key: goes up when the same files would give another catalogue."""
-_WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
-
-
-@dataclass(frozen=True, eq=False)
-class _Pictures:
-    """One picture for each used item of the selection."""
-
-    selection: Selection
-    path: Path
-    """The array of pictures."""
-    dropped: dict[str, int]
-    notes: tuple[str, ...]
 
 
 def load_amazon(
@@ -70,7 +52,8 @@ def load_amazon(
 
         def build_text(_: Path) -> Catalogue:
             tables = parse(items_path, items_bytes, users_path, users_bytes)
-            return _catalogue(tables, select(tables, users_path, all_items(tables)), None)
+            log = log_of(tables)
+            return catalogue_of("amazon", log, select(log, users_path), None, _text_notes(tables))
 
         return cached_catalogue(digest_of(*key), build_text)
 
@@ -81,46 +64,44 @@ def load_amazon(
     def build(entry: Path) -> Catalogue:
         tables = parse(items_path, items_bytes, users_path, users_bytes)
         _check_names(tables)
-        names = [pictures_from / f"{item}.jpg" for item in tables.item_ids]
-        pictures = _pictures(tables, users_path, names, size, entry / IMAGES_FILE, policies, progress)
-        return _catalogue(tables, pictures.selection, pictures)
+        log = log_of(tables)
+
+        def paths_of(items: NDArray[np.int64]) -> list[Path]:
+            return [pictures_from / f"{log.items.ids[item]}.jpg" for item in items.tolist()]
+
+        choose = partial(select, log, users_path)
+        pictures = with_pictures(log, choose, paths_of, size, entry / IMAGES_FILE, policies, progress)
+        return catalogue_of("amazon", log, pictures.selection, pictures, _text_notes(tables))
 
     return cached_catalogue(digest_of(*key), build)
 
 
-def _catalogue(tables: Tables, selection: Selection, pictures: _Pictures | None) -> Catalogue:
-    new_index = np.full(len(tables.item_ids), -1, dtype=np.int32)
-    new_index[selection.used] = np.arange(len(selection.used), dtype=np.int32)
-    item_ids = tuple(tables.item_ids[item] for item in selection.used)
-    titles = tuple(tables.titles[item] for item in selection.used)
-    user_ids = tuple(tables.user_ids[user] for user in selection.users)
-    sequences = tuple(new_index[sequence] for sequence in selection.sequences)
-    pixels_digest = npy_digest(pictures.path) if pictures is not None else None
-    return Catalogue(
-        name="amazon",
-        digest=catalogue_digest(item_ids, titles, user_ids, sequences, pixels_digest),
-        item_ids=item_ids,
-        titles=titles,
-        images=open_array(pictures.path) if pictures is not None else None,
-        user_ids=user_ids,
-        sequences=sequences,
-        dropped=selection.dropped | (pictures.dropped if pictures is not None else {}),
-        notes=(*_text_notes(tables, titles), *(pictures.notes if pictures is not None else ())),
-    )
+def log_of(tables: Tables) -> Log:
+    """The two files as a log without times."""
+    index = {item: place for place, item in enumerate(tables.item_ids)}
+    items = Items(tables.item_ids, tables.titles, None, index, tables.entities[0], {})
+    return Log(items, tables.user_ids, Ragged.of(tables.sequences), None, "number", {}, ())
 
 
-def _text_notes(tables: Tables, titles: Sequence[str]) -> tuple[str, ...]:
-    """What there is to say about the titles; nothing about plain ones that all differ."""
+def select(log: Log, users_path: Path, usable: NDArray[np.bool_] | None = None) -> Selection:
+    """Leave out items that are not usable, then short users, then what is older than the newest items.
+
+    Raises:
+        UserError: names the users file; nobody is left.
+    """
+    try:
+        return cuts.select(log, None, usable)
+    except cuts.NobodyLeft:  # that file lists items, and knows no interactions
+        raise UserError(f"{users_path}: no user has {MIN_LENGTH} items that can be used") from None
+
+
+def _text_notes(tables: Tables) -> tuple[str, ...]:
+    """What there is to say about the titles of the file; nothing about plain ones."""
     encoded, twice = tables.entities
-    notes = []
-    if encoded:
-        more = f", {twice} of them encoded more than once" if twice else ""
-        notes.append(
-            f"{encoded} of {len(tables.titles)} titles in the items file held HTML entities{more}; they were decoded."
-        )
-    if (different := len(set(titles))) < len(titles):
-        notes.append(f"{len(titles)} items have {different} different titles: text alone cannot tell the others apart.")
-    return tuple(notes)
+    if not encoded:
+        return ()
+    more = f", {twice} of them encoded more than once" if twice else ""
+    return (f"{encoded} of {len(tables.titles)} titles in the items file held HTML entities{more}; they were decoded.",)
 
 
 def _checked_size(image_size: int | None) -> int:
@@ -156,38 +137,3 @@ def _check_names(tables: Tables) -> None:
     for place, item in zip(tables.item_places, tables.item_ids, strict=True):
         if not is_file_name(item):
             raise UserError(f"{place}: item id {quoted(item)} cannot be the name of an image file")
-
-
-def _pictures(
-    tables: Tables,
-    users_path: Path,
-    names: Sequence[Path],
-    size: int,
-    out_path: Path,
-    policies: Policies,
-    progress: Progress | None,
-) -> _Pictures:
-    selection = select(tables, users_path, all_items(tables))
-    wanted = selection.used
-    if policies.drop:  # a dropped item lets an older one into the last items, which needs its picture too
-        wanted = np.unique(np.concatenate([tables.sequences[user] for user in selection.users])).astype(np.int64)
-    made = build_image_array([names[item] for item in wanted], size, out_path, policies, progress)
-    notes = tuple(
-        _image_note(kind, found, len(wanted), policies.of(kind)) for kind in KINDS if (found := made.of_kind(kind))
-    )
-    if not policies.drop:
-        return _Pictures(selection, out_path, {}, notes)
-    usable = all_items(tables)
-    usable[wanted[~made.kept]] = False
-    selection = select(tables, users_path, usable)
-    kept = wanted[made.kept]
-    if len(kept) != len(selection.used):
-        select_rows(out_path, np.searchsorted(kept, selection.used))
-    dropped = {f"items {_WITHOUT[kind]}": len(made.of_kind(kind)) for kind in policies.drop}
-    dropped["interactions with these items"] = sum(int((~usable[sequence]).sum()) for sequence in tables.sequences)
-    return _Pictures(selection, out_path, dropped, notes)
-
-
-def _image_note(kind: Kind, found: Sequence[BadImage], of: int, policy: str) -> str:
-    done = "were left out" if policy == "drop-item" else "have the mean image"
-    return f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].reason})."

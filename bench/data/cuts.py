@@ -15,6 +15,10 @@ from bench.data.sequences import HISTORY_LENGTH, MAX_LENGTH, MIN_LENGTH, MIN_TRA
 from bench.errors import UserError
 
 
+class NobodyLeft(UserError):
+    """No user has enough interactions."""
+
+
 @dataclass(frozen=True)
 class Temporal:
     """Training before the first moment, validation between the two, test from the second on."""
@@ -63,7 +67,7 @@ def select(log: Log, rule: Temporal | None, usable: NDArray[np.bool_] | None = N
     lengths = rows.lengths
     long = lengths >= MIN_LENGTH
     if not long.any():
-        raise UserError(f"no user has {MIN_LENGTH} interactions with items that can be used")
+        raise NobodyLeft(f"no user has {MIN_LENGTH} interactions with items that can be used")
     spans = _last(lengths, long) if rule is None else _in_time(rows, times, long, rule)
     users = np.flatnonzero(spans.kept)
     sequences = rows.slices(users, spans.start[users], spans.end[users])

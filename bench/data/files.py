@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,20 +16,19 @@ from numpy.typing import NDArray
 from bench.data.catalogue import Catalogue
 from bench.data.columns import TableFile
 from bench.data.cuts import Selection, Temporal, select
-from bench.data.images import FAIL, KINDS, BadImage, Kind, Policies, build_image_array, open_array, select_rows
+from bench.data.images import FAIL, Policies
 from bench.data.interactions import Items, Log, read_items, read_log
 from bench.data.layouts import Layout, find_layout
 from bench.data.moments import parse_moment
 from bench.data.names import is_file_name
-from bench.data.ragged import Ragged
+from bench.data.pictured import Pictures, catalogue_of, with_pictures
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
-from bench.data.store import IMAGES_FILE, Part, cached_catalogue, catalogue_digest, digest_of, file_digest, npy_digest
+from bench.data.store import IMAGES_FILE, Part, cached_catalogue, digest_of, file_digest
 from bench.errors import UserError
 from bench.table import naming
 
 _VERSION = 1
 """Part of the cache key: goes up when the same files would give another catalogue."""
-_WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,6 @@ class FilesConfig:
     test_from: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Pictures:
-    """One picture for each used item of the selection."""
-
-    selection: Selection
-    path: Path
-    """The array of pictures."""
-    dropped: Mapping[str, int]
-    notes: tuple[str, ...]
-
-
 def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
     """The catalogue of a dataset in tables; ``image_size`` is None when the pictures are not needed.
 
@@ -79,9 +68,16 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
     def build(entry: Path) -> Catalogue:
         log = read_log(layout.items, layout.interactions)
         rule = _rule(config, log, layout)
+
+        def choose(usable: NDArray[np.bool_] | None) -> Selection:
+            with naming(layout.interactions.path):
+                return select(log, rule, usable)
+
         if image_size is None:
-            return _catalogue(config.name, log, _selected(log, rule, layout), None)
-        pictures = _pictures(log, rule, layout, image_size, entry / IMAGES_FILE, config.policies)
+            return _catalogue(config.name, log, choose(None), None)
+        paths_of = partial(_image_paths, log.items, layout)
+        path, folder = entry / IMAGES_FILE, layout.pictures
+        pictures = with_pictures(log, choose, paths_of, image_size, path, config.policies, folder=folder)
         return _catalogue(config.name, log, pictures.selection, pictures)
 
     return cached_catalogue(digest_of(*key), build)
@@ -139,41 +135,11 @@ def _rule(config: FilesConfig, log: Log, layout: Layout) -> Temporal | None:
     return Temporal(*moments)
 
 
-def _selected(log: Log, rule: Temporal | None, layout: Layout, usable: NDArray[np.bool_] | None = None) -> Selection:
-    with naming(layout.interactions.path):
-        return select(log, rule, usable)
-
-
-def _catalogue(name: str, log: Log, selection: Selection, pictures: _Pictures | None) -> Catalogue:
-    new_index = np.full(len(log.items.ids), -1, dtype=np.int32)
-    new_index[selection.used] = np.arange(len(selection.used), dtype=np.int32)
-    item_ids = tuple(log.items.ids[item] for item in selection.used.tolist())
-    titles = tuple(log.items.titles[item] for item in selection.used.tolist())
-    user_ids = tuple(log.user_ids[user] for user in selection.users.tolist())
-    sequences = Ragged(new_index[selection.sequences.flat], selection.sequences.offsets)
-    pixels_digest = npy_digest(pictures.path) if pictures is not None else None
-    reasons = {**log.dropped, **selection.dropped, **(pictures.dropped if pictures is not None else {})}
-    return Catalogue(
-        name=name,
-        digest=catalogue_digest(item_ids, titles, user_ids, sequences, pixels_digest, selection.cuts),
-        item_ids=item_ids,
-        titles=titles,
-        images=open_array(pictures.path) if pictures is not None else None,
-        user_ids=user_ids,
-        sequences=sequences,
-        dropped={reason: count for reason, count in reasons.items() if count},
-        notes=(*_title_notes(log.items, titles), *log.notes, *(pictures.notes if pictures is not None else ())),
-        cuts=selection.cuts,
-    )
-
-
-def _title_notes(items: Items, titles: Sequence[str]) -> tuple[str, ...]:
-    notes = []
-    if items.encoded:
-        notes.append(f"{items.encoded} of {len(items.titles)} titles held HTML entities; they were decoded.")
-    if (different := len(set(titles))) < len(titles):
-        notes.append(f"{len(titles)} items have {different} different titles: text alone cannot tell the others apart.")
-    return tuple(notes)
+def _catalogue(name: str, log: Log, selection: Selection, pictures: Pictures | None) -> Catalogue:
+    found = log.items
+    encoded = f"{found.encoded} of {len(found.titles)} titles held HTML entities; they were decoded."
+    made = catalogue_of(name, log, selection, pictures, [encoded] if found.encoded else [])
+    return dataclasses.replace(made, dropped={reason: count for reason, count in made.dropped.items() if count})
 
 
 def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> list[Path]:
@@ -189,35 +155,3 @@ def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> lis
             )
         found.append(layout.pictures / relative)
     return found
-
-
-def _pictures(
-    log: Log, rule: Temporal | None, layout: Layout, size: int, out_path: Path, policies: Policies
-) -> _Pictures:
-    """As `bench.data.amazon` does it: dropped items leave before the users are counted."""
-    selection = _selected(log, rule, layout)
-    wanted = selection.used
-    if policies.drop:  # a dropped item lets an older one into the sequence, which needs its picture too
-        users = selection.users
-        whole = log.sequences.slices(users, np.zeros_like(users), log.sequences.lengths[users])
-        wanted = np.unique(whole.flat).astype(np.int64)
-    made = build_image_array(_image_paths(log.items, layout, wanted), size, out_path, policies, folder=layout.pictures)
-    notes = tuple(
-        _image_note(kind, found, len(wanted), policies.of(kind)) for kind in KINDS if (found := made.of_kind(kind))
-    )
-    if not policies.drop:
-        return _Pictures(selection, out_path, {}, notes)
-    usable = np.ones(len(log.items.ids), dtype=np.bool_)
-    usable[wanted[~made.kept]] = False
-    selection = _selected(log, rule, layout, usable)
-    kept = wanted[made.kept]
-    if len(kept) != len(selection.used):
-        select_rows(out_path, np.searchsorted(kept, selection.used))
-    dropped = {f"items {_WITHOUT[kind]}": len(made.of_kind(kind)) for kind in policies.drop}
-    dropped["interactions with these items"] = int((~usable[log.sequences.flat]).sum())
-    return _Pictures(selection, out_path, dropped, notes)
-
-
-def _image_note(kind: Kind, found: Sequence[BadImage], of: int, policy: str) -> str:
-    done = "were left out" if policy == "drop-item" else "have the mean image"
-    return f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].reason})."

@@ -1,4 +1,4 @@
-"""The two tab-separated files of Amazon data: found, read, checked line by line, and cut to the users that count."""
+"""The two tab-separated files of Amazon data: found, read, checked line by line."""
 
 import fnmatch
 import html
@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
 from bench.errors import UserError
 
 # Bounded digits: Python refuses to read a number of thousands of them, and no character has a number of ten.
@@ -32,17 +31,6 @@ class Tables:
     """Titles with HTML entities, and of them those that were encoded more than once."""
     user_ids: list[str]
     sequences: list[NDArray[np.int32]]
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Users with enough items, as rows of the tables, with their newest items."""
-
-    users: list[int]
-    sequences: list[NDArray[np.int32]]
-    used: NDArray[np.int64]
-    """The items in these sequences, ascending."""
-    dropped: dict[str, int]
 
 
 def decode_title(raw: str) -> tuple[str, int]:
@@ -174,34 +162,3 @@ def _parse_users(
         except KeyError as error:
             raise UserError(f"{place}: item {quoted(error.args[0])} is not in {items_path.name}") from None
     return list(lines), sequences
-
-
-def all_items(tables: Tables) -> NDArray[np.bool_]:
-    """(items,), all true."""
-    return np.ones(len(tables.item_ids), dtype=np.bool_)
-
-
-def select(tables: Tables, users_path: Path, usable: NDArray[np.bool_]) -> Selection:
-    """Leave out items that are not usable, then short users, then what is older than the newest items."""
-    users: list[int] = []
-    sequences: list[NDArray[np.int32]] = []
-    short = lost_to_short = older = 0
-    for user, sequence in enumerate(tables.sequences):
-        present = sequence[usable[sequence]]
-        if len(present) < MIN_LENGTH:
-            short += 1
-            lost_to_short += len(present)
-            continue
-        users.append(user)
-        sequences.append(present[-MAX_LENGTH:])
-        older += max(0, len(present) - MAX_LENGTH)
-    if not users:
-        raise UserError(f"{users_path}: no user has {MIN_LENGTH} items that can be used")
-    used = np.unique(np.concatenate(sequences)).astype(np.int64)
-    dropped = {
-        f"users with fewer than {MIN_LENGTH} interactions": short,
-        "interactions of these users": lost_to_short,
-        f"interactions before a user's last {MAX_LENGTH}": older,
-        "items in no sequence that is left": int(usable.sum()) - len(used),
-    }
-    return Selection(users, sequences, used, dropped)

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from bench import score as scoring
 from bench.config import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
+from bench.data.amazon import log_of, select
 from bench.data.catalogue import Catalogue
+from bench.data.cuts import Selection
 from bench.data.files import FilesConfig, load_files
 from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
-from bench.data.tables import Selection, Tables, all_items, find_files, read, select
+from bench.data.tables import Tables, find_files, read
 from bench.data.tables import parse as parse_tables
 from tests.data.conftest import write_amazon
 from tests.fuzz.harness import answered, cases
@@ -73,7 +75,7 @@ def read_tables(folder: Path) -> None:
 
     def load() -> tuple[Tables, Selection]:
         tables = parse_tables(items, read(items), users, read(users))
-        return tables, select(tables, users, all_items(tables))
+        return tables, select(log_of(tables), users)
 
     loaded = answered(load, f"{items}:", f"{users}:")
     if loaded is None:
