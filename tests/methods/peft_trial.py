@@ -42,6 +42,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "VBLORA": {"vector_length": 8, "num_vectors": 16},
     "WAVEFT": {"n_frequency": 50},
 }
+# What peft itself does not bring along: tuner -> module.
+NEEDS = {"ADAMSS": "sklearn"}
 FAMILIES = {"text": "bert", "image": "vit"}
 STEPS = 8
 

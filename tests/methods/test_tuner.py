@@ -18,7 +18,7 @@ from methods.tried import MODALITIES, read_table, tuners
 from methods.tuner import Tuner
 from tests.conftest import FamilyFolder
 from tests.helpers import encoder, inputs, text_inputs
-from tests.methods.peft_trial import kinds, save_folders, trial
+from tests.methods.peft_trial import NEEDS, kinds, save_folders, trial
 from tests.test_cell import matrix
 
 Folders = dict[str, Path]
@@ -32,6 +32,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 @pytest.mark.skipif(version("peft") != read_table()["peft"], reason="the table is of another version of peft")
 @pytest.mark.parametrize("kind", kinds())
 def test_the_table_of_tuners_is_true(kind: str, folders: Folders) -> None:
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind], reason=f"{kind} needs it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = {modality: trial(kind, modality, folders[modality]) for modality in MODALITIES}

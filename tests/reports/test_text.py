@@ -120,7 +120,7 @@ def test_html_and_latex() -> None:
 
 
 def test_names_of_columns_are_guarded_and_rows_stay_whole() -> None:
-    frame = pd.DataFrame([["a\r=1", "-5"], ["\ud800", 2.5]], columns=["=x", "=x"])
+    frame = pd.DataFrame([["a\r=1", "-5"], ["\ud800", 2.5]], columns=["=x", "=x"], dtype=object)
     assert guard_formulas(frame).to_csv(index=False) == "'=x,'=x\n\"a\n=1\",-5\n?,2.5\n"
 
 
