@@ -57,6 +57,8 @@ from methods.registry import known
 
 GATE_USERS = 8
 Report = Any
+Ints = NDArray[np.int32]
+Ranks = NDArray[np.int64]
 
 
 class CellRun:
@@ -182,22 +184,22 @@ class CellRun:
             trainer.step(self._batch(assembly, trainer, next(batches)))
             self.alive()
 
+    def _ranks(self, assembly: Assembly, trainer: Trainer, inputs: Ints, targets: Ints, history: Ints) -> Ranks:
+        """Of the targets among all items; arrays as those of a part of ``Splits``."""
+        with trainer.autocast():
+            return evaluate(
+                assembly.model, assembly.feed, inputs, targets, history, assembly.data.n_items, self.device, self.alive
+            )
+
     def _validate(self, assembly: Assembly, trainer: Trainer) -> tuple[float, float]:
         splits = assembly.data.splits
-        with trainer.autocast():
-            ranks = evaluate(
-                assembly.model,
-                assembly.feed,
-                splits.valid_inputs,
-                splits.valid_target,
-                splits.valid_history,
-                assembly.data.n_items,
-                self.device,
-                self.alive,
-            )
-        self.last_ranks = ranks
-        found = accuracy(ranks)
+        self.last_ranks = self._ranks(assembly, trainer, splits.valid_inputs, splits.valid_target, splits.valid_history)
+        found = accuracy(self.last_ranks)
         return found.hr, found.ndcg
+
+    def _test(self, assembly: Assembly, trainer: Trainer) -> Ranks:
+        splits = assembly.data.splits
+        return self._ranks(assembly, trainer, splits.test_inputs, splits.test_target, splits.test_history)
 
     def _train(self, assembly: Assembly, trainer: Trainer) -> TrainingMeters:
         splits, size, seed = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
@@ -261,21 +263,7 @@ class CellRun:
         self.report({"event": "resumed", "epoch": last.epoch, "step": last.step})
         return saved.stretch
 
-    def _test(self, assembly: Assembly, trainer: Trainer) -> NDArray[np.int64]:
-        splits = assembly.data.splits
-        with trainer.autocast():
-            return evaluate(
-                assembly.model,
-                assembly.feed,
-                splits.test_inputs,
-                splits.test_target,
-                splits.test_history,
-                assembly.data.n_items,
-                self.device,
-                self.alive,
-            )
-
-    def _conclude(self, assembly: Assembly, ranks: NDArray[np.int64] | None) -> None:
+    def _conclude(self, assembly: Assembly, ranks: Ranks | None) -> None:
         """The accuracy of the chosen epoch; of the test targets too, where they were ranked."""
         self._write_ranks(assembly, self.best_ranks, ranks)
         chosen = self.training.curve[self.training.best]
@@ -288,7 +276,7 @@ class CellRun:
             "best_epoch": chosen.epoch,
         }
 
-    def _write_ranks(self, assembly: Assembly, valid: NDArray[np.int64], test: NDArray[np.int64] | None) -> None:
+    def _write_ranks(self, assembly: Assembly, valid: Ranks, test: Ranks | None) -> None:
         """A row per user with a target of either kind."""
         splits, users = assembly.data.splits, assembly.data.catalogue.user_ids
         of_valid = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))

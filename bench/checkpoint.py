@@ -9,7 +9,6 @@ What goes in is ``bench.resume``'s business. Beside ``bench.records`` nothing el
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,9 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.data.store import flush_to_disk
+from bench.data.store import SUMS, flush_to_disk, sum_line
 
-SUMS = "SHA256SUMS"
 _NAME = re.compile(r"step-(\d{1,12})")
 _COUNT_BYTES = 256
 
@@ -148,9 +146,4 @@ def _entries(parent: Path) -> Iterator[Path]:
 
 
 def _sums(folder: Path, names: Iterable[str]) -> list[str]:
-    """Lines as ``sha256sum`` writes and checks them."""
-    lines = []
-    for name in names:
-        with (folder / name).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
-    return lines
+    return [f"{sum_line(folder, name)}\n" for name in names]

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.data.store import atomic_path, file_digest
+from bench.data.store import SUMS, atomic_path, file_digest, sum_line
 from bench.errors import UserError
 from bench.matrix import Cell
 from bench.terminal import guarded
@@ -44,7 +44,6 @@ RANK_COLUMNS = ("user", "valid_rank", "test_rank")
 # Files of a cell that its record vouches for; what a process says on its way out comes after the record.
 CHECKED = ("steps.csv", "ranks.csv", "trace.json")
 LOCK = ".lock"
-SUMS = "SHA256SUMS"
 # Settings that change nothing of what a cell measures: a run may go on with others.
 PASSING = ("profile", "checkpoint_every", "save_adapters")
 
@@ -286,8 +285,11 @@ def locked(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> None:
+def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:
     """Starts in a folder that is held (see :func:`locked`), or goes on with a run of the same matrix.
+
+    Returns:
+        the files of a sealed run that are gone or not what was written.
 
     Raises:
         UserError: the folder holds another matrix (names the first difference), or any run where a fresh one is wanted.
@@ -295,15 +297,16 @@ def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> None:
     recipe = run / "matrix.toml"
     if not recipe.is_file():
         write_text(recipe, matrix_toml)
-        return
+        return []
     if fresh:
         raise UserError(f"--fresh: {run} holds a run; choose an empty folder")
-    old = recipe.read_bytes()
-    if recipe.name in damaged(run):
+    old, broken = recipe.read_bytes(), damaged(run)
+    if recipe.name in broken:
         raise UserError(f"{recipe}: is not what was written; restore it or choose another folder with --out")
     difference = first_difference(old.decode("utf-8", errors="replace"), matrix_toml)
     if difference:
         raise UserError(f"--out {run}: holds a run of another matrix ({difference}); choose another folder")
+    return broken
 
 
 def seal(run: Path) -> None:
@@ -313,8 +316,7 @@ def seal(run: Path) -> None:
         for path in run.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(run).parts)
     )
-    lines = [f"{file_digest(run / name)}  {name}" for name in files if name != SUMS]
-    write_text(run / SUMS, "".join(f"{line}\n" for line in lines))
+    write_text(run / SUMS, "".join(f"{sum_line(run, name)}\n" for name in files if name != SUMS))
 
 
 def reseal(run: Path) -> None:
@@ -339,13 +341,12 @@ def damaged(run: Path) -> list[str]:
         lines = (run / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found = []
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        path = run / name
-        if not (path.is_file() and file_digest(path) == digest):
-            found.append(name)
-    return found
+    names = [line.partition("  ")[2] for line in lines]
+    return [name for name, line in zip(names, lines, strict=True) if not _is_as_summed(run, name, line)]
+
+
+def _is_as_summed(run: Path, name: str, line: str) -> bool:
+    return (run / name).is_file() and sum_line(run, name) == line
 
 
 def first_difference(old: str, new: str) -> str:

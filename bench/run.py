@@ -107,12 +107,8 @@ def _run_one(args: argparse.Namespace, run: Prepared, device: str, go: Callable[
     """Whether every cell ended ok and all could be written."""
     out, todo = run.out, run.todo
     with records.locked(out), stoppable():
-        records.open_run(out, to_toml(run.matrix), args.fresh)
-        for name in records.damaged(out):
-            print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
-        records.unseal(out)
-        records.write_json(out / "dataset.json", run.dataset)
-        records.write_json(out / "environment.json", capture(device))
+        open_folder(out, run.matrix, args.fresh)
+        describe_in(out, run.dataset, device)
         written = True
         try:
             with Reporter(len(todo)) as reporter:
@@ -123,6 +119,19 @@ def _run_one(args: argparse.Namespace, run: Prepared, device: str, go: Callable[
         finally:
             written = finish([out], out) and written
     return written and all(_status(out, cell) == "ok" for cell in todo)
+
+
+def open_folder(out: Path, matrix: Matrix, fresh: bool) -> None:
+    """As :func:`bench.records.open_run`; damaged files are named on standard error."""
+    for name in records.open_run(out, to_toml(matrix), fresh):
+        print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
+
+
+def describe_in(out: Path, dataset: dict[str, Any], device: str) -> None:
+    """Writes what is run on, data and machine, into an open folder, which is not sealed from then on."""
+    records.unseal(out)
+    records.write_json(out / "dataset.json", dataset)
+    records.write_json(out / "environment.json", capture(device))
 
 
 def _status(out: Path, cell: Cell) -> str | None:

@@ -23,6 +23,8 @@ from bench.errors import UserError
 Part = Union[str, bytes, int, float, None, Sequence["Part"]]  # noqa: UP007 (a forward reference cannot stand in `|`)
 
 FOLDER_VARIABLE = "IISAN_BENCH_CACHE"
+SUMS = "SHA256SUMS"
+"""Name of a file of checksums, as the program of that name writes and checks it."""
 IMAGES_FILE, _TABLE_FILE = room.CATALOGUE_MAPPED, room.CATALOGUE_TABLE
 _ITEMS_FILE, _OFFSETS_FILE, _CUTS_FILE = "sequences.npy", "offsets.npy", "cuts.npy"
 _SCHEMA = 1
@@ -114,6 +116,11 @@ def file_digest(path: Path) -> str:
     """Sha256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sum_line(folder: Path, name: str) -> str:
+    """What ``sha256sum`` says of a file, by its path below a folder, without the end of the line."""
+    return f"{file_digest(folder / name)}  {name}"
 
 
 def array_digest(array: NDArray[Any]) -> str:

@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.config import Matrix, build_method, to_toml
+from bench.config import Matrix, build_method
 from bench.data import options as cache_options
-from bench.environment import capture
 from bench.errors import UserError
 from bench.launch import Launch, run_local
 from bench.matrix import Cell
 from bench.plan_command import Given
 from bench.progress import Reporter
-from bench.run import Resolved, check_inputs, choose_folders, limits, resolve_all, resolve_device
+from bench.run import (
+    Resolved,
+    check_inputs,
+    choose_folders,
+    describe_in,
+    limits,
+    open_folder,
+    resolve_all,
+    resolve_device,
+)
 from bench.stopping import stoppable
 from bench.terminal import printable
 from bench.tuning.results import write_results
@@ -68,13 +76,9 @@ def search_in(
     """
     found: list[Tuned] = []
     with records.locked(out), stoppable():
-        records.open_run(out, to_toml(matrix), fresh)
-        for name in records.damaged(out):
-            print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
+        open_folder(out, matrix, fresh)
         studies = open_studies(matrix, search, out)
-        records.unseal(out)
-        records.write_json(out / "dataset.json", facts)
-        records.write_json(out / "environment.json", capture(device))
+        describe_in(out, facts, device)
         left = sum(search.trials - len(study.trials) for study in studies.values())
         try:
             with Reporter(left) as reporter:
