@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.columns import TableFile, header
+from bench.data.names import one_file, visible_names
 from bench.errors import UserError
 
 FORMATS = ("table", "recbole", "microlens")
@@ -40,28 +41,14 @@ def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: 
     # os.path and not Path: the latter raises where a folder above may not be entered.
     if not os.path.isdir(folder):
         raise UserError(f"--data-dir {folder}: no such folder")
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
+    names = visible_names(folder)
     build = {"table": _table, "recbole": _recbole, "microlens": _microlens}[name]
     layout = build(folder, names, columns)
     return layout if image_dir is None else Layout(layout.items, layout.interactions, Path(image_dir))
 
 
-def _one(folder: Path, names: Sequence[str], *patterns: str) -> Path:
-    """The file of the first pattern that has any."""
-    for pattern in patterns:
-        found = [name for name in fnmatch.filter(names, pattern) if os.path.isfile(folder / name)]
-        if len(found) > 1:
-            raise UserError(f"{folder}: several files are named {pattern}: {', '.join(found)}")
-        if found:
-            return folder / found[0]
-    raise UserError(f"{folder}: no file named {' or '.join(patterns)}")
-
-
 def _table(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
-    paths = [_one(folder, names, f"{stem}.csv", f"{stem}.parquet") for stem in ("items", "interactions")]
+    paths = [one_file(folder, names, f"{stem}.csv", f"{stem}.parquet") for stem in ("items", "interactions")]
     for stem in ("items", "interactions"):
         if f"{stem}.csv" in names and f"{stem}.parquet" in names:
             raise UserError(f"{folder}: there are {stem}.csv and {stem}.parquet; one of them must go")
@@ -79,8 +66,8 @@ def _plain(there: Sequence[str], columns: Mapping[str, str], roles: Sequence[str
 
 
 def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
-    titles = _one(folder, names, "*_titles.csv")
-    pairs = _one(folder, names, "*_pairs.csv")
+    titles = one_file(folder, names, "*_titles.csv")
+    pairs = one_file(folder, names, "*_pairs.csv")
     covers = [name for name in fnmatch.filter(names, "*_covers*") if os.path.isdir(folder / name)]
     if len(covers) > 1:
         raise UserError(f"{folder}: several folders are named *_covers*: {', '.join(covers)}; --image-dir names one")
@@ -93,7 +80,7 @@ def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -
 
 def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
     """RecBole's atomic files: tab-separated, a field is called name:type (recbole.io, "Atomic Files")."""
-    items, interactions = _one(folder, names, "*.item"), _one(folder, names, "*.inter")
+    items, interactions = one_file(folder, names, "*.item"), one_file(folder, names, "*.inter")
     item_fields, pair_fields = (_fields(path) for path in (items, interactions))
     usual = dict(_RECBOLE)
     titles = [name for name in _TITLES if item_fields.get(name) in _TEXT_TYPES]

@@ -1,10 +1,9 @@
 """The two tab-separated files of Amazon data: found, read, checked line by line."""
 
-import fnmatch
 import html
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html.entities import html5
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.names import one_file, visible_names
 from bench.errors import UserError
 
 # Bounded digits: Python refuses to read a number of thousands of them, and no character has a number of ten.
@@ -58,24 +58,11 @@ def find_files(folder: Path) -> tuple[Path, Path]:
     # os.path and not Path: the latter raises where a folder above may not be entered.
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder of Amazon data")
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
-    files = [name for name in names if os.path.isfile(folder / name)]
-    items, users = _only(folder, files, "*items.tsv"), _only(folder, files, "*users*.tsv")
+    names = visible_names(folder)
+    items, users = one_file(folder, names, "*items.tsv"), one_file(folder, names, "*users*.tsv")
     if items == users:
         raise UserError(f"{items}: matches *items.tsv and *users*.tsv; there must be a file of each")
     return items, users
-
-
-def _only(folder: Path, files: Sequence[str], pattern: str) -> Path:
-    found = fnmatch.filter(files, pattern)
-    if not found:
-        raise UserError(f"{folder}: no file named {pattern}")
-    if len(found) > 1:
-        raise UserError(f"{folder}: several files are named {pattern}: {', '.join(found)}")
-    return folder / found[0]
 
 
 def read(path: Path) -> bytes:
