@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import math
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.data.store import SUMS, atomic_path, file_digest, sum_line
+from bench.difference import first_difference
 from bench.errors import UserError
 from bench.matrix import Cell
 from bench.terminal import guarded
@@ -44,8 +44,8 @@ RANK_COLUMNS = ("user", "valid_rank", "test_rank")
 # Files of a cell that its record vouches for; what a process says on its way out comes after the record.
 CHECKED = ("steps.csv", "ranks.csv", "trace.json")
 LOCK = ".lock"
-# Settings that change nothing of what a cell measures: a run may go on with others.
-PASSING = ("profile", "checkpoint_every", "save_adapters")
+# What a report writes into a run folder, files and folders: made again from the rest at any time.
+RENDERED = ("results.csv", "summary.csv", "report.md", "report.html", "figures", "tables")
 
 
 def empty_row(cell: Cell) -> dict[str, Any]:
@@ -311,23 +311,48 @@ def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:
 
 def seal(run: Path) -> None:
     """Writes ``SHA256SUMS`` over all files of a run, as ``sha256sum --check`` reads it."""
-    files = sorted(
-        path.relative_to(run).as_posix()
-        for path in run.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(run).parts)
-    )
-    write_text(run / SUMS, "".join(f"{sum_line(run, name)}\n" for name in files if name != SUMS))
+    _write_sums(run, {name: sum_line(run, name) for name in _names(run)})
 
 
 def reseal(run: Path) -> None:
-    """Seals a run folder again, unless a run is going on in it, which will."""
+    """Seals a run folder again after a report, unless a run is going on in it, which will.
+
+    Of what a report does not write the old sums stay, so that what is damaged is still known to be.
+    """
     if not (run / "matrix.toml").is_file():
         return
     try:
         with locked(run):
-            seal(run)
+            old = {name: line for name, line in _sums(run).items() if not is_rendered(name)}
+            new = {name: sum_line(run, name) for name in _names(run) if name not in old}
+            _write_sums(run, old | new)
     except UserError:
         return
+
+
+def is_rendered(name: str) -> bool:
+    """Whether a file of a run, by its path below it, is a report's."""
+    return name.partition("/")[0] in RENDERED
+
+
+def _names(run: Path) -> list[str]:
+    """The files of a run below it that are summed."""
+    below = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    visible = (path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
+    return [name for name in visible if name != SUMS]
+
+
+def _sums(run: Path) -> dict[str, str]:
+    """File -> its line; nothing where there are no sums."""
+    try:
+        lines = (run / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {line.partition("  ")[2]: line for line in lines}
+
+
+def _write_sums(run: Path, lines: Mapping[str, str]) -> None:
+    write_text(run / SUMS, "".join(f"{lines[name]}\n" for name in sorted(lines)))
 
 
 def unseal(run: Path) -> None:
@@ -337,45 +362,4 @@ def unseal(run: Path) -> None:
 
 def damaged(run: Path) -> list[str]:
     """The files of a sealed run that are gone or not what was written; none where there are no sums."""
-    try:
-        lines = (run / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    names = [line.partition("  ")[2] for line in lines]
-    return [name for name, line in zip(names, lines, strict=True) if not _is_as_summed(run, name, line)]
-
-
-def _is_as_summed(run: Path, name: str, line: str) -> bool:
-    return (run / name).is_file() and sum_line(run, name) == line
-
-
-def first_difference(old: str, new: str) -> str:
-    """What sets two matrix files apart, by key; empty if they ask for the same cells."""
-    try:
-        before, after = (_flat(tomllib.loads(text)) for text in (old, new))
-    except tomllib.TOMLDecodeError as error:
-        return f"its matrix.toml cannot be read: {error}"
-    for key in [*before, *(key for key in after if key not in before)]:
-        if key.split(".")[0] not in PASSING and before.get(key) != after.get(key):
-            return f"{key}: there {_said(before, key)}, now {_said(after, key)}"
-    return ""
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots; of lists of tables the names, then each table by its name."""
-    if isinstance(value, Mapping):
-        return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
-    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
-        names = [str(part.get("name", index + 1)) for index, part in enumerate(value)]
-        parts = {
-            k: v for name, part in zip(names, value, strict=True) for k, v in _flat(part, f"{prefix}.{name}").items()
-        }
-        return {prefix: names, **parts}
-    return {prefix: value}
-
-
-def _said(values: Mapping[str, Any], key: str) -> str:
-    if key not in values:
-        return "not set"
-    value = values[key]
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return [name for name, line in _sums(run).items() if not ((run / name).is_file() and sum_line(run, name) == line)]

@@ -19,6 +19,7 @@ from bench.assemble import check_network, load_data, raw_feed
 from bench.config import Matrix, build_method, check_shape, parse, read_preset, read_toml, to_toml
 from bench.data import options as cache_options
 from bench.data.datasets import describe, references
+from bench.difference import first_difference
 from bench.environment import capture
 from bench.errors import UserError
 from bench.explain import Path_
@@ -360,4 +361,4 @@ def _usable(folder: Path, text: str, fresh: bool) -> bool:
     """Whether a run of this matrix can start or go on in a folder."""
     recipe = folder / "matrix.toml"
     old = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None
-    return not folder.exists() or (old is not None and not fresh and not records.first_difference(old, text))
+    return not folder.exists() or (old is not None and not fresh and not first_difference(old, text))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import tpme
+from bench.data.store import atomic_path
 from bench.errors import UserError
 from bench.pscp import Penalties
 from reports.blocks import Block, blocks
@@ -163,14 +161,5 @@ def _write_all(folder: Path, files: Mapping[str, bytes], stems: Iterable[str], k
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write beside the file and move into place; nothing is left behind when that fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)  # mkstemp gives a file that only its owner may read
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)

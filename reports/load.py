@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ class Run:
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
-    """Per cell that was left out because its files cannot be read: the cell, and what is wrong with it."""
+    """Per cell that was left out because its files cannot be read: the cell, and what is wrong with it. Then the files
+    that are read all the same and are not what was written."""
 
 
 def load_run(path: Path) -> Run:
@@ -125,8 +126,15 @@ def load_run(path: Path) -> Run:
         raise UserError(f"{path}: no cell has left a record.json")
     found.sort(key=lambda record: _place(record, matrix))
     whole = _with_tuning(_with_machine(found, environment), path, matrix, notes)
-    left_out = tuple(f"cell {name} is left out: {error}" for name, error in damaged.items())
-    return Run(path, dataset, environment, matrix, whole, tuple(notes), left_out)
+    left_out = [f"cell {name} is left out: {error}" for name, error in damaged.items()]
+    odd = [f"{path / name}: is not what was written" for name in records.damaged(path) if _counts(name, damaged)]
+    return Run(path, dataset, environment, matrix, whole, tuple(notes), (*left_out, *odd))
+
+
+def _counts(name: str, left_out: Collection[str]) -> bool:
+    """Whether the figures hang on a damaged file: not on what is made again, nor on a cell that is left out."""
+    folder, _, rest = name.partition("/")
+    return not (records.is_rendered(name) or (folder == "cells" and rest.partition("/")[0] in left_out))
 
 
 def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:

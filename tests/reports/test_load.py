@@ -11,6 +11,7 @@ import pytest
 
 from bench import records
 from bench.errors import UserError
+from reports.build import build
 from reports.load import Run, load_run, merge
 from tests.reports.factory import environment, make_run, set_machine, write_json
 
@@ -228,3 +229,20 @@ def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> Non
     records, notes = merge([load_run(path) for path in paths])
     assert len(records) == 2
     assert notes == ()
+
+
+def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: Path) -> None:
+    """A digit of the data's size is another: no file is malformed, and a report made of it does not hide that."""
+    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    build([run], run)
+    records.seal(run)
+    assert load_run(run).damaged == ()
+    facts = run / "dataset.json"
+    facts.write_text(facts.read_text().replace('"users": 1', '"users": 2', 1))
+    (run / "report.md").write_text("scribbled on")
+    for _ in range(2):
+        assert load_run(run).damaged == (f"{facts}: is not what was written",)
+        build([run], run)
+        records.reseal(run)
+        assert records.damaged(run) == ["dataset.json"]
+        assert "dataset.json: is not what was written" in (run / "report.md").read_text().replace("\\", "")
