@@ -8,10 +8,10 @@ HELP = "find learning rates and sizes, as many trials for every method"
 DESCRIPTION = (
     "Every method gets the same number of trials and the same rules: each learning rate is drawn from --lr-range (on a "
     "log scale), each rank, bottleneck or number of positions from --sizes; other options stay as the recipe has them. "
-    "A trial is a cell in a fresh process that never looks at the test targets; validation HR@10 decides. Leaves "
-    "tuning.json and best.toml, a matrix for run --config. The same command goes on with a search that was stopped, "
-    "and with more --trials extends it. Needs the extra [tune]. Exit status: 0 every method has a trial that ended ok; "
-    "1 not so, or stopped; 2 bad usage or input."
+    "The first trial is the recipe itself. A trial is a cell in a fresh process that never looks at the test targets; "
+    "validation HR@10 decides. Leaves tuning.json and best.toml, a matrix for run --config. The same command goes on "
+    "with a search that was stopped, and with more --trials extends it. Needs the extra [tune]. Exit status: 0 every "
+    "method has a trial that ended ok; 1 not so, or stopped; 2 bad usage or input."
 )
 EPILOG = "example: python run_bench.py tune --shop-seed 100 --trials 8 --epochs 3 --out runs/tuning"
 

@@ -7,6 +7,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.config import build_method
 from bench.errors import UserError
 from methods.base import Count, Method, method_class
 
@@ -61,3 +62,14 @@ def distributions(method: MethodConfig, space: Space) -> dict[str, BaseDistribut
         name: FloatDistribution(low, high, log=True) if kind == "rate" else CategoricalDistribution(space.sizes)
         for name, kind in searched(method_class(method.kind)).items()
     }
+
+
+def recipe(method: MethodConfig, space: Space) -> dict[str, Any]:
+    """A method's options as the recipe has them, brought to the nearest value that could be drawn."""
+    low, high = space.rates
+    built = build_method(method, "matrix")
+    found: dict[str, Any] = {}
+    for name, kind in searched(type(built)).items():
+        value = getattr(built, name)
+        found[name] = min(max(value, low), high) if kind == "rate" else min(space.sizes, key=lambda s: abs(s - value))
+    return found

@@ -1,7 +1,8 @@
 """The search itself: Optuna says what to try, each trial is a cell of its own, and its record is what counts.
 
-Trials are drawn from a sampler that is seeded anew for each by its number, so that a search that was broken off and
-goes on tries what it would have tried.
+The first trial of every method is what the recipe says, so that no search ends with less than it began with. The others
+are drawn from a sampler that is seeded anew for each by its number, so that a search that was broken off and goes on
+tries what it would have tried.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from bench.config import Matrix, MethodConfig
 from bench.errors import UserError
 from bench.launch import Report
 from bench.matrix import Cell, cells
-from bench.tuning.space import Space, distributions
+from bench.tuning.space import Space, distributions, recipe
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -128,6 +130,10 @@ def _trial(
     optuna = library()
     draw = np.random.SeedSequence([search.seed, len(study.trials)]).generate_state(1)
     study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
+    if not study.trials:
+        with warnings.catch_warnings():  # it has been "experimental" since 2020
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.sampler = optuna.samplers.PartialFixedSampler(recipe(method, search.space), study.sampler)
     trial = study.ask(distributions(method, search.space))
     cell = trial_cell(matrix, device, method, trial.params, trial.number)
     trial.set_user_attr(CELL, cell.cell_id)

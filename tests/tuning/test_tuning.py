@@ -111,8 +111,19 @@ def test_a_rerun_tries_the_same_and_another_seed_does_not(tmp_path: Path) -> Non
         search_in(tmp_path / name, matrix, "cpu", Search(trials, SPACE, seed), {}, made_up(nearer, []))
     first, again, other = (options(tmp_path / name)["lora"] for name in "abc")
     assert first == again
-    assert all(one != two for one, two in zip(first, other, strict=False))
+    assert first[0] == other[0]  # the recipe's
+    assert all(one != two for one, two in zip(first[1:], other[1:], strict=False))
     assert len({trial["lr_head"] for trial in first}) == 12
+
+
+def test_the_first_trial_is_what_the_recipe_says_or_the_nearest_that_can_be_drawn(tmp_path: Path) -> None:
+    given = {"name": "lora", "lr_head": 2e-3, "lr": 5e-2, "rank": 5}
+    matrix = parse({"name": "t-tuning", "methods": [given, {"name": "prefix"}]}, "t")
+    search_in(tmp_path, matrix, "cpu", Search(1, SPACE), {}, made_up(nearer, []))
+    tried = options(tmp_path)
+    assert tried["lora"] == [{"lr_head": 2e-3, "lr": 1e-2, "rank": 4}]
+    written = {f.name: f.default for f in dataclasses.fields(method_class("prefix"))}
+    assert tried["prefix"][0]["lr"] == written["lr"]
 
 
 def test_a_search_that_was_stopped_goes_on_as_it_would_have(tmp_path: Path) -> None:
