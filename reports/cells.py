@@ -61,9 +61,10 @@ def spread(values: Sequence[float], words: Callable[[float], str]) -> str:
     middle, low, high = mean_interval(np.asarray(values, dtype=np.float64))
     if middle is None:
         return ""
-    return (
-        words(middle) if low is None or high is None or low == high else f"{words(middle)} ± {words((high - low) / 2)}"
-    )
+    # One figure that was written down twice, with other digits at its end, does not vary.
+    if low is None or high is None or np.allclose(values, middle, rtol=1e-6, atol=0):
+        return words(middle)
+    return f"{words(middle)} ± {words((high - low) / 2)}"
 
 
 def share(value: float) -> str:

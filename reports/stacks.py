@@ -37,6 +37,7 @@ PARTS = {
 """The parts of the memory account, from below."""
 
 _LEGEND_INCHES = 0.4
+_GAP = 0.05  # the last tick of the left axes and the first of the right ones stand in it
 
 
 def phases(block: Block, styles: Styles) -> Figure:
@@ -46,7 +47,7 @@ def phases(block: Block, styles: Styles) -> Figure:
         raise NotDrawn("no phases of a step were recorded")
     methods = list(shares)
     figure, left, bottom, height = rows_of_bars(methods, above=_LEGEND_INCHES)
-    width = (0.965 - left - 0.03) / 2
+    width = (0.965 - left - _GAP) / 2
     measured = [phase for phase in PHASES if any(found.get(phase) for found in shares.values())]
     medians = {method: block.value(method, "step_seconds_median") for method in methods}
 
@@ -63,7 +64,7 @@ def phases(block: Block, styles: Styles) -> Figure:
     absolute.xaxis.set_major_locator(MaxNLocator(4))
     absolute.set_xlabel("median time of a step, ms", labelpad=2)
 
-    relative = figure.add_axes((left + width + 0.03, bottom, width, height))
+    relative = figure.add_axes((left + width + _GAP, bottom, width, height))
     for row, found in enumerate(shares.values()):
         parts = {phase: found.get(phase, 0.0) for phase in measured}
         _stack(relative, row, parts, PHASES, {phase: f"{share:.0%}" for phase, share in parts.items() if share >= 0.09})
