@@ -13,7 +13,7 @@ DATASETS = {
     "amazon": "Amazon files as released with the IISAN paper (--data-dir)",
     "table": "items.csv|parquet and interactions.csv|parquet (--data-dir)",
     "recbole": "RecBole's atomic files, .item and .inter (--data-dir)",
-    "microlens": "MicroLens as released: *_titles.csv, *_pairs.csv, *_covers (--data-dir)",
+    "microlens": "MicroLens as released: *_titles|title_en|title.csv, *_pairs.csv, *_covers (--data-dir)",
 }
 BACKBONES = {
     "shop-partial": "12 layers x 64, pretrained; never taught purpose (titles) and pattern (pictures)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class TableFile:
     separator: str = ","
     quoted: bool = True
     """Whether fields may stand in quotation marks."""
+    names: tuple[str, ...] = ()
+    """The columns of a file that has no header. If it is not `quoted` either, the last takes the rest of the line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class Chunk:
 
     path: Path
     first: int
-    """Number of the first row; 1 is the one below the header."""
+    """Number of the first row; 1 is the one below the header, if there is one."""
     frame: pd.DataFrame
     """One column per column of the file's `columns`, called what it is to us."""
 
@@ -61,10 +64,16 @@ def read_chunks(file: TableFile) -> Iterator[Chunk]:
         UserError: not there, not UTF-8, malformed, a column missing, or parquet without pyarrow; names the file.
     """
     first = 1
-    for frame in _parquet(file) if is_parquet(file.path) else _text(file):
+    for frame in _frames(file):
         found = frame[list(file.columns.values())].set_axis(list(file.columns), axis=1)
         yield Chunk(file.path, first, found)
         first += len(frame)
+
+
+def _frames(file: TableFile) -> Iterator[pd.DataFrame]:
+    if is_parquet(file.path):
+        return _parquet(file)
+    return _lines(file) if file.names and not file.quoted else _text(file)
 
 
 def is_parquet(path: Path) -> bool:
@@ -105,12 +114,17 @@ def _first_row(path: Path, separator: str, quoted: bool) -> list[str]:
 
 def _text(file: TableFile) -> Iterator[pd.DataFrame]:
     path = file.path
-    _check(file, header(path, file.separator, file.quoted))
+    if file.names:
+        _first_row(path, file.separator, file.quoted)  # says what is wrong with a file that is empty or not text
+    else:
+        _check(file, header(path, file.separator, file.quoted))
     try:
         # Every column is read, for with some of them only pandas lets rows of too many fields pass.
         reader = pd.read_csv(
             path,
             sep=file.separator,
+            header=None if file.names else 0,
+            names=file.names or None,
             quoting=csv.QUOTE_MINIMAL if file.quoted else csv.QUOTE_NONE,
             dtype=str,
             na_filter=False,
@@ -120,10 +134,30 @@ def _text(file: TableFile) -> Iterator[pd.DataFrame]:
         with reader:
             for frame in reader:
                 if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of fields without a name
-                    raise UserError(f"{path}: its rows have more fields than its first line has names")
+                    raise UserError(f"{path}: its rows have more fields than it has columns")
                 yield frame
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _lines(file: TableFile) -> Iterator[pd.DataFrame]:
+    """A file of lines rather than of CSV: quotation marks are text, unless they stand around the whole last field."""
+    path, width = file.path, len(file.names)
+    _first_row(path, file.separator, file.quoted)
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            there = (line.rstrip("\r\n") for line in lines if line.strip())
+            while rows := [line.split(file.separator, width - 1) for line in islice(there, CHUNK_ROWS)]:
+                full = [[*row, *[""] * (width - len(row))] for row in rows]
+                yield pd.DataFrame([[*row[:-1], _unquoted(row[-1])] for row in full], columns=list(file.names))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _unquoted(field: str) -> str:
+    inner = field[1:-1]
+    whole = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if whole else field
 
 
 def _reason(error: Exception) -> str:

@@ -99,7 +99,8 @@ def _identity(file: TableFile) -> list[Part]:
         content = file_digest(file.path)
     except OSError as error:
         raise UserError(f"{file.path}: cannot be read: {error.strerror}") from error
-    return [content, file.path.suffix, tuple(f"{role}={name}" for role, name in sorted(file.columns.items()))]
+    columns = tuple(f"{role}={name}" for role, name in sorted(file.columns.items()))
+    return [content, file.path.suffix, columns, *([("no header", file.quoted)] if file.names else [])]
 
 
 def _signature(folder: Path) -> str:

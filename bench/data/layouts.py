@@ -17,6 +17,7 @@ REQUIRED = ("user", "item", "title")
 OPTIONAL = ("timestamp", "image")
 _TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
 _RECBOLE = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "image": "image"}
+_TITLE_FILES = ("*_titles.csv", "*_title_en.csv", "*_title.csv")
 _TEXT_TYPES = ("token", "token_seq")
 
 
@@ -66,15 +67,32 @@ def _plain(there: Sequence[str], columns: Mapping[str, str], roles: Sequence[str
 
 
 def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
-    titles = one_file(folder, names, "*_titles.csv")
     pairs = one_file(folder, names, "*_pairs.csv")
     covers = [name for name in fnmatch.filter(names, "*_covers*") if os.path.isdir(folder / name)]
     if len(covers) > 1:
         raise UserError(f"{folder}: several folders are named *_covers*: {', '.join(covers)}; --image-dir names one")
     return Layout(
-        TableFile(titles, _plain(header(titles), columns, ("item", "title"))),
+        _titles(folder, names, columns),
         TableFile(pairs, _plain(header(pairs), columns, ("user", "item", "timestamp"))),
         folder / (covers[0] if covers else "images"),
+    )
+
+
+def _titles(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> TableFile:
+    """MicroLens' titles: CSV with a header (50k), CSV without one (100k), or lines `item,title` (1M).
+
+    The lines hold quotation marks that nothing closes, so they are no CSV.
+    """
+    found = [pattern for pattern in _TITLE_FILES if fnmatch.filter(names, pattern)]
+    path = one_file(folder, names, *_TITLE_FILES)
+    if len(found) > 1:
+        raise UserError(f"{folder}: there are {' and '.join(found)}; all but one must go")
+    if found == [_TITLE_FILES[0]]:
+        return TableFile(path, _plain(header(path), columns, ("item", "title")))
+    if "title" in columns:
+        raise UserError(f"{path}: has no header, so --title-column names nothing in it")
+    return TableFile(
+        path, {"item": "item", "title": "title"}, quoted=found != [_TITLE_FILES[2]], names=("item", "title")
     )
 
 
