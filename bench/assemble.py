@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.budget import Budget
 from bench.config import build_method
 from bench.data import datasets
+from bench.data.batches import steps_per_epoch
 from bench.data.catalogue import Catalogue
 from bench.data.items import ItemFeed, pixels, tokenise
 from bench.data.sequences import Splits
@@ -168,6 +170,17 @@ def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
         raise UserError(f"{where}: {error}") from error
 
 
+def check_budget(cell: Cell, splits: Splits) -> None:
+    """Whether the method can be trained with the cell's budget.
+
+    Raises:
+        UserError: it cannot, naming the method.
+    """
+    steps = Budget.of(cell.budget, steps_per_epoch(len(splits.train), cell.budget.batch_size)).limit_steps
+    if why := build_method(cell.method, "matrix").unfit(steps):
+        raise UserError(f"method {cell.method.name}: {why}")
+
+
 def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]) -> Built:
     """The model and what trains in it, on the device where encoders and new tensors are.
 
@@ -210,6 +223,7 @@ def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = 
         UserError: for anything wrong with data, models or options.
     """
     data = load_data(cell)
+    check_budget(cell, data.splits)
     method = build_method(cell.method, "matrix")
     feed, unknown = raw_feed(data, cell)
     encoders: dict[str, Encoder] = {}

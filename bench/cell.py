@@ -155,7 +155,7 @@ class CellRun:
         """FLOPs and distinct items of a step as most are: the columns of the row are of the largest batch."""
         batch = median_batch(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
         moved = self._batch(assembly, trainer, batch)
-        return count_flops(lambda: trainer.forward(moved)), len(batch.unique)
+        return count_flops(lambda: trainer.objective(trainer.forward(moved))), len(batch.unique)
 
     def _save_adapters(self, assembly: Assembly) -> None:
         """What was asked for, at the epoch that validation chose. What is measured by now is not lost with it."""

@@ -15,7 +15,7 @@ import torch
 
 from bench import data_options, launch_ray, records
 from bench.applicable import check_applicable
-from bench.assemble import check_network, load_data, raw_feed
+from bench.assemble import check_budget, check_network, load_data, raw_feed
 from bench.config import Matrix, build_method, check_shape, parse, read_preset, read_toml, to_toml
 from bench.data import options as cache_options
 from bench.data.datasets import describe, references
@@ -328,6 +328,7 @@ def check_inputs(todo: list[Cell]) -> dict[str, Any]:
         for other in todo:
             if (other.backbones, other.modality) == key:
                 check_network(other, data.sources)
+                check_budget(other, data.splits)
         _, unknown = raw_feed(data, cell)
         if not facts:
             facts = describe(cell.dataset, data.catalogue, data.splits)

@@ -20,7 +20,7 @@ from bench.data.batches import Batch
 from bench.data.items import ItemFeed
 from bench.measure.clock import StepClock
 from bench.models.recommender import Recommender, TrainBatch
-from methods.base import Group, Observed
+from methods.base import Follower, Group, Observed, Step
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -72,10 +72,11 @@ class Trainer:
         self.precision = precision
         self.device = device
         self.parameters: list[nn.Parameter] = [p for group in self.groups for p in group.parameters]
+        self.followers = [module for module in model.modules() if isinstance(module, Follower)]
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """Forgets gradients, Adam's moments and the loss scale."""
+        """Forgets gradients, Adam's moments, the loss scale, and what followers have seen."""
         for parameter in self.parameters:
             parameter.grad = None
         # Fused, because the plain step reads a counter with .item(), which fake tensors do not have.
@@ -83,6 +84,8 @@ class Trainer:
             [{"params": list(group.parameters), "lr": group.lr} for group in self.groups], fused=True
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        for follower in self.followers:
+            follower.reset()
 
     def set_progress(self, step: int, progress: float) -> None:
         """Learning rates for a step: linear warm-up, then constant or linear to zero over the budget."""
@@ -116,16 +119,29 @@ class Trainer:
         with self.autocast():
             return self.model(batch)
 
+    def objective(self, loss: Tensor) -> Tensor:
+        """What is minimised: the loss and what the method adds to it."""
+        penalties = [follower.penalty() for follower in self.followers]
+        return sum((penalty for penalty in penalties if penalty is not None), loss)
+
     def backward(self, loss: Tensor) -> None:
         """Gradients of the trained parameters."""
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(self.objective(loss)).backward()
 
-    def update(self) -> Tensor:
-        """Clips, steps, and frees the gradients; gives their norm before clipping."""
+    def update(self, number: int = 0, of: int = 0) -> Tensor:
+        """Clips, steps, and frees the gradients; gives their norm before clipping.
+
+        Args:
+            number, of: those of :class:`methods.base.Step`.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        for follower in self.followers:
+            # Looked at in training alone: a planned norm has no value.
+            updated = not (number and self.scaler.is_enabled()) or bool(norm.isfinite())
+            follower.after(Step(number, of, updated))
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -232,7 +248,7 @@ def train(
             with clock.phase("backward"):
                 trainer.backward(loss)
             with clock.phase("optimizer"):
-                norm = trainer.update()
+                norm = trainer.update(len(done.losses) + 1, budget.limit_steps or 0)
         elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
         assert elapsed is not None  # a step that ended has its seconds
         done.seconds += elapsed

@@ -86,6 +86,41 @@ class Group:
         return sum(p.numel() for p in self.parameters)
 
 
+@dataclass(frozen=True)
+class Step:
+    """An optimizer step that has just been done.
+
+    Attributes:
+        number: in training, from 1; 0 of a step that is no part of it (a gate, a probe, warm-up).
+        of: steps of the whole training; 0 where that is not known.
+        updated: whether weights moved. A loss scaler leaves a step out when a gradient is not finite.
+    """
+
+    number: int = 0
+    of: int = 0
+    updated: bool = True
+
+
+class Follower(nn.Module, ABC):
+    """A part of a method that goes along with training. Put into an encoder as a module, the loop finds it there.
+
+    What it keeps from step to step must be in buffers: they are in checkpoints and on the right device. What it does
+    is timed and counted as a part of the step.
+    """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets every step: gates, probes and warm-up must leave nothing behind."""
+
+    @abstractmethod
+    def after(self, step: Step) -> None:
+        """Told of a step when weights are updated and gradients (unscaled, clipped) still there."""
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss that is minimised, though not to the one that is reported; None for nothing."""
+        return None
+
+
 Observed = dict[str, list[float]]
 """What a method tells of itself while it trains: what the values are -> a value in 0 to 1 per block."""
 
@@ -170,6 +205,10 @@ class Method(ABC):
         for name, value in vars(self).items():
             if name.startswith("lr") and not 0 < value < float("inf"):
                 raise UserError(f"option {name}: must be above 0 and finite, got {value}")
+
+    def unfit(self, steps: int | None) -> str:
+        """Why it cannot be trained for so many steps (None: not known beforehand); "" if it can."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -300,6 +339,7 @@ __all__ = [
     "Count",
     "Encoder",
     "EncoderMethod",
+    "Follower",
     "Group",
     "Head",
     "HiddenMethod",
@@ -308,6 +348,7 @@ __all__ = [
     "Method",
     "Observed",
     "Shape",
+    "Step",
     "checked_class",
     "chosen_layers",
     "method_class",

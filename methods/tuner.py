@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.models import families
 from bench.models.structure import Target, targets
-from methods.base import Adaptation, Encoder, EncoderMethod
+from methods import adalora
+from methods.base import Adaptation, Encoder, EncoderMethod, Saver
 from methods.registry import did_you_mean
 
 ROLES = typing.get_args(Target)
@@ -30,7 +31,6 @@ PLACES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN
 EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
 UNFIT = {
-    "ADALORA": "its rank allocator wants to be called after every step with the number of all steps",
     "ADAPTION_PROMPT": "peft has it for the attention of a few decoders alone",
     "CPT": "peft has it for causal language models alone",
     "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every input",
@@ -64,7 +64,13 @@ class Tuner(EncoderMethod):
             options["target_modules"] = ["anything"]
         elif "target" in self.peft:
             raise UserError("option peft: target and target_modules exclude each other")
-        self._config(**options)
+        config = self._config(**options)
+        if self._type == adalora.TYPE:
+            adalora.check_options(options, config)
+
+    def unfit(self, steps: int | None) -> str:
+        """Ranks that fall while it trains need the number of steps."""
+        return adalora.unfit(self._config(**self._options()), steps) if self._type == adalora.TYPE else ""
 
     @property
     def _type(self) -> str:
@@ -101,6 +107,8 @@ class Tuner(EncoderMethod):
     def _config(self, **options: Any) -> Any:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+        if self._type == adalora.TYPE:
+            options = {"total_step": adalora.placeholder(options), **options}
         cls = next(cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items() if kind.value == self._type)
         try:
             return cls(**options)
@@ -115,7 +123,12 @@ class Tuner(EncoderMethod):
         """
         wrapped = self._prompted(encoder) if self._type in PROMPTS else self._injected(encoder)
         parameters = [p for p in wrapped.parameters() if p.requires_grad]
-        return Adaptation(parameters, self.lr, _hits(wrapped), partial(save_tuner, wrapped))
+        save: Saver = partial(save_tuner, wrapped)
+        if self._type == adalora.TYPE:
+            allocation = adalora.Allocation(wrapped.base_model)
+            encoder.add_module("allocation", allocation)
+            save = partial(allocation.save, save)
+        return Adaptation(parameters, self.lr, _hits(wrapped), save)
 
     def _injected(self, encoder: Encoder) -> nn.Module:
         from transformers.pytorch_utils import Conv1D

@@ -16,7 +16,7 @@ def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
     """
     trainer.reset_optimizer()
     trainer.model.train()
-    flops = count_flops(lambda: trainer.scaler.scale(trainer.forward(batch)))
+    flops = count_flops(lambda: trainer.scaler.scale(trainer.objective(trainer.forward(batch))))
     trainer.update()
     return step_account(trainer, batch), flops
 

@@ -20,6 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from bench.errors import UserError
 from bench.models.encoders import Encoder
+from methods.base import Follower, Step
 from methods.tried import MODALITIES, TABLE
 from methods.tuner import EMBEDDED, PROMPTS, Prompted, Tuner
 from tests.conftest import small_model
@@ -97,10 +98,13 @@ def trains(e: Encoder, parameters: list[torch.nn.Parameter], x: dict[str, torch.
     with torch.no_grad():
         first = loss()
     e.train()
-    for _ in range(STEPS):
+    followers = [module for module in e.modules() if isinstance(module, Follower)]
+    for number in range(1, STEPS + 1):
         optimizer.zero_grad()
-        loss().backward()
+        sum((follower.penalty() for follower in followers), loss()).backward()
         optimizer.step()
+        for follower in followers:
+            follower.after(Step(number, STEPS))
     e.eval()
     with torch.no_grad():
         last = loss()

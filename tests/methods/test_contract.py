@@ -215,6 +215,22 @@ def test_our_methods_keep_it(name: str) -> None:
     assert sum(o.status == "skipped" for o in found.values()) == 1
 
 
+def test_a_method_that_goes_along_with_training_keeps_it(tmp_path: Path) -> None:
+    """What it keeps of every step is in buffers that change; its penalty is planned to the byte as well."""
+    text = """
+    from methods.tuner import Tuner
+
+    @register("broken")
+    @dataclass(frozen=True)
+    class Follows(Tuner):
+        peft: dict = field(default_factory=lambda: {"type": "ADALORA", "init_r": 4, "target_r": 2})
+    """
+    found = of_text(text, tmp_path)
+    assert {check: o.finding for check, o in found.items() if o.status != "passed"} == {
+        "cached-equals-live": "it reads raw items, there is nothing to cache"
+    }
+
+
 def test_there_is_a_broken_method_for_every_check() -> None:
     assert list(BROKEN) == list(CHECKS)
 

@@ -106,7 +106,7 @@ def test_a_role_that_hits_nothing_is_refused(family_folder: FamilyFolder) -> Non
         ({"type": "LORA", "target": ["quary"]}, "unknown target 'quary'; did you mean 'query'?"),
         ({"type": "LORA", "target": []}, "target is empty"),
         ({"type": "LORA", "target": "key", "target_modules": ["key"]}, "exclude each other"),
-        ({"type": "ADALORA"}, "ADALORA: its rank allocator"),
+        ({"type": "POLY"}, "POLY: it needs the number of a task"),
         ({"type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
         ({"type": "P_TUNING", "num_virtual_tokens": 3, "target": "query"}, "P_TUNING has no target"),
         ({"type": "OFT", "r": 2, "oft_block_size": 3}, "OFT: "),
