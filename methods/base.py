@@ -206,6 +206,10 @@ class Method(ABC):
             if name.startswith("lr") and not 0 < value < float("inf"):
                 raise UserError(f"option {name}: must be above 0 and finite, got {value}")
 
+    def counted(self) -> tuple[str, ...]:
+        """What options that are tables hold and counts as a :data:`Count` does, as "option.entry": it is tuned."""
+        return ()
+
     def unfit(self, steps: int | None) -> str:
         """Why it cannot be trained for so many steps (None: not known beforehand); "" if it can."""
         return ""

@@ -30,6 +30,7 @@ PLACES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN
 # Vectors in front of the token embeddings, and keys and values in front of each layer's own: peft has them for text.
 EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
+COUNTED = ("r", "num_virtual_tokens", "subspace_rank", "effective_rank")
 UNFIT = {
     "ADAPTION_PROMPT": "peft has it for the attention of a few decoders alone",
     "CPT": "peft has it for causal language models alone",
@@ -67,6 +68,10 @@ class Tuner(EncoderMethod):
         config = self._config(**options)
         if self._type == adalora.TYPE:
             adalora.check_options(options, config)
+
+    def counted(self) -> tuple[str, ...]:
+        """Ranks and numbers of positions among peft's options, where they are given."""
+        return tuple(f"peft.{name}" for name in COUNTED if type(self.peft.get(name)) is int)
 
     def unfit(self, steps: int | None) -> str:
         """Ranks that fall while it trains need the number of steps."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import records
-from bench.config import Matrix, MethodConfig, to_toml
+from bench.config import Matrix, to_toml
+from bench.tuning.space import with_values
 from bench.tuning.study import CELL, Search, read
 from bench.tuning.tuned import Tuned
 
@@ -89,12 +90,10 @@ def write_results(
     }
     records.write_json(out / "tuning.json", content)
     if found:
-        methods = tuple(_with(method, found[method.name]) for method in matrix.methods if method.name in found)
+        methods = tuple(
+            with_values(method, found[method.name].options) for method in matrix.methods if method.name in found
+        )
         name = f"{matrix.name.removesuffix('-tuning')}-tuned"
         best = dataclasses.replace(matrix, name=name, methods=methods, tuning=tuple(found.values()))
         records.write_text(out / "best.toml", to_toml(best))
     return list(found.values())
-
-
-def _with(method: MethodConfig, best: Tuned) -> MethodConfig:
-    return dataclasses.replace(method, options={**method.options, **best.options})

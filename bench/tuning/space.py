@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.config import build_method
 from bench.errors import UserError
-from methods.base import Count, Method, method_class
+from methods.base import Count, Method
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -41,16 +42,19 @@ class Space:
         return {"lr_range": list(self.rates), "sizes": list(self.sizes)}
 
 
-def searched(cls: type[Method]) -> dict[str, str]:
-    """Which options of a method are searched, and as what: ``rate`` (its name starts with lr) or ``size`` (a Count)."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+def searched(method: Method) -> dict[str, str]:
+    """Which options of a method are searched, and as what: ``rate`` (its name starts with lr) or ``size`` (a Count).
+
+    What a method says it counts in an option that is a table is called "option.entry".
+    """
+    hints = typing.get_type_hints(type(method), include_extras=True)
     found = {}
-    for field in dataclasses.fields(cls):
+    for field in dataclasses.fields(method):
         if field.name.startswith("lr"):
             found[field.name] = "rate"
         elif hints[field.name] == Count:
             found[field.name] = "size"
-    return found
+    return found | dict.fromkeys(method.counted(), "size")
 
 
 def distributions(method: MethodConfig, space: Space) -> dict[str, BaseDistribution]:
@@ -60,7 +64,7 @@ def distributions(method: MethodConfig, space: Space) -> dict[str, BaseDistribut
     low, high = space.rates
     return {
         name: FloatDistribution(low, high, log=True) if kind == "rate" else CategoricalDistribution(space.sizes)
-        for name, kind in searched(method_class(method.kind)).items()
+        for name, kind in searched(build_method(method, "matrix")).items()
     }
 
 
@@ -69,7 +73,17 @@ def recipe(method: MethodConfig, space: Space) -> dict[str, Any]:
     low, high = space.rates
     built = build_method(method, "matrix")
     found: dict[str, Any] = {}
-    for name, kind in searched(type(built)).items():
-        value = getattr(built, name)
+    for name, kind in searched(built).items():
+        option, _, entry = name.partition(".")
+        value = getattr(built, option)[entry] if entry else getattr(built, option)
         found[name] = min(max(value, low), high) if kind == "rate" else min(space.sizes, key=lambda s: abs(s - value))
     return found
+
+
+def with_values(method: MethodConfig, values: Mapping[str, Any]) -> MethodConfig:
+    """The method with these values, by names as in :func:`searched`, in place of its own."""
+    built, options = build_method(method, "matrix"), dict(method.options)
+    for name, value in values.items():
+        option, _, entry = name.partition(".")
+        options[option] = {**options.get(option, getattr(built, option)), entry: value} if entry else value
+    return dataclasses.replace(method, options=options)

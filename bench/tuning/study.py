@@ -24,7 +24,7 @@ from bench.config import Matrix, MethodConfig
 from bench.errors import UserError
 from bench.launch import Report
 from bench.matrix import Cell, cells
-from bench.tuning.space import Space, distributions, recipe
+from bench.tuning.space import Space, distributions, recipe, with_values
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -149,8 +149,7 @@ def _trial(
 
 def trial_cell(matrix: Matrix, device: str, method: MethodConfig, options: Mapping[str, Any], number: int) -> Cell:
     """The cell of a method with these options, which never looks at the test targets."""
-    tried = dataclasses.replace(method, options={**method.options, **options})
-    [cell] = cells(dataclasses.replace(matrix, methods=(tried,)), device)
+    [cell] = cells(dataclasses.replace(matrix, methods=(with_values(method, options),)), device)
     return dataclasses.replace(cell, cell_id=f"{cell.cell_id}--t{number + 1}", test=False)
 
 

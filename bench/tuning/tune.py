@@ -34,7 +34,6 @@ from bench.tuning.results import write_results
 from bench.tuning.space import Space, searched
 from bench.tuning.study import Go, Search, library, open_studies, run_trials, trial_cell
 from bench.tuning.tuned import Tuned
-from methods.base import method_class
 
 
 def tune(args: argparse.Namespace, command: str) -> int:
@@ -107,7 +106,7 @@ def _extremes(matrix: Matrix, device: str, space: Space) -> Iterator[Cell]:
     """Every method as the recipe has it, and with every size that may be drawn: what cannot be shows before a run."""
     for method in matrix.methods:
         yield trial_cell(matrix, device, method, {}, 0)
-        counted = [name for name, kind in searched(method_class(method.kind)).items() if kind == "size"]
+        counted = [name for name, kind in searched(build_method(method, "matrix")).items() if kind == "size"]
         for size in space.sizes if counted else ():
             yield trial_cell(matrix, device, method, dict.fromkeys(counted, size), 0)
 

@@ -76,7 +76,7 @@ def test_the_rules_are_the_same_for_every_method() -> None:
         "iisan": {"lr_head": "rate", "lr": "rate", "bottleneck": "size"},
         "iisan-cached": {"lr_head": "rate", "lr": "rate", "bottleneck": "size"},
     }
-    assert {name: searched(method_class(name)) for name in expected} == expected
+    assert {name: searched(method_class(name)()) for name in expected} == expected
     drawn = [d for method in of(*expected).methods for d in distributions(method, SPACE).items()]
     assert {(d.low, d.high, d.log) for name, d in drawn if name.startswith("lr")} == {(1e-4, 1e-2, True)}
     assert {d.choices for name, d in drawn if not name.startswith("lr")} == {(2, 4, 8)}
@@ -124,6 +124,29 @@ def test_the_first_trial_is_what_the_recipe_says_or_the_nearest_that_can_be_draw
     assert tried["lora"] == [{"lr_head": 2e-3, "lr": 1e-2, "rank": 4}]
     written = {f.name: f.default for f in dataclasses.fields(method_class("prefix"))}
     assert tried["prefix"][0]["lr"] == written["lr"]
+
+
+def test_ranks_within_the_options_of_peft_are_searched_and_carried_back(tmp_path: Path) -> None:
+    given = {"type": "LOKR", "target": ["query"], "r": 5, "alpha": 3}
+    methods = [{"name": "lokr", "peft": given, "lr": 1e-3}, {"name": "ia3", "peft": {"type": "IA3"}}]
+    methods += [{"name": "prompt", "peft": {"type": "PROMPT_TUNING", "num_virtual_tokens": 4}}]
+    matrix = parse({"name": "t-tuning", "methods": methods}, "t")
+    drawn = {method.name: set(distributions(method, SPACE)) - {"lr", "lr_head"} for method in matrix.methods}
+    assert drawn == {"lokr": {"peft.r"}, "ia3": set(), "prompt": {"peft.num_virtual_tokens"}}
+    ran: list[Cell] = []
+
+    def best_at_two(cell: Cell) -> float:
+        return 1.0 if cell.method.options["peft"].get("r") == 2 else 0.5
+
+    search_in(tmp_path, matrix, "cpu", Search(9, SPACE), {}, made_up(best_at_two, ran))
+    tried = [cell.method.options["peft"] for cell in ran if cell.method.name == "lokr"]
+    assert tried[0] == {**given, "r": 4}  # the recipe's, or the nearest
+    assert {2, 4} <= {options["r"] for options in tried} <= {2, 4, 8}
+    assert all({**options, "r": 5} == given for options in tried)
+    best = parse(read_toml(tmp_path / "best.toml"), "best")
+    assert best.methods[0].options["peft"] == {**given, "r": 2}
+    assert best.methods[1].options["peft"] == {"type": "IA3"}
+    assert (best.tuning or ())[0].options["peft.r"] == 2
 
 
 def test_a_search_that_was_stopped_goes_on_as_it_would_have(tmp_path: Path) -> None:
