@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,35 +82,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plans every method and prints the table.
+    """Plans every method on every dataset and prints the tables.
 
     Raises:
         UserError: for anything wrong with options, files or models.
     """
     limit = None if args.fit is None else parse_size(args.fit, "--fit")
-    matrix, origin = _matrix(args)
-    roof = _roof(args, matrix.precision)
-    shapes = args.shapes or _default_shapes(matrix)
-    _check_shapes(args, matrix, shapes)
-    todo = _cells(matrix, origin)
-    rows = []
+    matrices, origin = _matrices(args)
+    roof = _roof(args, matrices[0].precision)
+    shapes = args.shapes or _default_shapes(matrices[0])
+    for matrix in matrices:
+        _check_shapes(args, matrix, shapes)
+    todo = [_cells(matrix, origin) for matrix in matrices]
+    rows: list[list[Row]] = [[] for _ in todo]
     workloads: dict[Any, Workload] = {}
-    for number, cell in enumerate(todo, start=1):
-        print(f"plan: {cell.method.name} ({number}/{len(todo)})", file=sys.stderr)
-        key = (cell.backbones, cell.modality)
-        if key not in workloads:
-            workloads[key] = _workload(cell, shapes, args.items)
-        rows.append(_row(cell, workloads[key], roof, limit))
+    for number, same in enumerate(zip(*todo, strict=True), start=1):  # a cell and its like on the other datasets
+        print(f"plan: {same[0].method.name} ({number}/{len(todo[0])})", file=sys.stderr)
+        planner = _planner(same[0])
+        for matrix, cell, own in zip(matrices, same, rows, strict=True):
+            key = (cell.dataset, cell.backbones, cell.modality)
+            if key not in workloads:
+                workloads[key] = _workload(cell, shapes, args.items)
+            own.append({"run": matrix.name, **_row(planner, cell, workloads[key], roof, limit)})
+    found = [row for own in rows for row in own]
     if args.json:
-        print(as_json(rows))
+        print(as_json(found))
     else:
-        print(_table(rows))
+        print(_table(found))
     return 0
 
 
-def _matrix(args: argparse.Namespace) -> tuple[Matrix, str]:
+def _matrices(args: argparse.Namespace) -> tuple[tuple[Matrix, ...], str]:
+    """One per dataset, and what messages call the recipe."""
     from bench.models.backbones import CONFIGURATIONS
-    from bench.run import resolve
+    from bench.run import resolve_all
 
     given = dict(vars(args))
     if args.methods is not None:
@@ -118,7 +124,8 @@ def _matrix(args: argparse.Namespace) -> tuple[Matrix, str]:
             raise UserError(f"--methods: an empty name in {args.methods!r}")
     if args.text_model in CONFIGURATIONS or args.image_model in CONFIGURATIONS:
         given["weights"] = "random"  # nothing else is to be had of them
-    return resolve(Given(**given), needs_data=False)
+    found = resolve_all(Given(**given), needs_data=False)
+    return found.matrices, found.origin
 
 
 def _default_shapes(matrix: Matrix) -> str:
@@ -179,16 +186,29 @@ def _roof(args: argparse.Namespace, precision: str) -> Roof | None:
     return Roof(args.peak_flops, args.bandwidth)
 
 
-def _row(cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -> Row:
-    from bench.measure.cards import lower_bound
-    from bench.measure.plan import Planner
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """Shapes that do not fit together, or an operation without a fake counterpart, as an error of the method."""
     from bench.records import one_line
 
     try:
-        planner = Planner(cell)
-        plan = planner.plan(workload, cell.budget.batch_size)
-    except (RuntimeError, ValueError) as error:  # shapes that do not fit together, or an operation without a fake one
+        yield
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"method {cell.method.name}: cannot be planned: {one_line(str(error))}") from error
+
+
+def _planner(cell: Cell) -> Planner:
+    from bench.measure.plan import Planner
+
+    with _named(cell):
+        return Planner(cell)
+
+
+def _row(planner: Planner, cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -> Row:
+    from bench.measure.cards import lower_bound
+
+    with _named(cell):
+        plan = planner.plan(workload, cell.budget.batch_size)
     parts = plan.memory.as_dict()
     row: Row = {
         "method": cell.method.name,
@@ -250,11 +270,15 @@ COLUMNS = (
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """One table per pair of encoders and modality, and below it what its figures are of."""
+    """One table per dataset, pair of encoders and modality; one for all datasets whose plans are the same."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["text_model"], row["image_model"], row["modality"]), []).append(row)
-    return "\n\n".join(_block(group) for group in groups.values())
+        groups.setdefault((row["run"], row["text_model"], row["image_model"], row["modality"]), []).append(row)
+    alike: dict[str, list[str]] = {}
+    for (run, *_), group in groups.items():
+        alike.setdefault(_block(group), []).append(printable(run))
+    several = len({row["run"] for row in rows}) > 1
+    return "\n\n".join(f"{', '.join(runs)}:\n{block}" if several else block for block, runs in alike.items())
 
 
 def _block(rows: Sequence[Row]) -> str:

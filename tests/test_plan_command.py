@@ -65,6 +65,34 @@ def test_options_change_the_plan(recipe: str, capsys: pytest.CaptureFixture[str]
     assert (cached["modality"], cached["cache_bytes"]) == ("text+image", 60 * 2 * 1 * 24 * 2)
 
 
+def test_every_dataset_is_planned(
+    model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = [{"name": name} for name in ("frozen", "iisan-cached")]
+    tables = [{"seed": 1}, {"seed": 2, "items": 50}, {"seed": 1, "users": 40}]
+    each = {}
+    for name, dataset in zip("abc", tables, strict=True):
+        whole = matrix(model_folders, methods=methods, dataset={"items": 60, "users": 40, **dataset})
+        path = tmp_path / f"{name}.toml"
+        path.write_text(tomli_w.dumps(whole), encoding="utf-8")
+        assert call("--config", str(path), "--json") == 0
+        each[name] = json.loads(capsys.readouterr().out)
+    path = tmp_path / "all.toml"
+    path.write_text(tomli_w.dumps(matrix(model_folders, methods=methods, datasets=tables)), encoding="utf-8")
+    assert call("--config", str(path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row.pop("run") for row in found] == [f"t-{n}" for n in ("shop-1", "shop-2", "shop-1.2") for _ in methods]
+    assert found == [{k: v for k, v in row.items() if k != "run"} for rows in each.values() for row in rows]
+    assert each["a"] != each["b"]
+    # The first and the third are the same data: one block says so.
+    assert call("--config", str(path)) == 0
+    blocks = capsys.readouterr().out
+    assert [line for line in blocks.splitlines() if line.startswith("t-")] == ["t-shop-1, t-shop-1.2:", "t-shop-2:"]
+    assert blocks.count("iisan-cached") == 2
+    assert call("--config", str(path), "--shapes", "full") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "t-shop-1, t-shop-2, t-shop-1.2:"
+
+
 def test_a_configuration_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
     row = rows(capsys, "--text-model", "bert-base", "--modality", "text", "--methods", "lora", "--batch-size", "2")[
         "lora"
