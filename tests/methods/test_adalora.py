@@ -43,9 +43,9 @@ def cell_of(folders: Folders, budget: dict[str, Any] | None = None, **peft: Any)
     return cells(parse(matrix(folders, **changes), "t"), "cpu")[0]
 
 
-def built(cell: Cell) -> tuple[Assembly, Trainer]:
+def built(cell: Cell, precision: str = "fp32") -> tuple[Assembly, Trainer]:
     assembly = assemble(cell, CPU)
-    return assembly, Trainer(assembly.model, assembly.groups, cell.training, "fp32", CPU)
+    return assembly, Trainer(assembly.model, assembly.groups, cell.training, precision, CPU)
 
 
 def trained(
@@ -103,6 +103,18 @@ def test_ranks_fall_as_the_paper_says_and_end_at_the_target(model_folders: Folde
     assert seen[-3:] == [[TARGET * MAPS] * 2] * 3
     # At the epoch that validation chose, which is the last one here.
     assert left(assembly) == seen[-1]
+
+
+def test_in_16_bit_with_steps_that_are_left_out_ranks_end_at_the_target_too(model_folders: Folders) -> None:
+    cell = cell_of(model_folders)
+    assembly, trainer = built(cell, "fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)  # overflows at first
+    done = Training()
+    seen = trained(cell, assembly, trainer, 12, done)
+    assert trainer.scaler.get_scale() < 2.0**20
+    assert seen[0] == [0, 0]  # nothing has moved
+    assert seen[-3:] == [[TARGET * MAPS] * 2] * 3
+    assert all(buffer.isfinite().all() for buffer in assembly.model.buffers())
 
 
 def test_steps_outside_of_training_mask_nothing_and_leave_nothing(model_folders: Folders) -> None:
