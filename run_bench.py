@@ -190,6 +190,11 @@ def _add_matrix(run: argparse.ArgumentParser) -> None:
     run.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     run.add_argument(
+        "--quantise",
+        metavar="KIND",
+        help="bnb-nf4 or torchao-int8: the encoders' linear maps in 4 or 8 bit, for every method alike",
+    )
+    run.add_argument(
         "--gradient-checkpointing",
         action="store_const",
         const=True,

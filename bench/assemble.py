@@ -27,6 +27,7 @@ from bench.models.backbones import Source, locate
 from bench.models.cache import CacheFile, cache_key, open_or_build
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
 from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
+from bench.models.quantise import check_installed, quantise
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
@@ -83,8 +84,10 @@ def locate_all(cell: Cell, weights: str) -> dict[str, Source]:
     """Modality -> source of a cell's encoders.
 
     Raises:
-        UserError: for a model that cannot be had.
+        UserError: for a model that cannot be had, or what quantises it.
     """
+    if cell.backbones.quantise is not None:
+        check_installed(cell.backbones.quantise)
     trusted = cell.backbones.trust_remote_code
     return {
         m: locate(str(cell.model(m)), m, weights, cell.pooling(m), trust_remote_code=trusted)  # type: ignore[arg-type]
@@ -123,13 +126,19 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
     return ItemFeed(tokens, arrays), None if tokens is None else tokens.unknown_share
 
 
-def load_encoders(sources: Mapping[str, Source], cell: Cell) -> dict[str, Encoder]:
-    """The backbones; random ones are drawn from the cell's seed, modality by modality."""
+def load_encoders(sources: Mapping[str, Source], cell: Cell, device: torch.device | None = None) -> dict[str, Encoder]:
+    """The backbones; random ones are drawn from the cell's seed, modality by modality.
+
+    Args:
+        device: where maps that are quantised go; the rest stays where it was loaded.
+    """
     encoders = {}
     for index, (modality, source) in enumerate(sources.items()):
         torch.manual_seed(1000 * cell.seed + index)
         encoders[modality] = Encoder.from_source(source)
         encoders[modality].use_attention(cell.training.attention)
+        if cell.backbones.quantise is not None:
+            quantise(encoders[modality].model, cell.backbones.quantise, cell.precision, device)
     return encoders
 
 
@@ -232,7 +241,7 @@ def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = 
         caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device, progress)
         feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
     else:
-        encoders = load_encoders(data.sources, cell)
+        encoders = load_encoders(data.sources, cell, device)
     built = build_model(cell, method, data.sources, encoders)
     model = built.model.to(device)
     return Assembly(data, model, feed, built.groups, built.adapted, tuple(encoders.values()), caches, unknown)
@@ -251,7 +260,7 @@ def build_caches(
     for modality, source in data.sources.items():
         shape = (data.n_items, len(kept[modality]), source.width)
         key = cache_key(
-            source_digest(source, cell.seed),
+            encoder_digest(source, cell),
             f"{source.preprocessing.digest()} {cell.dataset.max_tokens} {source.pooling}",
             kept[modality],
             cell.training.cache_dtype,
@@ -261,17 +270,28 @@ def build_caches(
 
         def compute(rows: NDArray[np.int64], modality: str = modality, loaded: list[Encoder] = loaded) -> Tensor:
             if not loaded:
-                loaded.append(load_encoders(data.sources, cell)[modality].to(device).eval())
+                loaded.append(load_encoders(data.sources, cell, device)[modality].to(device).eval())
             inputs = {k: v.to(device) for k, v in feed.gather(rows).items()}
             with torch.no_grad():
                 return loaded[0].hidden_states(inputs, kept[modality])
 
-        facts = {"model": source.name, "modality": modality, "layers": " ".join(map(str, kept[modality]))}
+        facts = {
+            "model": str(cell.shown_model(modality)),
+            "modality": modality,
+            "layers": " ".join(map(str, kept[modality])),
+        }
         told = None if progress is None else partial(progress, modality)
         caches[modality] = open_or_build(
             cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, told
         )
     return caches
+
+
+def encoder_digest(source: Source, cell: Cell) -> str:
+    """Names what a cell's encoder computes; a quantised one computes in the cell's precision."""
+    digest = source_digest(source, cell.seed)
+    kind = cell.backbones.quantise
+    return digest if kind is None else f"{digest} {kind} {cell.precision}"
 
 
 def source_digest(source: Source, seed: int) -> str:

@@ -48,6 +48,7 @@ from bench.measure.meters import Stretch, TrainingMeters
 from bench.measure.probe import probe
 from bench.measure.profile import trace_steps
 from bench.method_files import load_recorded
+from bench.models.packed import count_values
 from bench.models.recommender import TrainBatch
 from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
 from bench.resume import Checkpoints
@@ -124,7 +125,7 @@ class CellRun:
         splits, size, seed = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
         self.row |= {
             "trainable_params": sum(group.count for group in assembly.groups),
-            "total_params": sum(p.numel() for p in assembly.model.parameters()),
+            "total_params": count_values(assembly.model.parameters()),
             "unique_items_per_step": float(np.mean([len(b.unique) for b in epoch_batches(splits, size, seed, 1)])),
         }
         if assembly.caches:

@@ -30,6 +30,7 @@ from bench.measure.probe import probe, step_account
 from bench.models.backbones import Source, locate
 from bench.models.encoders import Encoder
 from bench.models.hidden import HIDDEN_KEY
+from bench.models.packed import count_values
 from bench.models.recommender import TrainBatch
 from bench.train import Trainer
 from methods.base import HiddenMethod, Method, method_class
@@ -164,7 +165,7 @@ class HarnessRig:
         case = self.case()
         memory, flops = probe(case.trainer, case.batch())
         trained = sum(group.count for group in case.groups)
-        total = sum(p.numel() for p in case.model.parameters())
+        total = count_values(case.model.parameters())
         return _costs(memory, trained, total) | dataclasses.asdict(flops)
 
     # The rest is the Workload that a plan asks for.

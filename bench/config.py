@@ -28,6 +28,7 @@ MODALITIES = ("text+image", "text", "image")
 Modality = Literal["text+image", "text", "image"]
 ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Quantisation = Literal["bnb-nf4", "torchao-int8"]
 
 
 Schema = TypeVar("Schema")
@@ -83,6 +84,7 @@ class Backbones:
     Attributes:
         text_pooling, image_pooling: how an item's tokens become one vector; "auto" is what suits the family.
         trust_remote_code: let transformers run the Python files that come with a model.
+        quantise: the linear maps of both encoders' layers in 4 or 8 bit (``bench.models.quantise``).
     """
 
     text: str = "shop-partial"
@@ -91,6 +93,7 @@ class Backbones:
     text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
     image_pooling: Literal["auto", "cls", "mean"] = "auto"
     trust_remote_code: bool = False
+    quantise: Quantisation | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -314,7 +317,10 @@ def _checked(matrix: Matrix, origin: str) -> Matrix:
         ("seeds", matrix.seeds),
         ("methods", [m.name for m in matrix.methods]),
         ("modality", matrix.modality),
-        ("backbones", [f"{b.text} + {b.image}, {b.weights}" for b in matrix.backbones]),
+        (
+            "backbones",
+            [", ".join(filter(None, (f"{b.text} + {b.image}", b.weights, b.quantise))) for b in matrix.backbones],
+        ),
     ):
         if len(set(values)) < len(values):
             raise UserError(f"{origin}: {what}: given twice: {next(v for v in values if list(values).count(v) > 1)}")

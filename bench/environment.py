@@ -16,7 +16,7 @@ import psutil
 
 from bench.measure import cgroup
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "nvidia-ml-py")
+PACKAGES = ("torch", "transformers", "peft", "numpy", "nvidia-ml-py", "bitsandbytes", "torchao")
 # What changes speed or memory and leaves no other trace.
 VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|OMP_PROC_BIND|OMP_PLACES|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bench.models.packed import parts
 from bench.models.recommender import Recommender, TrainBatch
 
 LOSS_STEPS = (5, 15, 30)
@@ -22,7 +23,10 @@ class GateError(Exception):
 def _fingerprint(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
     """Sum and sum of squares in 64 bit: tells whether values moved without keeping a second copy of them."""
     with torch.no_grad():
-        return [(p.double().sum().item(), p.double().square().sum().item()) for p in parameters]
+        return [
+            (sum(t.double().sum().item() for t in parts(p)), sum(t.double().square().sum().item() for t in parts(p)))
+            for p in parameters
+        ]
 
 
 def check_gates(

@@ -57,9 +57,9 @@ class Cell:
         return getattr(self.backbones, f"{modality}_pooling")
 
     def shown_model(self, modality: str) -> str | None:
-        """Name of the encoder for tables, with its pooling where that is not the family's own."""
-        name, pooling = self.model(modality), self.pooling(modality)
-        return name if name is None or pooling == "auto" else f"{name} ({pooling})"
+        """Name of the encoder for tables, see :func:`shown`."""
+        name = self.model(modality)
+        return None if name is None else shown(name, self.pooling(modality), self.backbones.quantise)
 
     def to_json(self) -> str:
         """For handing over to the cell's process."""
@@ -78,11 +78,17 @@ class Cell:
         return cls(**data)
 
 
+def shown(name: str, pooling: str, quantise: str | None) -> str:
+    """An encoder's name with what sets it apart from the plain one: a pooling not the family's own, quantised weights."""
+    said = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
+    return f"{name} ({said})" if said else name
+
+
 def _label(cell: Cell) -> str:
     """Short name of the encoders that the cell uses."""
     names = [Path(name).name for name in map(cell.model, cell.modalities) if name is not None]
-    pair = "+".join(dict.fromkeys(names))
-    return pair if cell.backbones.weights == "pretrained" else f"{pair}-random"
+    drawn = "random" if cell.backbones.weights == "random" else None
+    return "-".join(filter(None, ("+".join(dict.fromkeys(names)), drawn, cell.backbones.quantise)))
 
 
 def cells(matrix: Matrix, device: str) -> list[Cell]:

@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="users per step")
     parser.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
     parser.add_argument(
+        "--quantise",
+        metavar="KIND",
+        help="bnb-nf4 or torchao-int8: the encoders' linear maps in 4 or 8 bit, for every method alike",
+    )
+    parser.add_argument(
         "--gradient-checkpointing",
         action="store_const",
         const=True,

@@ -55,6 +55,7 @@ PLACES: dict[str, Path_] = {
     "image_model": ("backbones", 0, "image"),
     "weights": ("backbones", 0, "weights"),
     "trust_remote_code": ("backbones", 0, "trust_remote_code"),
+    "quantise": ("backbones", 0, "quantise"),
 }
 BUDGETS = ("epochs", "steps", "seconds")
 
@@ -222,8 +223,10 @@ def resolve_all(args: argparse.Namespace, needs_data: bool = True) -> Resolved:
         options[place] = "--" + option.replace("_", "-")
     if args.text_model or args.image_model or args.weights:
         data["backbones"] = data["backbones"][:1]  # the options describe one pair
-    elif args.trust_remote_code:
-        data["backbones"] = [{**pair, "trust_remote_code": True} for pair in data["backbones"]]
+    else:
+        whole = {key: value for key in ("trust_remote_code", "quantise") if (value := getattr(args, key))}
+        if whole:
+            data["backbones"] = [{**pair, **whole} for pair in data["backbones"]]
     if args.methods is not None:
         data["methods"] = _chosen(data.get("methods", []), args.methods)
     if args.hidden_states is not None:

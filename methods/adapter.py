@@ -20,10 +20,10 @@ class Adapted(nn.Module):
     def __init__(self, base: LinearMap, bottleneck: int):
         super().__init__()
         self.base = base
-        device, dtype = base.weight.device, base.weight.dtype
+        device = base.weight.device
         width = sizes(base)[1]
-        self.down = nn.Linear(width, bottleneck, device=device, dtype=dtype)
-        self.up = nn.Linear(bottleneck, width, device=device, dtype=dtype)
+        self.down = nn.Linear(width, bottleneck, device=device)
+        self.up = nn.Linear(bottleneck, width, device=device)
         nn.init.normal_(self.down.weight, std=0.02)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)

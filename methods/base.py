@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.encoders import OUTPUT, Encoder, Inputs
+from bench.models.packed import check_trainable
 from methods.registry import did_you_mean, known, register
 
 Count = Annotated[int, Field(ge=1)]
@@ -226,12 +227,17 @@ class EncoderMethod(Method):
         """Changes one encoder in place. All its weights arrive frozen; what is returned will train."""
 
     def build(self, encoders: Mapping[str, Encoder], d: int) -> ItemEncoder:
-        """The item encoder: adapted encoders and the standard head."""
+        """The item encoder: adapted encoders and the standard head.
+
+        Raises:
+            UserError: the method does not fit an encoder, or trains what is quantised in it.
+        """
         groups, adapted, savers = [], {}, {}
         for modality, encoder in encoders.items():
             encoder.requires_grad_(False)
             done = self.adapt(encoder)
             parameters = tuple(done.parameters)
+            check_trainable(parameters)
             for parameter in parameters:
                 parameter.requires_grad_(True)
             groups.append(Group(modality, done.lr, parameters))

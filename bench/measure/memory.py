@@ -21,6 +21,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.models.packed import parts
+
 Kind: TypeAlias = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
 
 # A storage can be several things: a parameter is saved for backward too, and a gradient is a temporary until it is
@@ -99,7 +101,8 @@ def account(
     ledger = _Ledger(device if device is not None else _device_of(modules), ignored)
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
-            ledger.book(tensor, "parameters")
+            for part in parts(tensor):
+                ledger.book(part, "parameters")
     for kind, tensors in (known or {}).items():
         for tensor in tensors:
             ledger.book(tensor, kind)

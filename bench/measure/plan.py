@@ -33,6 +33,7 @@ from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.measure.probe import probe, step_account
 from bench.models.hidden import HIDDEN_KEY
+from bench.models.packed import count_values, parts, to_empty
 from bench.models.recommender import Recommender, TrainBatch
 from bench.train import Trainer
 from methods.base import Group, HiddenMethod
@@ -198,7 +199,7 @@ class Planner:
         return Plan(
             sizes,
             sum(group.count for group in self._trainer.groups),
-            sum(p.numel() for p in self._trainer.model.parameters()),
+            count_values(self._trainer.model.parameters()),
             memory,
             flops,
             self.cache_bytes(workload.n_items),
@@ -254,7 +255,7 @@ class Planner:
 def _emptied(model: Recommender, groups: tuple[Group, ...]) -> tuple[Group, ...]:
     """Moves a model from the meta device to empty tensors; the groups with the parameters that it has then."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    model.to_empty(device=CPU)
+    to_empty(model, CPU)
     now = dict(model.named_parameters())
     return tuple(
         dataclasses.replace(group, parameters=tuple(now[names[id(p)]] for p in group.parameters)) for group in groups
@@ -293,7 +294,7 @@ def step_work(model: nn.Module, memory: MemoryAccount, flops: Flops) -> tuple[Wo
         memory: the account of the step. What is live at its peak of what backward needs may be less than all of it.
     """
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    read = sum(p.nbytes for p in model.parameters() if id(p) not in tables)
+    read = sum(part.nbytes for p in model.parameters() if id(p) not in tables for part in parts(p))
     trained = [p for p in model.parameters() if p.requires_grad]
     return (
         Work(flops.forward, read + memory.activations),

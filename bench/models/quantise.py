@@ -1,0 +1,111 @@
+"""Encoders whose weights are quantised: the linear maps of their layers in 4 or 8 bit, by the libraries people use.
+
+Embeddings, norms, biases and convolutions stay as they are. The conversion and the arithmetic are the libraries':
+
+* ``bnb-nf4``: bitsandbytes' NormalFloat of 4 bits with a 32-bit scale per 64 weights, as in QLoRA (Dettmers et al.,
+  NeurIPS 2023) without its double quantisation;
+* ``torchao-int8``: torchao's 8 bits with a 32-bit scale per output feature.
+
+What is in memory of such weights, and how many values they stand for, ``packed`` knows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from bench.errors import UserError
+from bench.models.structure import replace, targets
+
+Kind = Literal["bnb-nf4", "torchao-int8"]
+LIBRARIES: dict[Kind, str] = {"bnb-nf4": "bitsandbytes", "torchao-int8": "torchao"}
+BLOCK = 64
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_installed(kind: Kind) -> None:
+    """Looks whether there is what quantises, without importing it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    library = LIBRARIES[kind]
+    if importlib.util.find_spec(library) is None:
+        raise UserError(f"--quantise {kind}: {library} is not installed; pip install 'iisan-bench[quantise]'")
+
+
+def quantise(model: Any, kind: Kind, precision: str, device: torch.device | None = None) -> None:
+    """Quantises the linear maps of a transformers encoder's layers, in place.
+
+    Args:
+        precision: of the cell; bitsandbytes computes in it, whatever comes in.
+        device: where the maps go, one at a time in 32 bit; None: they stay where they are. One on the meta device has
+            sizes and no values.
+
+    Raises:
+        UserError: the library is not installed, or the encoder has no such maps (GPT-2's are of another class).
+    """
+    check_installed(kind)
+    # What transformers itself leaves in 32 bit: T5 casts what goes into these maps to the type of their weights.
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    maps = {
+        name: module
+        for name, module in targets(model, "all-linear").items()
+        if isinstance(module, nn.Linear) and not kept.intersection(name.split("."))
+    }
+    if not maps:
+        raise UserError(f"--quantise {kind}: {type(model).__name__} has no linear maps that it fits")
+    for name, linear in maps.items():
+        linear = linear if device is None else linear.to(device)
+        replace(model, name, _nf4(linear, COMPUTE[precision]) if kind == "bnb-nf4" else _int8(linear))
+    if kind == "bnb-nf4":
+        model.is_loaded_in_4bit = True  # transformers' word for it, by which peft takes its layers for bitsandbytes
+
+
+def _nf4(linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
+    bnb = _bitsandbytes()
+    packed, state = bnb.functional.quantize_4bit(linear.weight.detach(), blocksize=BLOCK, quant_type="nf4")
+    settings = {"compress_statistics": False, "quant_type": "nf4"}
+    made = bnb.nn.Linear4bit(
+        linear.in_features, linear.out_features, bias=False, compute_dtype=dtype, device="meta", **settings
+    )
+    made.weight = bnb.nn.Params4bit(
+        packed, requires_grad=False, quant_state=state, blocksize=BLOCK, bnb_quantized=True, **settings
+    )
+    made.quant_state = state
+    if linear.bias is not None:
+        # The forward pass would cast it for good, in the middle of a run.
+        made.bias = nn.Parameter(linear.bias.detach().to(dtype))
+    # Else the first forward pass in eval mode packs the weights anew, for a kernel that has no backward pass.
+    made.support_avx512bf16_for_cpu = False
+    return made
+
+
+def _int8(linear: nn.Linear) -> nn.Module:
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # of kernels for other machines
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(linear, Int8WeightOnlyConfig())
+    linear.weight.requires_grad_(False)
+    return linear
+
+
+def _bitsandbytes() -> Any:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels for other machines
+    import bitsandbytes
+
+    product = torch.ops.bitsandbytes.gemm_4bit
+    if product not in flop_registry:  # to torch's counter it would be free
+        register_flop_formula(product)(_product_flops)
+    return bitsandbytes
+
+
+def _product_flops(inputs: Any, packed: Any, shape: Any, *_: Any, **__: Any) -> int:
+    """Of inputs (..., k) and weights (n, k), a multiplication and an addition as two."""
+    return 2 * prod(inputs) * int(shape[0])
