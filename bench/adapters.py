@@ -43,7 +43,7 @@ def save_adapters(cell: Cell, items: nn.Module, sources: Mapping[str, Source], f
         "schema": SCHEMA,
         "method": cell.method.kind,
         "options": cell.method.options,
-        "models": {m: cell.model(m) for m in cell.modalities},
+        "models": {m: cell.shown_model(m) for m in cell.modalities},
         "width": cell.training.width,
     }
     if isinstance(build_method(cell.method, "matrix"), HiddenMethod):

@@ -79,7 +79,7 @@ class Cell:
 
 
 def shown(name: str, pooling: str, quantise: str | None) -> str:
-    """An encoder's name with what sets it apart from the plain one: a pooling not the family's own, quantised weights."""
+    """An encoder's name and what it has of its own: a pooling that is not the family's, quantised weights."""
     said = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
     return f"{name} ({said})" if said else name
 

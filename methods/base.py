@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.encoders import OUTPUT, Encoder, Inputs
-from bench.models.packed import check_trainable
+from bench.models.packed import check_adapted
 from methods.registry import did_you_mean, known, register
 
 Count = Annotated[int, Field(ge=1)]
@@ -237,7 +237,7 @@ class EncoderMethod(Method):
             encoder.requires_grad_(False)
             done = self.adapt(encoder)
             parameters = tuple(done.parameters)
-            check_trainable(parameters)
+            check_adapted(encoder, parameters)
             for parameter in parameters:
                 parameter.requires_grad_(True)
             groups.append(Group(modality, done.lr, parameters))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench import records
 from bench.errors import UserError
+from bench.matrix import shown
 from bench.tuning.tuned import Tuned
 from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
@@ -162,9 +163,9 @@ def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
 def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
     """What records are sorted by; what the matrix does not name comes last."""
     row = record.row
-    models = {"text": row.get("text_model"), "image": row.get("image_model"), "weights": row.get("weights")}
     pairs = [
-        all(value is None or pair.get(key, value) == value for key, value in models.items())
+        row.get("weights") in (None, pair.get("weights", row.get("weights")))
+        and all(row.get(f"{m}_model") in (None, _shown(pair, m, row)) for m in ("text", "image"))
         for pair in _list(matrix, "backbones")
         if isinstance(pair, dict)
     ]
@@ -172,6 +173,14 @@ def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
     modalities = [modality == row.get("modality") for modality in _list(matrix, "modality")]
     places = [found.index(True) if True in found else len(found) for found in (pairs, modalities, methods)]
     return (*places, row["method"], row.get("seed") or 0, record.cell_id)
+
+
+def _shown(pair: Mapping[str, Any], modality: str, row: Mapping[str, Any]) -> Any:
+    """What rows call an encoder of a pair; one that the pair leaves out is any."""
+    name = pair.get(modality)
+    if name is None:
+        return row.get(f"{modality}_model")
+    return shown(str(name), str(pair.get(f"{modality}_pooling", "auto")), pair.get("quantise"))
 
 
 def _table(matrix: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -51,13 +51,13 @@ class HubModel:
     complete: bool
 
 
-def models_of(matrix: Matrix) -> dict[tuple[Modality, str, str], None]:
-    """Modality, name and weights of every encoder that the matrix uses, each once, in order."""
-    used: dict[tuple[Modality, str, str], None] = {}
+def models_of(matrix: Matrix) -> dict[tuple[Modality, str, str, str | None], None]:
+    """Modality, name, weights and quantisation of every encoder that the matrix uses, each once, in order."""
+    used: dict[tuple[Modality, str, str, str | None], None] = {}
     for pair in matrix.backbones:
         for modality in ("text", "image"):
             if any(modality in combined.split("+") for combined in matrix.modality):
-                used[modality, getattr(pair, modality), pair.weights] = None
+                used[modality, getattr(pair, modality), pair.weights, pair.quantise] = None
     return used
 
 
@@ -67,7 +67,7 @@ def hub_models(matrix: Matrix) -> list[HubModel]:
     from huggingface_hub.errors import HFValidationError
 
     found: dict[str, HubModel] = {}
-    for _, name, weights in models_of(matrix):
+    for _, name, weights, _ in models_of(matrix):
         if name in CONFIGURATIONS or name in PRETRAINED or Path(name).exists():
             continue
         try:
@@ -91,7 +91,7 @@ def need_of(matrix: Matrix, hub: list[HubModel]) -> Need:
     items = _items(matrix, doubts)
     hidden: dict[Any, int] = {}
     pictures: dict[int, int] = {}
-    for modality, name, weights in models_of(matrix):
+    for modality, name, weights, quantise in models_of(matrix):
         source = _source(modality, name, weights, folders, doubts)
         if source is None:
             continue
@@ -104,7 +104,7 @@ def need_of(matrix: Matrix, hub: list[HubModel]) -> Need:
             kept = _kept(method, source)
             for seed in seeds if kept else ():
                 size_of_one = len(kept) * source.width * BYTES[matrix.training.cache_dtype]
-                hidden[modality, name, weights, kept, seed] = items * size_of_one
+                hidden[modality, name, weights, quantise, kept, seed] = items * size_of_one
     return Need(sum(hidden.values()), sum(pictures.values()), tuple(doubts))
 
 

@@ -1,4 +1,4 @@
-"""Quantised weights as parameters: what is in memory of them and how many values they stand for, which they do not tell.
+"""Quantised weights as parameters: what is in memory of them, and how many values they stand for.
 
 torchao's are tensors made of several; bitsandbytes' are packed bytes that carry the state of their quantisation as an
 attribute.
@@ -36,13 +36,16 @@ def count_values(parameters: Iterable[Tensor]) -> int:
     return sum(p.numel() if state is None else state.shape.numel() for p, state in states)
 
 
-def check_trainable(parameters: Iterable[Tensor]) -> None:
-    """Looks at what a method wants to train.
+def check_adapted(model: nn.Module, trained: Iterable[Tensor]) -> None:
+    """Looks at a model that a method has adapted, and at what the method wants to train of it.
 
     Raises:
-        UserError: weights that are quantised, or biases that bitsandbytes keeps in 16 bit.
+        UserError: weights that are quantised, biases that bitsandbytes keeps in 16 bit, or something of the method's
+            own that has taken its type from packed weights and holds no fractions.
     """
-    for parameter in parameters:
+    if any(t.dtype == torch.uint8 and not is_quantised(t) for t in (*model.parameters(), *model.buffers())):
+        raise UserError("takes packed weights for numbers; leave the method out, or --quantise")
+    for parameter in trained:
         if is_quantised(parameter):
             raise UserError("trains weights that are quantised; leave the method out, or --quantise")
         if parameter.dtype != torch.float32:

@@ -17,7 +17,7 @@ from math import prod
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from bench.errors import UserError
@@ -26,6 +26,8 @@ from bench.models.structure import replace, targets
 Kind = Literal["bnb-nf4", "torchao-int8"]
 LIBRARIES: dict[Kind, str] = {"bnb-nf4": "bitsandbytes", "torchao-int8": "torchao"}
 BLOCK = 64
+# Half the widest gap between two of NF4's 16 values, those below -0.696 (QLoRA, appendix E), and room for rounding.
+HALF_STEP = 0.153
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,7 +72,14 @@ def quantise(model: Any, kind: Kind, precision: str, device: torch.device | None
 
 def _nf4(linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
     bnb = _bitsandbytes()
-    packed, state = bnb.functional.quantize_4bit(linear.weight.detach(), blocksize=BLOCK, quant_type="nf4")
+    weight = linear.weight.detach()
+    packed, state = bnb.functional.quantize_4bit(weight, blocksize=BLOCK, quant_type="nf4")
+    if not weight.is_meta and not _is_close(bnb.functional.dequantize_4bit(packed, state), weight, state.absmax):
+        # Seen with 0.50 on a CPU, where rows are no multiple of a block: its kernel lets none reach into the next row.
+        raise UserError(
+            f"--quantise bnb-nf4: bitsandbytes gets maps of {linear.in_features} inputs wrong on this machine; "
+            "use torchao-int8"
+        )
     settings = {"compress_statistics": False, "quant_type": "nf4"}
     made = bnb.nn.Linear4bit(
         linear.in_features, linear.out_features, bias=False, compute_dtype=dtype, device="meta", **settings
@@ -87,8 +96,13 @@ def _nf4(linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
     return made
 
 
+def _is_close(found: Tensor, weight: Tensor, scales: Tensor) -> bool:
+    """Whether every weight is the value of the format that is next to it."""
+    largest = scales.repeat_interleave(BLOCK)[: weight.numel()].view_as(weight)
+    return bool(((found - weight).abs() <= HALF_STEP * largest).all())
+
+
 def _int8(linear: nn.Linear) -> nn.Module:
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # of kernels for other machines
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     quantize_(linear, Int8WeightOnlyConfig())
