@@ -198,7 +198,9 @@ def _named(cell: Cell) -> Iterator[None]:
 
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"method {cell.method.name}: {error}") from error
+    except (RuntimeError, ValueError) as error:  # shapes that do not fit together, or an operation without a fake one
         raise UserError(f"method {cell.method.name}: cannot be planned: {one_line(str(error))}") from error
 
 

@@ -63,6 +63,7 @@ def call(*arguments: str) -> int:
         (["rnu\u202e\x1b[31m"], "invalid choice"),
         (["run", "--image-model", "vit-base"], "--weights random"),
         (["run", "--weights", "none"], "--weights: "),
+        (["run", "--quantise", "nf4"], "--quantise: must be 'bnb-nf4' or 'torchao-int8', got 'nf4'"),
         (["report", "no/such/run"], "no/such/run"),
         (["report", "a", "b"], "need --out"),
         (["score", "no-table.csv"], "no-table.csv"),

@@ -65,9 +65,17 @@ def quantise(model: Any, kind: Kind, precision: str, device: torch.device | None
         raise UserError(f"--quantise {kind}: {type(model).__name__} has no linear maps that it fits")
     for name, linear in maps.items():
         linear = linear if device is None else linear.to(device)
-        replace(model, name, _nf4(linear, COMPUTE[precision]) if kind == "bnb-nf4" else _int8(linear))
+        made = _nf4(linear, COMPUTE[precision]) if kind == "bnb-nf4" else _int8(linear)
+        made.register_forward_pre_hook(_as_autocast)
+        replace(model, name, made)
     if kind == "bnb-nf4":
         model.is_loaded_in_4bit = True  # transformers' word for it, by which peft takes its layers for bitsandbytes
+
+
+def _as_autocast(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Casts what goes in as autocast does to a linear map; it does not know these, and 32 bit would come out."""
+    kind = args[0].device.type
+    return (args[0].to(torch.get_autocast_dtype(kind)),) if torch.is_autocast_enabled(kind) else args
 
 
 def _nf4(linear: nn.Linear, dtype: torch.dtype) -> nn.Module:

@@ -169,8 +169,9 @@ def test_sixteen_bits_compute_in_sixteen_bits(kind: Kind, wide_folders: Folders,
     x = torch.randn(3, packed[0].in_features)
     whole = torch.nn.functional.linear(x.bfloat16(), in_full_16(packed[0]), packed[0].bias).float()
     assert torch.allclose(packed[0](x), whole, atol=1e-2)
-    row = run_cell(spec, tmp_path / "cell", lambda _: None)["row"]
-    assert row["status"] == "ok", row
+    record = run_cell(spec, tmp_path / "cell", lambda _: None)
+    assert record["row"]["status"] == "ok", record
+    assert record["plan"]["peak_memory_bytes"] == record["row"]["peak_memory_bytes"]
     with pytest.raises(UserError, match="keeps in 16 bit; use --precision fp32"):
         assemble(cell("bitfit", kind, wide_folders, precision="bf16"), torch.device("cpu"))
 
@@ -266,3 +267,17 @@ def test_pairs_that_differ_in_it_are_different_cells(wide_folders: Folders) -> N
         parse(recipe | {"backbones": [pair, pair]}, "t")
     with pytest.raises(UserError, match="quantise"):
         parse(recipe | {"backbones": [pair | {"quantise": "fp8"}]}, "t")
+
+
+@both
+def test_autocast_reaches_the_maps(kind: Kind, wide_folders: Folders) -> None:
+    """As it does others: 16 bit come out, and as many bytes are kept for backward as without quantisation."""
+    e = encoder(wide_folders["bert"], "text")
+    quantise(e.model, kind, "bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {linear(torch.zeros(2, linear.in_features)).dtype for linear in maps(e.model).values()} == {
+            torch.bfloat16
+        }
+    plain, packed = (planned(cell("lora", k, wide_folders, precision="bf16")).memory for k in (None, kind))
+    assert packed.activations == plain.activations
+    assert packed.parameters < plain.parameters

@@ -63,6 +63,18 @@ def test_backbones_and_modalities_come_in_the_order_of_the_matrix(tmp_path: Path
     assert found == [(name, modality) for name in ("zebra", "ant") for modality in ("text", "text+image")]
 
 
+def test_pairs_that_differ_in_pooling_or_quantisation_alone_come_in_the_order_of_the_matrix(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    pairs = {"ant (mean)": 'text_pooling = "mean"', "ant (bnb-nf4)": 'quantise = "bnb-nf4"', "ant": ""}
+    tables = "".join(f'[[backbones]]\ntext = "ant"\n{setting}\n' for setting in pairs.values())
+    (path / "matrix.toml").write_text(f'modality = ["text"]\n{tables}[[methods]]\nname = "fft"\n')
+    for name in sorted(pairs):
+        row = {"text_model": name, "image_model": None, "modality": "text"}
+        (cell,) = (make_run(tmp_path / name, methods=["fft"], seeds=[0], changes={"fft": row}) / "cells").iterdir()
+        cell.rename(path / "cells" / cell.name)
+    assert [record.row["text_model"] for record in load_run(path).records[:3]] == list(pairs)
+
+
 def test_what_is_missing_is_noted(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     record_of(path, "lora").unlink()
