@@ -73,6 +73,12 @@ def test_drawn_weights_have_a_cache_per_seed(model_folders: dict[str, Path]) -> 
     assert need.pictures == 60 * 224 * 224 * 3
 
 
+def test_quantised_encoders_have_caches_of_their_own(model_folders: dict[str, Path]) -> None:
+    pair = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}
+    need = need_of(parsed(model_folders, backbones=[pair, pair | {"quantise": "bnb-nf4"}]), [])
+    assert need.hidden == 2 * (2 * 60 * 3 * 24 * 2)
+
+
 def test_the_items_of_amazon_are_the_lines_of_its_file(model_folders: dict[str, Path], tmp_path: Path) -> None:
     folder = write_amazon(tmp_path / "data", {f"i{n}": f"t{n}" for n in range(17)}, {"u": ["i1"] * 6})
     dataset = {"name": "amazon", "data_dir": str(folder)}
