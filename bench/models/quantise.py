@@ -12,7 +12,6 @@ What is in memory of such weights, and how many values they stand for, ``packed`
 from __future__ import annotations
 
 import importlib.util
-import logging
 from math import prod
 from typing import Any, Literal
 
@@ -119,7 +118,6 @@ def _int8(linear: nn.Linear) -> nn.Module:
 
 
 def _bitsandbytes() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels for other machines
     import bitsandbytes
 
     product = torch.ops.bitsandbytes.gemm_4bit
