@@ -200,6 +200,12 @@ def _add_matrix(run: argparse.ArgumentParser) -> None:
         const=True,
         help="run the encoders' layers again in the backward pass instead of keeping what they compute",
     )
+    run.add_argument(
+        "--compile",
+        action="store_const",
+        const=True,
+        help="torch.compile: encoder layers, the method's network, user encoder and loss; needs a C++ compiler",
+    )
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name>)")
     cache_command.add_cache_dir(run)
     run.add_argument("--cache-limit", metavar="SIZE", help="such as 20GiB: least recently used files go first")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.adapters import save_adapters
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.checkpoint import remove_checkpoints
+from bench.compiling import StepCompiler
 from bench.data.batches import (
     Batch,
     all_batches,
@@ -32,6 +34,7 @@ from bench.data.batches import (
     log_popularity,
     make_batch,
     median_batch,
+    smallest_batch,
     steps_per_epoch,
 )
 from bench.environment import capture
@@ -75,6 +78,7 @@ class CellRun:
         self.warnings: list[str] = []
         self.training = Training()
         self.clock = clocks.StepClock(self.device)
+        self.compiler = StepCompiler(cell.training.compile, self.alive)
         self.resumed: dict[str, Any] | None = None
         # Ranks of the validation targets, (validated,), at the last evaluation and at the best one.
         self.last_ranks = self.best_ranks = np.empty(0, dtype=np.int64)
@@ -92,6 +96,7 @@ class CellRun:
         gates = self._gates(assembly, trainer)
         memory = self._probe(assembly, trainer)
         typical = self._median_flops(assembly, trainer)
+        self.compiler.compile(assembly.model, assembly.encoders)
         self._warm_up(assembly, trainer)
         trainer.restore(start)
         trainer.reset_optimizer()
@@ -102,7 +107,7 @@ class CellRun:
         if self.cell.test:
             self.report({"event": "phase", "phase": "test"})
         self._conclude(assembly, self._test(assembly, trainer) if self.cell.test else None)
-        measured = meters.stretch()
+        measured = self._stretch(meters)
         self._memory(memory, measured)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
         records.write_steps(self.folder, self.clock.rows, self.training.losses)
@@ -180,14 +185,21 @@ class CellRun:
             self.warnings.append(f"no trace: {records.one_line(str(error))}")
 
     def _warm_up(self, assembly: Assembly, trainer: Trainer) -> None:
-        batches = all_batches(assembly.data.splits, self.cell.budget.batch_size, self.cell.seed)
-        for _ in range(self.cell.training.timing_warmup_steps):
-            trainer.step(self._batch(assembly, trainer, next(batches)))
-            self.alive()
+        of = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
+        batches: Iterable[Batch] = islice(all_batches(*of), self.cell.training.timing_warmup_steps)
+        if self.compiler.on:
+            self.report({"event": "phase", "phase": "compiling"})
+            # A graph holds for sizes between bounds; these are the outermost.
+            batches = chain((largest_batch(*of), smallest_batch(*of)), batches)
+        with self.compiler.running():
+            for batch in batches:
+                trainer.step(self._batch(assembly, trainer, batch))
+                self.alive()
+        self.compiler.settle()
 
     def _ranks(self, assembly: Assembly, trainer: Trainer, inputs: Ints, targets: Ints, history: Ints) -> Ranks:
         """Of the targets among all items; arrays as those of a part of ``Splits``."""
-        with trainer.autocast():
+        with trainer.autocast(), self.compiler.eager():
             return evaluate(
                 assembly.model, assembly.feed, inputs, targets, history, assembly.data.n_items, self.device, self.alive
             )
@@ -224,7 +236,7 @@ class CellRun:
                 self.best_ranks = self.last_ranks
             if checkpoints.due(training.curve[-1]):
                 with meters.paused():
-                    checkpoints.save(trainer, training, clock.rows, self.best_ranks, meters.stretch())
+                    checkpoints.save(trainer, training, clock.rows, self.best_ranks, self._stretch(meters))
                 self.report({"event": "checkpoint", "step": len(training.losses)})
 
         def follow(event: dict[str, Any]) -> None:
@@ -232,7 +244,7 @@ class CellRun:
             self.report(event)
 
         try:
-            with meters:
+            with meters, self.compiler.running():
                 train(
                     trainer,
                     all_batches(splits, size, seed, len(training.losses)),
@@ -251,6 +263,11 @@ class CellRun:
                 watch.remove()
         self.warnings += checkpoints.warnings
         return meters
+
+    def _stretch(self, meters: TrainingMeters) -> Stretch:
+        """What the meters say up to now, and what torch compiled meanwhile."""
+        found = meters.stretch()
+        return replace(found, warnings=(*found.warnings, *self.compiler.warnings))
 
     def _resume(self, checkpoints: Checkpoints, trainer: Trainer) -> Stretch | None:
         """Goes on from a checkpoint if there is one; gives what was measured until then."""
@@ -299,12 +316,14 @@ class CellRun:
             "energy_joules": None if nvml is None else nvml.energy_joules,
         }
         # What a user must have free on the card: NVML's figure for this process where the driver tells it, else
-        # what torch reserved. On the CPU the account, which does not depend on the allocator.
+        # what torch reserved. On the CPU the account, which does not depend on the allocator; it is of an eager step,
+        # so that of a compiled one nothing is known there.
         for source in ("nvml_process_bytes", "peak_reserved_bytes"):
             if self.row[source] is not None:
                 self.row |= {"peak_memory_bytes": self.row[source], "memory_source": source}
                 return
-        self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
+        if not self.compiler.on:
+            self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
 
     def _record(
         self, assembly: Assembly, gates: dict[str, object], memory: MemoryAccount, measured: Stretch
@@ -330,6 +349,7 @@ class CellRun:
             "training": asdict(self.cell.training),
             "curve": self._curve(),
             "resumed": self.resumed,
+            "compile": self.compiler.as_dict(),
             "steps": clocks.summary(self.clock.rows),
             "memory": memory.as_dict(),
             "nvml": None if measured.nvml is None else measured.nvml.as_dict(),
@@ -361,7 +381,12 @@ class CellRun:
         rows = self.clock.rows[: len(losses)]  # a step whose loss could not be read has a row and no loss
         if rows:
             records.write_steps(self.folder, rows, losses)
-        so_far = {"curve": self._curve(), "resumed": self.resumed, "steps": clocks.summary(rows)}
+        so_far = {
+            "curve": self._curve(),
+            "resumed": self.resumed,
+            "compile": self.compiler.as_dict(),
+            "steps": clocks.summary(rows),
+        }
         return failure_record(self.cell, outcome, self.report) | so_far
 
 

@@ -112,6 +112,7 @@ class TrainingConfig:
 
     Attributes:
         gradient_checkpointing: layers of the encoders keep their input alone and run again for the backward pass.
+        compile: torch.compile for what ``bench.compiling`` names.
     """
 
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64
@@ -122,6 +123,7 @@ class TrainingConfig:
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
+    compile: bool = False
     cache_dtype: Literal["float16", "float32"] = "float16"
     timing_warmup_steps: Annotated[int, Field(ge=0, le=1000)] = 3
 

@@ -236,6 +236,8 @@ def _row(planner: Planner, cell: Cell, workload: Workload, roof: Roof | None, li
         "cache_bytes": plan.cache_bytes,
         "cache_items": None if plan.cache_bytes is None else plan.n_items,
     }
+    if cell.training.compile:
+        row["step"] = "eager"
     if roof is not None:
         row["step_seconds_lower_bound"] = lower_bound(roof, plan.work)
     return row if limit is None else row | _fit(planner, plan, workload, cell.budget.batch_size, limit)
@@ -319,6 +321,8 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if any(row["cache_items"] is not None for row in rows):
         count = next(row["cache_items"] for row in rows if row["cache_items"] is not None)
         lines.append(f"on disk: hidden states of {count:,} items.")
+    if rows[0].get("step") == "eager":
+        lines.append("compile = true: memory, FLOPs and bounds are those of the eager step, not of a compiled one.")
     lines += [f"{row['method']}: {row['fit_note']}." for row in rows if row.get("fit_note")]
     return lines
 

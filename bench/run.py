@@ -43,6 +43,7 @@ PLACES: dict[str, Path_] = {
     "device": ("device",),
     "precision": ("precision",),
     "gradient_checkpointing": ("training", "gradient_checkpointing"),
+    "compile": ("training", "compile"),
     "profile": ("profile",),
     "checkpoint_every": ("checkpoint_every",),
     "save_adapters": ("save_adapters",),

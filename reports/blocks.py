@@ -99,6 +99,11 @@ class Block:
         """Whether the backbones were never pretrained, so that accuracy has no meaning."""
         return bool((self.results["weights"] == "random").any())
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the steps were compiled; then what was probed beside them is of other steps, eager ones."""
+        return any(record.training.get("compile") is True for record in self.records)
+
     def value(self, method: str, column: str) -> float | None:
         """A figure of a method in the mean over its seeds; None where it was not measured."""
         if method not in self.summary.index or column not in self.summary.columns:

@@ -61,6 +61,11 @@ def _of_block(block: Block) -> Iterator[str]:
     sources = sorted(block.results.loc[block.results["status"] == "ok", "memory_source"].dropna().unique())
     if len(sources) > 1:
         yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
+    if block.compiled and not block.measured("peak_memory_bytes"):
+        yield (
+            "Steps were compiled, and nothing measured what memory that takes (the account is of an eager step): peak "
+            "memory and TPME are left empty"
+        )
     yield from _against_references(block)
     yield from _other_ranks(block)
     yield from _different_batches(block)

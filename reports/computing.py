@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.measure.cards import Card, card_of
+from reports import compiled
 from reports.blocks import Block
 from reports.cells import Read, ended_ok, figure, mean, per_seed, share, spread
 from reports.load import Record
@@ -22,6 +23,7 @@ def section(block: Block) -> str:
     if silent:
         parts.append(f"The records of {listing([escape(method) for method in silent])} have no FLOPs of a median step.")
     parts += [_times(block, timed)] if timed else []
+    parts = [part for part in (compiled.of_eager_steps(block), *parts, compiled.section(block, methods)) if part]
     return "\n\n".join(parts) or "No cell ended ok."
 
 

@@ -151,8 +151,8 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
     (
         "memory",
         "What the memory is taken by",
-        "The account of live tensors at the peak of a probe step; hatched what was predicted without running it. "
-        "A black line is what a driver or an allocator says, where that is the figure in the table.",
+        "The account of live tensors at the peak of a probe step (eager always); hatched what was predicted without "
+        "running it. A black line is what a driver or an allocator says, where that is the figure in the table.",
         stacks.memory,
     ),
     (

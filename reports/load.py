@@ -39,6 +39,8 @@ class Record:
     """The same as `plan` predicts it, `peak_memory_bytes` for `peak_bytes`; empty where there is none."""
     compute: Mapping[str, Any]
     """FLOPs of a step of median size and what is made of them; empty where they were not counted."""
+    compile: Mapping[str, Any]
+    """What torch compiled and how long that took; empty for a cell whose steps are eager."""
     cache: Mapping[str, Any]
     """What the hidden-state cache cost; empty for a cell without one."""
     nvml: Mapping[str, Any]
@@ -272,6 +274,7 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         memory=checked_figures(path, "memory", _part(path, value, "memory")),
         plan=checked_figures(path, "plan", _part(path, value, "plan")),
         compute=checked_figures(path, "compute", _part(path, value, "compute")),
+        compile=checked_figures(path, "compile", _part(path, value, "compile")),
         cache=checked_figures(path, "cache", _part(path, value, "cache")),
         nvml=_part(path, value, "nvml"),
         environment=_part(path, value, "environment"),

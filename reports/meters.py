@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reports.blocks import Block
 from reports.cells import PARTS, Read, account, column, mean, per_seed, share, spread
+from reports.compiled import of_eager_steps
 from reports.text import escape, ratio, size, table
 
 _PEAK = account("peak_bytes")
@@ -50,6 +51,7 @@ def section(block: Block) -> str:
                for name, (read, why) in there.items()]  # fmt: skip
     absent = [name for name in _METERS if name not in there]
     parts = [
+        of_eager_steps(block),
         table(["Method", *there], rows),
         "\n".join(reasons),
         f"Not measured here: {', '.join(absent)}." if absent else "",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports.blocks import Block
 from reports.cells import PARTS, Read, account, column, ended_ok, figure, mean
+from reports.compiled import of_eager_steps
 from reports.load import Record
 from reports.text import amount, count, escape, listing, size, table
 
@@ -67,7 +68,8 @@ def section(block: Block) -> str:
     )
     if not planned:
         return missing or "No cell ended ok."
-    parts = [_INTRODUCTION, _memory_table(block, planned), _counted_table(block, planned), _findings(block, planned)]
+    tables = _memory_table(block, planned), _counted_table(block, planned)
+    parts = [_INTRODUCTION, of_eager_steps(block), *tables, _findings(block, planned)]
     return "\n\n".join(part for part in (*parts, missing) if part)
 
 

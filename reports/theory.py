@@ -17,6 +17,7 @@ import numpy as np
 from reports import stats
 from reports.accuracy import NO_DIFFERENCE
 from reports.blocks import BASELINE, Block
+from reports.compiled import of_eager_steps
 from reports.load import Record
 from reports.steps import SECONDS, by_seed, resampled_means
 from reports.text import escape, listing, number, ratio, size, table
@@ -189,7 +190,8 @@ def section(block: Block) -> str:
     measured = amounts(block)
     if not measured:
         return "Neither the phases of a step nor an account of memory were recorded."
-    text = [_LEGEND, _time_table(block, measured), _memory_table(block, measured), _findings(claims(block, measured))]
+    tables = _time_table(block, measured), _memory_table(block, measured)
+    text = [_LEGEND, of_eager_steps(block), *tables, _findings(claims(block, measured))]
     unknown = [method for method in block.methods if terms_of(block, method) is None]
     if unknown:
         text.append(f"The paper's table has no terms for {listing([escape(method) for method in unknown])}.")

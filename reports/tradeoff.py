@@ -27,8 +27,12 @@ def comparable_costs(block: Block) -> dict[str, dict[str, float]]:
     """The costs of the methods that a TPME of this block compares, in the means over seeds.
 
     Raises:
-        UserError: the methods have their memory from more than one source.
+        UserError: the methods have their memory from more than one source; steps were compiled and have none.
     """
+    if block.compiled and not block.measured("peak_memory_bytes"):
+        raise UserError(
+            "nothing measured the memory of compiled steps; on a CPU there is the account alone, of an eager step"
+        )
     return {str(method): row for method, row in comparable(block.summary).items()}
 
 

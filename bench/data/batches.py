@@ -74,6 +74,11 @@ def largest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     return max(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
 
 
+def smallest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
+    """The batch of the first epoch with the fewest distinct items: mostly the last one, where users are left over."""
+    return min(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
+
+
 def median_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     """The batch of the first epoch with the median number of distinct items: the one a median step stands for."""
     sizes = [len(batch.unique) for batch in epoch_batches(splits, batch_size, seed, 1)]

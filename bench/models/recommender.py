@@ -45,9 +45,12 @@ class Recommender(nn.Module):
 
     def forward(self, batch: TrainBatch) -> Tensor:
         """The training loss of a batch."""
-        vectors = self.item_encoder(batch.inputs)
-        states = self.user_states(vectors, batch.items[:, :-1])
-        return sequence_loss(states, vectors, batch.items, batch.positions, batch.log_popularity, self.logit_scale)
+        return self.loss(self.item_encoder(batch.inputs), batch.items, batch.positions, batch.log_popularity)
+
+    def loss(self, vectors: Tensor, items: Tensor, positions: Tensor, log_popularity: Tensor) -> Tensor:
+        """The loss of item vectors (n, d); the other arguments as in ``TrainBatch``."""
+        states = self.user_states(vectors, items[:, :-1])
+        return sequence_loss(states, vectors, items, positions, log_popularity, self.logit_scale)
 
     @torch.no_grad()
     def encode_users(self, vectors: Tensor, items: Tensor) -> Tensor:
