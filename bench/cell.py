@@ -47,7 +47,7 @@ from bench.measure import clock as clocks
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops, count_flops
 from bench.measure.memory import MemoryAccount, reset_allocator_peaks
-from bench.measure.meters import Stretch, TrainingMeters
+from bench.measure.meters import Stretch, TrainingMeters, memory_columns
 from bench.measure.probe import probe
 from bench.measure.profile import trace_steps
 from bench.method_files import load_recorded
@@ -108,7 +108,8 @@ class CellRun:
             self.report({"event": "phase", "phase": "test"})
         self._conclude(assembly, self._test(assembly, trainer) if self.cell.test else None)
         measured = self._stretch(meters)
-        self._memory(memory, measured)
+        # The account is of an eager step: of a compiled one it says nothing.
+        self.row |= memory_columns(measured, None if self.compiler.on else memory.peak_bytes)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
         records.write_steps(self.folder, self.clock.rows, self.training.losses)
         self._save_adapters(assembly)
@@ -306,24 +307,6 @@ class CellRun:
             (of_valid.get(user) for user in evaluated),
             (of_test.get(user) for user in evaluated),
         )
-
-    def _memory(self, memory: MemoryAccount, measured: Stretch) -> None:
-        nvml = measured.nvml
-        self.row |= {
-            **measured.peaks,
-            "nvml_process_bytes": None if nvml is None else nvml.process_bytes,
-            "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
-            "energy_joules": None if nvml is None else nvml.energy_joules,
-        }
-        # What a user must have free on the card: NVML's figure for this process where the driver tells it, else
-        # what torch reserved. On the CPU the account, which does not depend on the allocator; it is of an eager step,
-        # so that of a compiled one nothing is known there.
-        for source in ("nvml_process_bytes", "peak_reserved_bytes"):
-            if self.row[source] is not None:
-                self.row |= {"peak_memory_bytes": self.row[source], "memory_source": source}
-                return
-        if not self.compiler.on:
-            self.row |= {"peak_memory_bytes": memory.peak_bytes, "memory_source": "account"}
 
     def _record(
         self, assembly: Assembly, gates: dict[str, object], memory: MemoryAccount, measured: Stretch

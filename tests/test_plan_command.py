@@ -149,6 +149,21 @@ def test_the_table(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(note.startswith("lora: not even 2 users fit") for note in notes)
 
 
+def test_of_a_compiled_step_it_says_that_the_eager_one_is_planned(
+    model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for on in (False, True):
+        recipe = matrix(model_folders)
+        path = tmp_path / f"{on}.toml"
+        path.write_text(tomli_w.dumps({**recipe, "training": {**recipe["training"], "compile": on}}), encoding="utf-8")
+        tiny = ("--config", str(path), "--methods", "frozen", "--modality", "text")
+        found.append(rows(capsys, *tiny)["frozen"])
+        assert call(*tiny) == 0
+        assert ("of the eager step, not of a compiled one" in capsys.readouterr().out) is on
+    assert found[1] == found[0] | {"step": "eager"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -111,6 +111,26 @@ class TrainingMeters:
         return Stretch(nvml, peaks, tuple(warnings)).after(self._before)
 
 
+def memory_columns(measured: Stretch, account: int | None) -> dict[str, Any]:
+    """The columns of the row that say what memory, and energy, training took.
+
+    Args:
+        account: bytes of live tensors at the peak of a step such as those that were measured; None is unknown.
+    """
+    nvml = measured.nvml
+    columns: dict[str, Any] = {
+        **measured.peaks,
+        "nvml_process_bytes": None if nvml is None else nvml.process_bytes,
+        "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
+        "energy_joules": None if nvml is None else nvml.energy_joules,
+    }
+    # What a user must have free on the card: NVML's figure for this process where the driver tells it, else what torch
+    # reserved. On the CPU the account, which does not depend on the allocator.
+    sources = {name: columns[name] for name in ("nvml_process_bytes", "peak_reserved_bytes")} | {"account": account}
+    source = next((name for name, peak in sources.items() if peak is not None), None)
+    return {**columns, "peak_memory_bytes": source and sources[source], "memory_source": source}
+
+
 def joined(first: NvmlReading | None, second: NvmlReading | None) -> NvmlReading | None:
     """The reading of two stretches of time together, of which None is unknown.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measure.meters import Stretch, TrainingMeters, joined
+from bench.measure.meters import Stretch, TrainingMeters, joined, memory_columns
 from bench.measure.nvml import NvmlReading, NvmlSampler
 from tests.measure.fake_nvml import A, FakeDevice, FakeNvml, process
 from tests.measure.test_nvml import OWN, ticking
@@ -59,6 +59,22 @@ def test_a_stretch_comes_back_from_json_and_goes_on() -> None:
     assert both.nvml is not None
     assert both.nvml.energy_joules is None
     assert after.after(None) == after
+
+
+def test_the_nearest_meter_there_is_feeds_the_peak_and_without_one_it_is_unknown() -> None:
+    peaks = {"peak_rss_bytes": 5, "peak_reserved_bytes": 20, "peak_allocated_bytes": 7}
+    host = {**peaks, "peak_reserved_bytes": None, "peak_allocated_bytes": None}
+    for nvml, known, account, expected in (
+        (FIRST, peaks, 6, (700, "nvml_process_bytes")),
+        (SECOND, peaks, 6, (20, "peak_reserved_bytes")),
+        (None, peaks, None, (20, "peak_reserved_bytes")),
+        (None, host, 6, (6, "account")),
+        (None, host, None, (None, None)),
+    ):
+        found = memory_columns(Stretch(nvml, known, ()), account)
+        assert (found["peak_memory_bytes"], found["memory_source"]) == expected
+        assert found["peak_rss_bytes"] == 5
+        assert found["energy_joules"] == (None if nvml is None else nvml.energy_joules)
 
 
 def test_on_a_cpu_there_is_memory_of_the_process_and_no_reading() -> None:
