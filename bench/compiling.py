@@ -140,6 +140,7 @@ class StepCompiler:
             ``seconds`` that compiling took before the clock started; ``graphs``; ``graph_breaks``: places where torch
             had to leave one; ``from_cache``: graphs that torch's cache on disk had, which then took no compiling;
             ``timed`` and ``timed_seconds``: compilations that fell into timed steps, which have these seconds too.
+            All of this process; what falls into steps before a checkpoint is told by a warning that goes with it.
         """
         if not self.on:
             return None
