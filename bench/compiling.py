@@ -55,6 +55,7 @@ class StepCompiler:
         """
         if not self.on:
             return
+        torch.compiler.reset()  # what another cell of this process left would count as nothing compiled
         parts: dict[int, Any] = {id(layer): layer for encoder in encoders for layer in layers(encoder.model)}
         for part in (*parts.values(), model.item_encoder.head):
             _compile(part, "forward")
@@ -111,7 +112,7 @@ class StepCompiler:
         return torch.compiler.set_stance("force_eager") if self.on else nullcontext()
 
     def settle(self) -> None:
-        """The clock starts: what is compiled from here on falls into timed steps.
+        """After a warm-up, outside of ``running``: what is compiled from here on falls into timed steps.
 
         Raises:
             UserError: nothing has been compiled.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,12 +32,9 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs as torch takes them down, without code made of them."""
-    torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    yield
-    torch._dynamo.reset()
 
 
 def cell(name: str, folders: Folders, on: bool, **changes: Any) -> Cell:
@@ -157,7 +153,6 @@ def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest
 @needs_compiler
 @pytest.mark.slow
 def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("bench.assemble.UserEncoder", partial(UserEncoder, n_blocks=1))
     specs = [plain(model_folders, on, budget={"steps": 3, "batch_size": 16}) for on in (False, True)]
@@ -183,7 +178,6 @@ def test_without_a_compiler_a_cell_fails_with_a_line(
 ) -> None:
     from torch._inductor import config
 
-    torch._dynamo.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     with config.patch({"cpp.cxx": (None, str(tmp_path / "none")), "compile_threads": 1}):
         record = run_cell(plain(model_folders), tmp_path, lambda _: None)
