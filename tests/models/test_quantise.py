@@ -278,5 +278,5 @@ def test_autocast_reaches_the_maps(kind: Kind, wide_folders: Folders) -> None:
         found = {linear(torch.zeros(2, linear.in_features)).dtype for linear in maps(e.model).values()}
     assert found == {torch.bfloat16}
     plain, packed = (planned(cell("lora", k, wide_folders, precision="bf16")).memory for k in (None, kind))
-    assert packed.activations == pytest.approx(plain.activations, rel=0.01)
+    assert packed.activations < 1.01 * plain.activations
     assert packed.parameters < plain.parameters
