@@ -7,25 +7,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import UserError
-from reports.columns import GROUP
 from reports.load import Record, Run
 from reports.options import DEFAULT, Options
 from reports.paired import Difference, Paired, pair
 from reports.tables import comparison_keys, is_key, unique
+from reports.titles import titles
 
 BASELINE = "fft"
 """The method that all figures are set against where it ended ok."""
 
 MOST_DRAWN = 24
 """Figures with more methods than this would be longer than anybody reads."""
-
-_ALWAYS = ("dataset", "modality", "text_model", "image_model")
-"""What every title of a block says."""
 
 Z95 = 1.959964
 """Half-width of the 95 % interval of a normal variable in standard errors."""
@@ -175,12 +173,13 @@ def blocks(
     """
     result_keys, summary_keys = comparison_keys(results), comparison_keys(summary)
     keys = unique(result_keys)
-    titles = _titles(keys)
+    found = [is_key(result_keys, key) for key in keys]
+    members = [tuple(record for record, is_mine in zip(records, mine, strict=True) if is_mine) for mine in found]
+    folders = {run.path: _data_folder(run) for run in runs}
+    named = titles(keys, [folders[own[0].run] for own in members])
     datasets = {run.path: run.dataset for run in runs}
     cut: list[Block] = []
-    for key, title in zip(keys, titles, strict=True):
-        mine = is_key(result_keys, key)
-        own = tuple(record for record, is_mine in zip(records, mine, strict=True) if is_mine)
+    for key, title, mine, own in zip(keys, named, found, members, strict=True):
         _one_meaning(own)
         known = [dataset for record in own if (dataset := datasets[record.run])]
         dataset = known[0] if known else {}
@@ -230,42 +229,11 @@ def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     return {str(name): values for name, values in references.items() if isinstance(values, dict)}
 
 
-def _titles(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Dataset, modality and backbones; of blocks that share these, in few words, what else sets them apart."""
-    named = [dict(zip(GROUP, key, strict=True)) for key in keys]
-    places: dict[tuple[Any, ...], list[int]] = {}
-    for place, key in enumerate(named):
-        places.setdefault(tuple(key[column] for column in _ALWAYS), []).append(place)
-    titles = [""] * len(keys)
-    for (dataset, modality, *models), members in places.items():
-        apart = [_apart(column, [named[place][column] for place in members]) for column in GROUP]
-        for number, place in enumerate(members):
-            parts = [dataset, modality, " + ".join(dict.fromkeys(str(model) for model in models if model))]
-            # The batch size, say, is a column and a part of the budget.
-            parts += dict.fromkeys(part for column in apart for part in column[number])
-            titles[place] = " · ".join(str(part) for part in parts if part)
-    return titles
-
-
-def _apart(column: str, values: Sequence[Any]) -> list[list[str]]:
-    """For each block what a column says of it and not of all the others, in words."""
-    name = column.replace("_", " ")
-    if len(set(values)) == 1:
-        return [[] for _ in values]
-    if column == "dataset_digest":
-        return [[f"data {str(value)[:8]}" if value else "data unknown"] for value in values]
-    separator = {"budget": "; ", "training": "; ", "machine": ", "}.get(column)
-    if separator is None:
-        return [[f"{name} {'unknown' if value is None else value}"] for value in values]
-    settings = [str(value).split(separator) if value else [f"{name} unknown"] for value in values]
-    common = set[str].intersection(*map(set, settings))
-    return [[_setting(part) for part in parts if part not in common] for parts in settings]
-
-
-def _setting(text: str) -> str:
-    """A setting as one says it: `epochs 3` for `epochs=3`."""
-    key, equals, value = text.partition("=")
-    return f"{key.replace('_', ' ')} {value.removesuffix('.0')}" if equals else text
+def _data_folder(run: Run) -> str | None:
+    """The name of the folder that the data of a run lie in."""
+    dataset = run.matrix.get("dataset")
+    folder = dataset.get("data_dir") if isinstance(dataset, dict) else None
+    return Path(folder).name or None if isinstance(folder, str) else None
 
 
 def slug(text: str) -> str:

@@ -15,6 +15,7 @@ from reports.figures import Drawing
 from reports.load import Record, Run
 from reports.study import Study
 from reports.text import code_block, count, escape, size, table, visible
+from reports.titles import of_runs
 from reports.verdict import verdict
 
 _SIZES = ("users", "items", "interactions", "train_interactions")
@@ -79,8 +80,8 @@ def chapters(
 
 def title(runs: Sequence[Run]) -> str:
     """What the report is about, escaped."""
-    names = dict.fromkeys(str(run.matrix.get("name") or run.path.resolve().name) for run in runs)
-    return f"What fine-tuning costs and what it buys: {', '.join(escape(name) for name in names)}"
+    names = [str(run.matrix.get("name") or run.path.resolve().name) for run in runs]
+    return f"What fine-tuning costs and what it buys: {escape(of_runs(names))}"
 
 
 def _verdicts(blocks: Sequence[Block]) -> list[str]:

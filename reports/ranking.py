@@ -19,6 +19,7 @@ from reports.stats import LEVEL
 from reports.study import Study, accuracy_of, alike
 from reports.style import INK, NotDrawn, short
 from reports.text import count, escape, table
+from reports.titles import differing
 
 STEM = "ranks"
 FEWEST_DATASETS = 5
@@ -69,7 +70,11 @@ def study(group: Sequence[Block], title: str, stem: str) -> Study:
     ranking = rank({m: [float(block.value(m, "hr@10") or 0.0) for block in group] for m in shared}) if shared else None
     ranks = {} if ranking is None else dict(zip(ranking.methods, ranking.ranks.tolist(), strict=True))
     methods = sorted(dict.fromkeys(m for block in group for m in block.methods), key=lambda m: ranks.get(m, math.inf))
-    header = ["Method", "Average rank", *(f"HR@10: {escape(block.title)}" for block in group)]
+    header = [
+        "Method",
+        "Average rank",
+        *(f"HR@10: {escape(name)}" for name in differing([block.title for block in group])),
+    ]
     rows = [
         [escape(m), f"{ranks[m]:.2f}" if m in ranks else "", *(accuracy_of(block, m) for block in group)]
         for m in methods
