@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         "such as a folder without any record that can be read.",
         epilog="example: python run_bench.py report runs/seed0 runs/seed1 --out runs/both",
     )
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="of a run, or of several datasets' runs")
     report.add_argument("--out", type=Path, help="folder for the result; needed for several runs")
     report.add_argument("--k", type=_counts, metavar="5,10,20", help="HR, NDCG, MRR at these (default 10)")
     report.add_argument("--weights", type=_weights, metavar="T,P,M", help="of the TPME, default 0.45,0.10,0.45")
@@ -262,13 +262,14 @@ def shown_command(arguments: Sequence[str]) -> str:
 def _report(args: argparse.Namespace) -> int:
     from bench import records
     from reports.build import build
+    from reports.load import run_folders
     from reports.options import DEFAULT
 
     if len(args.runs) > 1 and args.out is None:
         raise UserError("report: several runs need --out DIR")
     out = args.out or args.runs[0]
     build(
-        args.runs,
+        run_folders(args.runs),
         out,
         ks=args.k or DEFAULT.ks,
         weights=args.weights or DEFAULT.weights,

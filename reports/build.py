@@ -46,7 +46,8 @@ def build(
 
     Args:
         run_dirs: At least one run folder, none twice.
-        out: Where the report goes: the run folder itself, or a folder that is new, empty, or holds an older report.
+        out: Where the report goes: the run folder itself, or a folder that is new, empty, or holds an older report or
+            runs alone.
         ks: HR, NDCG and MRR are computed at each; needs ranks but for 10.
         weights: Of time, parameters and memory in the TPME.
         reference: A table (method, time in seconds per epoch, params, memory in bytes) that pins the minima and maxima.
@@ -99,8 +100,13 @@ def _check(run_dirs: Sequence[Path], out: Path) -> None:
         raise UserError(f"{out}: not a folder")
     if (out / "matrix.toml").exists():
         raise UserError(f"{out}: holds a run, a report of other runs would overwrite its own")
-    if out.exists() and not (out / "report.md").is_file() and {path.resolve() for path in out.iterdir()} - {*resolved}:
+    if out.exists() and not (out / "report.md").is_file() and _others(out, resolved):
         raise UserError(f"{out}: holds something else than a report")
+
+
+def _others(out: Path, runs: Sequence[Path]) -> bool:
+    """Whether a folder holds something beside runs; one of several datasets may not have ended a cell yet."""
+    return any(path.resolve() not in runs and not (path / "matrix.toml").is_file() for path in out.iterdir())
 
 
 def _check_ks(ks: Sequence[int], runs: Sequence[Run], records: Sequence[Record]) -> None:

@@ -95,6 +95,18 @@ class Run:
     that are read all the same and are not what was written."""
 
 
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The run folders that are meant: for a folder that holds runs and is none, as several datasets leave it, its runs.
+
+    Those in it that have no record yet are left out.
+    """
+    found: list[Path] = []
+    for path in paths:
+        held = [] if (path / "matrix.toml").is_file() else [file.parent for file in path.glob("*/matrix.toml")]
+        found += sorted(folder for folder in held if any(folder.glob("cells/*/record.json"))) or [path]
+    return found
+
+
 def load_run(path: Path) -> Run:
     """Read a run folder; its records come in the order of the matrix: backbones, modality, method, then seed.
 

@@ -69,3 +69,16 @@ def test_a_damaged_cell_does_not_change_the_exit_status(folder: Path, capsys: py
     damage, where = capsys.readouterr().err.splitlines()
     assert damage.startswith("report: cell lora--")
     assert where == "report: out/report.md"
+
+
+def test_a_folder_of_runs_is_reported_as_they_are(folder: Path) -> None:
+    both = folder / "both"
+    both.mkdir()
+    for name in ("a", "c"):
+        (folder / name).rename(both / name)
+    (both / "begun").mkdir()
+    (both / "begun" / "matrix.toml").write_text('name = "begun"')  # no cell has ended yet
+    assert call("report", "both") == 0
+    rows = (both / "results.csv").read_text().splitlines()
+    assert {row.split(",")[1] for row in rows[1:]} == {"fft", "lora"}
+    assert call("report", "both") == 0
