@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.description = (
         "Reads and splits a dataset as a run would, and says what was left out and why, how long sequences are, what "
-        "is there twice or almost, which test targets training never sees, and what popularity alone reaches. Exit "
+        "is there twice or almost, which test targets training never sees, and what popularity alone reaches. With "
+        "--missing-images or --bad-images every picture is decoded, and the rest is as these options leave it. Exit "
         "status: 0, or 2 where a run could not start."
     )
     parser.epilog = "example: python run_bench.py data DIR --dataset table --out checks/mine"

@@ -42,7 +42,9 @@ class Examination:
 
 
 def examine(config: DatasetConfig, seconds: float = alike.SECONDS) -> Examination:
-    """Loads a dataset without decoding its pictures, splits it and looks at what could spoil a run.
+    """Loads a dataset, splits it and looks at what could spoil a run.
+
+    Its pictures are decoded, all of them, only if the configuration says what becomes of those that cannot be had.
 
     Args:
         seconds: for each of the two searches for near-duplicates.
@@ -50,7 +52,8 @@ def examine(config: DatasetConfig, seconds: float = alike.SECONDS) -> Examinatio
     Raises:
         UserError: for anything wrong with the files.
     """
-    catalogue = load(config, None)
+    decides = {config.missing_images, config.bad_images} != {"fail"}
+    catalogue = load(config, _HASHED_SIZE if decides else None)
     splits = split_catalogue(catalogue)
     lengths = Ragged.of(catalogue.sequences).lengths
     words = np.fromiter((len(title.split()) for title in catalogue.titles), dtype=np.int64)
@@ -64,7 +67,7 @@ def examine(config: DatasetConfig, seconds: float = alike.SECONDS) -> Examinatio
         "popularity": _concentration(splits.popularity),
         "references": references(config, catalogue, splits),
     }
-    return Examination(facts | {"warnings": _warnings(facts)}, lengths, splits.popularity, words)
+    return Examination(facts | {"warnings": _warnings(config, facts)}, lengths, splits.popularity, words)
 
 
 def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
@@ -89,22 +92,24 @@ def _duplicates(catalogue: Catalogue) -> dict[str, int]:
 def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
     rows = alike.sample(len(catalogue.titles))
     found = alike.alike_titles((catalogue.titles[row] for row in rows), seconds)
-    return _shown(found, [catalogue.titles[row] for row in rows])
+    return _shown(found, [f"{catalogue.item_ids[row]}: {catalogue.titles[row]}" for row in rows])
 
 
 def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict[str, Any] | None:
     """Share of items with a picture, and near-duplicates among those looked at; None where there is no folder."""
-    if catalogue.images is not None:
+    if config.name == "shop":
         pictures = catalogue.images
+        assert pictures is not None
         hashes = [alike.difference_hash(pictures[row]) for row in alike.sample(len(pictures))]
         shown = [catalogue.titles[row] for row in alike.sample(len(pictures))]
-        return _image_facts(len(pictures), len(pictures), 0, hashes, shown, seconds)
+        return _image_facts(len(pictures), [], 0, hashes, shown, seconds)
     paths = _paths(config, catalogue)
     if paths is None:
         return None
-    there = np.array([path.is_file() for path in paths], dtype=np.bool_)
+    there = [path.is_file() for path in paths]
+    missing = [path for path, is_there in zip(paths, there, strict=True) if not is_there]
     hashes, shown, bad = _hash_files([path for path, is_there in zip(paths, there, strict=True) if is_there], seconds)
-    return _image_facts(len(paths), int(there.sum()), bad, hashes, shown, seconds)
+    return _image_facts(len(paths), missing, bad, hashes, shown, seconds)
 
 
 def _paths(config: DatasetConfig, catalogue: Catalogue) -> list[Path] | None:
@@ -136,12 +141,14 @@ def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[
 
 
 def _image_facts(
-    items: int, there: int, bad: int, hashes: list[int], shown: list[str], seconds: float
+    items: int, missing: Sequence[Path], bad: int, hashes: list[int], shown: list[str], seconds: float
 ) -> dict[str, Any]:
     found = alike.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
+    there = items - len(missing)
     return {
         "items_with_an_image": there,
         "share": there / items,
+        "first_missing": str(missing[0]) if missing else None,
         "opened": len(hashes) + bad,
         "unreadable": bad,
         "alike": _shown(found, shown),
@@ -177,7 +184,7 @@ def _concentration(popularity: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def _warnings(facts: dict[str, Any]) -> list[str]:
+def _warnings(config: DatasetConfig, facts: dict[str, Any]) -> list[str]:
     """What deserves a thought before hours are spent."""
     found = []
     cold = facts["cold"]["test"]["share"]
@@ -186,11 +193,12 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
             f"{cold:.0%} of the test targets are never seen in training: nothing but their content tells of them."
         )
     images = facts["images"]
-    if images is not None and images["share"] < 1:
+    if images is not None and images["share"] < 1 and config.missing_images == "fail":
         found.append(
-            f"{1 - images['share']:.1%} of the items have no image: --missing-images says what becomes of them."
+            f"{1 - images['share']:.1%} of the items have no image, the first {images['first_missing']}: "
+            "--missing-images says what becomes of them."
         )
-    if images is not None and images["unreadable"]:
+    if images is not None and images["unreadable"] and config.bad_images == "fail":
         found.append(f"{images['unreadable']} of the {images['opened']} images that were opened cannot be read.")
     for what, alike_ones in (("titles", facts["alike_titles"]), ("images", (images or {}).get("alike"))):
         if alike_ones and alike_ones["items"] > _MANY * alike_ones["compared"]:

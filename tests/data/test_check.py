@@ -1,5 +1,6 @@
 """The facts about a dataset, against counting them by hand."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from bench.data.check import examine
 from bench.data.datasets import popularity_ranks, random_floor, rank_scores, split_catalogue
 from bench.data.files import load_files
 from bench.data.sequences import PAD
+from bench.errors import UserError
 from tests.data.test_files import TITLES, write_csv, write_table
 
 USERS = {
@@ -75,6 +77,35 @@ def test_pictures(config: DatasetConfig) -> None:
     assert (images["opened"], images["unreadable"]) == (5, 1)
     assert (images["alike"]["compared"], images["alike"]["items"], images["alike"]["groups"]) == (4, 2, 1)
     assert sorted(images["alike"]["largest"][0]["such_as"]) == ["B2.jpg", "B3.jpg"]
+    assert images["first_missing"] == str(folder / "B5.jpg")
+
+
+def test_what_becomes_of_items_without_a_picture(config: DatasetConfig) -> None:
+    folder = Path(str(config.data_dir)) / "images"
+    folder.mkdir()
+    used = [item for items in USERS.values() for item in items]
+    for item in {*used} - {"B9"}:
+        Image.new("RGB", (9, 9), (int(item[1:]), 0, 0)).save(folder / f"{item}.jpg")
+    plain = examine(config).facts
+    assert any("7.1% of the items have no image, the first " in warning for warning in plain["warnings"])
+    dropped = examine(dataclasses.replace(config, missing_images="drop-item")).facts
+    assert (dropped["users"], dropped["items"]) == (4, 13)  # without B9 too little is left of c
+    assert dropped["dropped"]["items without an image file"] == 1
+    assert dropped["images"]["share"] == 1
+    kept = examine(dataclasses.replace(config, missing_images="mean-image")).facts
+    assert (kept["users"], kept["items"]) == (5, 14)
+    assert not any("no image" in warning for warning in (*dropped["warnings"], *kept["warnings"]))
+    (folder / "B0.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"B0\.jpg: .*--bad-images"):
+        examine(dataclasses.replace(config, missing_images="drop-item"))
+
+
+def test_near_duplicate_titles_are_named_by_their_items(config: DatasetConfig) -> None:
+    words = "a rather long title of a thing that is sold twice"
+    folder = Path(str(config.data_dir))
+    write_table(folder, {item: words if item in ("B0", "B1") else f"Thing {item}" for item in TITLES}, ROWS)
+    [group] = examine(config).facts["alike_titles"]["largest"]
+    assert sorted(group["such_as"]) == [f"{item}: {words}" for item in ("B0", "B1")]
 
 
 def test_ids_that_are_no_file_names_are_fine_without_pictures(tmp_path: Path) -> None:
