@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import records
 from bench.config import Matrix, to_toml
 from bench.tuning.space import with_values
-from bench.tuning.study import CELL, Search, read
+from bench.tuning.study import CELL, Search, finished, read
 from bench.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ Trial = dict[str, Any]
 
 
 def trials_of(study: Study, out: Path) -> list[Trial]:
-    """Every trial with its options and what its record says; without a record it was broken off.
+    """Every trial that has ended, with its options and what its record says.
 
     ``seconds`` is the wall-clock time of the whole cell, ``joules`` the energy of its training; unknown is None.
     """
     found = []
-    for trial in study.trials:
+    for trial in finished(study):
         cell = trial.user_attrs.get(CELL)
         record = read(records.cell_folder(out, cell)) if cell else None
-        row = record["row"] if record is not None else {"status": "interrupted", "error": "broken off"}
+        row = record["row"] if record is not None else {"status": "failed", "error": "left no record"}
         found.append(
             {
                 "trial": trial.number + 1,

@@ -2,7 +2,7 @@
 
 The first trial of every method is what the recipe says, so that no search ends with less than it began with. The others
 are drawn from a sampler that is seeded anew for each by its number, so that a search that was broken off and goes on
-tries what it would have tried.
+tries what it would have tried. A trial that was broken off itself is no result: it stays open, and is run again first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench.tuning.space import Space, distributions, recipe, with_values
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 STORAGE = "study.db"
 CELL = "cell"
@@ -67,7 +68,7 @@ def library() -> Any:
 
 
 def open_studies(matrix: Matrix, search: Search, out: Path) -> dict[str, Study]:
-    """A study per method, kept in one SQLite file; trials that an earlier process left open are closed.
+    """A study per method, kept in one SQLite file; trials that an earlier process left open are closed if they ended.
 
     Raises:
         UserError: the file holds another search, or more trials than are asked for, or cannot be read.
@@ -97,9 +98,20 @@ def _open(optuna: Any, storage: Any, method: MethodConfig, search: Search, out: 
         )
     if len(study.trials) > search.trials:
         raise UserError(f"--trials {search.trials}: {out} holds {len(study.trials)} trials of {method.name} already")
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        close(study, trial.number, out)
+    for trial in unfinished(study):
+        if CELL not in trial.user_attrs or _ended(trial, out):
+            close(study, trial, out)
     return study
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """The trials that have a result, whatever it is."""
+    return [trial for trial in study.trials if trial.state.is_finished()]
+
+
+def unfinished(study: Study) -> list[FrozenTrial]:
+    """The trial that was broken off, if any."""
+    return [trial for trial in study.trials if not trial.state.is_finished()]
 
 
 def run_trials(
@@ -108,12 +120,12 @@ def run_trials(
     """Runs what is left: the first trial of every method, then the second, so that a stop leaves them even.
 
     Raises:
-        KeyboardInterrupt: as ``go``; the trial that was running has failed then.
+        KeyboardInterrupt: as ``go``; the trial that was running stays open.
         UserError: as ``go``.
     """
     for number in range(search.trials):
         for method in matrix.methods:
-            if len(studies[method.name].trials) <= number:
+            if len(finished(studies[method.name])) <= number:
                 _trial(matrix, device, method, search, studies[method.name], out, go, report)
 
 
@@ -127,6 +139,24 @@ def _trial(
     go: Go,
     report: Report,
 ) -> None:
+    trial = next(iter(unfinished(study)), None) or _ask(matrix, device, method, search, study)
+    cell = trial_cell(matrix, device, method, trial.params, trial.number)
+    folder = records.cell_folder(out, cell.cell_id)
+    before, started = _seconds(folder), time.monotonic()
+    try:
+        go([cell], out, report)
+    except BaseException:
+        if _ended(trial, out):
+            close(study, trial, out)
+        raise
+    else:
+        close(study, trial, out)
+    finally:
+        if read(folder) is not None:
+            records.amend(folder, trial={"number": trial.number + 1, "seconds": before + time.monotonic() - started})
+
+
+def _ask(matrix: Matrix, device: str, method: MethodConfig, search: Search, study: Study) -> FrozenTrial:
     optuna = library()
     draw = np.random.SeedSequence([search.seed, len(study.trials)]).generate_state(1)
     study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
@@ -134,17 +164,14 @@ def _trial(
         with warnings.catch_warnings():  # it has been "experimental" since 2020
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.sampler = optuna.samplers.PartialFixedSampler(recipe(method, search.space), study.sampler)
-    trial = study.ask(distributions(method, search.space))
-    cell = trial_cell(matrix, device, method, trial.params, trial.number)
-    trial.set_user_attr(CELL, cell.cell_id)
-    started = time.monotonic()
-    try:
-        go([cell], out, report)
-    finally:
-        folder = records.cell_folder(out, cell.cell_id)
-        if read(folder) is not None:
-            records.amend(folder, trial={"number": trial.number + 1, "seconds": time.monotonic() - started})
-        close(study, trial.number, out)
+    asked = study.ask(distributions(method, search.space))
+    asked.set_user_attr(CELL, trial_cell(matrix, device, method, asked.params, asked.number).cell_id)
+    return study.trials[asked.number]
+
+
+def _seconds(folder: Path) -> float:
+    """What an attempt that was broken off took, as far as it is known."""
+    return float(((read(folder) or {}).get("trial") or {}).get("seconds") or 0.0)
 
 
 def trial_cell(matrix: Matrix, device: str, method: MethodConfig, options: Mapping[str, Any], number: int) -> Cell:
@@ -153,16 +180,26 @@ def trial_cell(matrix: Matrix, device: str, method: MethodConfig, options: Mappi
     return dataclasses.replace(cell, cell_id=f"{cell.cell_id}--t{number + 1}", test=False)
 
 
-def close(study: Study, number: int, out: Path) -> None:
+def close(study: Study, trial: FrozenTrial, out: Path) -> None:
     """Tells a study how a trial ended, by its record; without one that is whole and ok it has failed."""
     optuna = library()
-    cell = study.trials[number].user_attrs.get(CELL)
-    record = read(records.cell_folder(out, cell)) if cell else None
+    record = _record(trial, out)
     value = record["row"]["valid_hr@10"] if record is not None and record["row"]["status"] == "ok" else None
     if value is None:
-        study.tell(number, state=optuna.trial.TrialState.FAIL)
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     else:
-        study.tell(number, value)
+        study.tell(trial.number, value)
+
+
+def _ended(trial: FrozenTrial, out: Path) -> bool:
+    """Whether a trial came to an end of its own, good or bad."""
+    record = _record(trial, out)
+    return record is not None and record["row"]["status"] != "interrupted"
+
+
+def _record(trial: FrozenTrial, out: Path) -> dict[str, Any] | None:
+    cell = trial.user_attrs.get(CELL)
+    return read(records.cell_folder(out, cell)) if cell else None
 
 
 def read(folder: Path) -> dict[str, Any] | None:

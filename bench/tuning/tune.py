@@ -32,7 +32,7 @@ from bench.stopping import stoppable
 from bench.terminal import printable
 from bench.tuning.results import write_results
 from bench.tuning.space import Space, searched
-from bench.tuning.study import Go, Search, library, open_studies, run_trials, trial_cell
+from bench.tuning.study import Go, Search, finished, library, open_studies, run_trials, trial_cell
 from bench.tuning.tuned import Tuned
 
 
@@ -78,7 +78,7 @@ def search_in(
         open_folder(out, matrix, fresh)
         studies = open_studies(matrix, search, out)
         describe_in(out, facts, device)
-        left = sum(search.trials - len(study.trials) for study in studies.values())
+        left = sum(search.trials - len(finished(study)) for study in studies.values())
         try:
             with Reporter(left) as reporter:
                 run_trials(matrix, device, search, studies, out, go, reporter)
@@ -119,6 +119,7 @@ def _say(matrix: Matrix, found: list[Tuned], out: Path) -> None:
             print(f"{method.name}: no trial ended ok", file=sys.stderr)
             continue
         failed = f", {one.failed} of them failed" if one.failed else ""
-        print(f"{one.name}: validation HR@10 {one.curve[-1][1]:.4f}, {one.trials} trials{failed}", file=sys.stderr)
+        trials = f"{one.trials} trial{'s' * (one.trials > 1)}{failed}"
+        print(f"{one.name}: validation HR@10 {one.curve[-1][1]:.4f}, {trials}", file=sys.stderr)
     if found:
         print(f"best options: {printable(out / 'best.toml')}", file=sys.stderr)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def made_up(figure: Figure, ran: list[Cell]) -> Callable[[Sequence[Cell], Path, 
             ran.append(cell)
             value = figure(cell)
             folder = records.cell_folder(run, cell.cell_id)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             record = records.failure(cell, "diverged" if value is None else "ok", "" if value else "loss is nan")
             record["row"] |= {"valid_hr@10": value, "energy_joules": None if value is None else 5.0}
             records.write_record(folder, record)
@@ -161,31 +162,59 @@ def test_a_search_that_was_stopped_goes_on_as_it_would_have(tmp_path: Path) -> N
 
     with pytest.raises(KeyboardInterrupt):
         search_in(tmp_path / "cut", matrix, "cpu", search, {}, stop)
-    assert [len(tried) for tried in options(tmp_path / "cut").values()] == [2, 2]
+    assert {name: len(tried) for name, tried in options(tmp_path / "cut").items()} == {"frozen": 2, "lora": 1}
     assert (tmp_path / "cut" / "best.toml").is_file()
     search_in(tmp_path / "cut", matrix, "cpu", search, {}, made_up(nearer, ran))
-    assert len(ran) == 7  # the one that was stopped counts
-    lora = look(tmp_path / "cut")["lora"]
-    assert [trial["status"] for trial in lora["trials"]] == ["ok", "interrupted", "ok", "ok"]
-    assert lora["best"]["failed"] == 1
-    assert (lora["best"]["timed"], lora["best"]["metered"]) == (3, 3)  # of the other the time is not known
+    assert len(ran) == 8  # what was stopped had no result, and every method has as many as it was to have
     assert options(tmp_path / "cut") == options(tmp_path / "whole")
+    for name, method in look(tmp_path / "cut").items():
+        assert [trial["status"] for trial in method["trials"]] == ["ok"] * 4
+        assert {**method["best"], "seconds": 0} == {**look(tmp_path / "whole")[name]["best"], "seconds": 0}
+
+
+def test_what_an_interrupted_trial_took_counts(tmp_path: Path) -> None:
+    took: list[float] = []
+
+    def interrupted(cells: Sequence[Cell], run: Path, report: Report) -> None:
+        [cell] = cells
+        started = time.monotonic()
+        time.sleep(0.2)
+        folder = records.cell_folder(run, cell.cell_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        records.write_record(folder, records.failure(cell, "interrupted", "stopped before its end"))
+        took.append(time.monotonic() - started)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search_in(tmp_path, of("frozen"), "cpu", Search(1, SPACE), {}, interrupted)
+        assert look(tmp_path)["frozen"]["trials"] == []
+    search_in(tmp_path, of("frozen"), "cpu", Search(1, SPACE), {}, made_up(nearer, []))
+    [trial] = look(tmp_path)["frozen"]["trials"]
+    assert trial["seconds"] >= sum(took) >= 0.4
+    assert look(tmp_path)["frozen"]["best"]["failed"] == 0
 
 
 def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
     def die(cells: Sequence[Cell], run: Path, report: Report) -> None:
         os._exit(9)
 
+    def die_after(cells: Sequence[Cell], run: Path, report: Report) -> None:
+        made_up(nearer, [])(cells, run, report)
+        os._exit(9)
+
     matrix, ran = of("frozen"), []  # type: tuple[Matrix, list[Cell]]
-    child = os.fork()
-    if child == 0:
-        search_in(tmp_path, matrix, "cpu", Search(3, SPACE), {}, die)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    for go in (die, die_after):
+        child = os.fork()
+        if child == 0:
+            search_in(tmp_path, matrix, "cpu", Search(3, SPACE), {}, go)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert search_in(tmp_path, matrix, "cpu", Search(3, SPACE), {}, made_up(nearer, ran)) == 0
+    assert len(ran) == 2  # the first had ended, and only its study had not been told
     found = look(tmp_path)["frozen"]
-    assert [trial["status"] for trial in found["trials"]] == ["interrupted", "ok", "ok"]
+    assert [trial["status"] for trial in found["trials"]] == ["ok", "ok", "ok"]
     assert found["trials"][0]["seconds"] is None
-    assert [point[0] for point in found["best"]["curve"]] == [2, 3]
+    assert [point[0] for point in found["best"]["curve"]] == [1, 2, 3]
 
 
 def test_failed_trials_count_and_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
