@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
@@ -15,13 +16,17 @@ from reports.accuracy import signed
 from reports.blocks import Block
 from reports.figures import rendered
 from reports.study import COSTS, Study, accuracy_of, alike, costs_of, setting
-from reports.style import FAINT, INK, NotDrawn, short
+from reports.style import FAINT, INK, SOFT, NotDrawn, Styles, short
 from reports.text import count, escape, table
 from reports.tradeoff import comparable_costs
 
 MODELS = ("text_model", "image_model")
 MODALITIES, BACKBONES = "modality", "backbones"
 _SINGLE = ("#0072B2", "#E69F00")
+_ROOM = 40
+"""Letters that stand side by side below a panel of half the width."""
+_COLUMNS = 4
+"""Of a legend."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
@@ -43,7 +48,7 @@ def _part_of(block: Block, both: Block) -> bool:
     return all(own[model] in (None, whole[model]) for model in MODELS)
 
 
-def modalities(group: Sequence[Block], title: str, stem: str) -> Study:
+def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Study:
     """Every method with one modality and with both."""
     names = [str(setting(block)["modality"]) for block in group]
     both = group[-1]
@@ -63,7 +68,7 @@ def modalities(group: Sequence[Block], title: str, stem: str) -> Study:
     drawing = rendered(
         stem,
         "Test HR@10 with one modality and with both",
-        "Lines are 95 % intervals. Grey lines are popularity and, where it is known, the Bayes ceiling.",
+        "Lines are 95 % intervals.",
         lambda: _modality_figure(group, names),
     )
     return Study(escape(title), [table(header, rows)], [drawing])
@@ -73,10 +78,10 @@ def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
     methods = [m for m in group[-1].drawn if any(block.value(m, "hr@10") is not None for block in group)]
     if not methods:
         raise NotDrawn("no HR@10 was measured")
-    inches = 0.42 * len(methods) + 1.25
+    inches = 0.42 * len(methods) + 1.35
     figure = style.new_figure(inches)
     left = min(0.03 + 0.0105 * max(len(short(m)) for m in methods), 0.28)
-    axes = figure.add_axes((left, 0.6 / inches, 0.97 - left, 1 - 1.1 / inches))
+    axes = figure.add_axes((left, 0.6 / inches, 0.97 - left, 1 - 1.2 / inches))
     colors = [*_SINGLE[: len(group) - 1], INK]
     for place, (block, color) in enumerate(zip(group, colors, strict=True)):
         for row, method in enumerate(methods):
@@ -87,12 +92,17 @@ def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
             if spread.low is not None and spread.high is not None:
                 axes.hlines(height, max(spread.low, 0), spread.high, color=color, lw=1.4, alpha=0.5)
             axes.plot(spread.mean, height, _MARKERS[place], color=color, ms=6.5, mec="white", mew=0.6)
-    for name in ("popularity", "bayes"):
-        if (value := group[-1].reference(name, "hr@10")) is not None:
-            axes.axvline(value, color=FAINT, lw=1, ls=(0, (5, 3)))
     axes.set_yticks(range(len(methods)), [short(m) for m in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
+    lines = [("popularity", "popularity"), ("bayes", "Bayes ceiling")]
+    known = [(words, value) for name, words in lines if (value := group[-1].reference(name, "hr@10")) is not None]
+    for _, value in known:
+        axes.axvline(value, color=FAINT, lw=1, ls=(0, (5, 3)))
     axes.set_xlim(left=0)
+    for words, value in known:
+        side = "right" if value > 0.85 * axes.get_xlim()[1] else "center"
+        axes.annotate(f"{words} {value:.3f}", (value, 1), (0, 2), xycoords=("data", "axes fraction"), ha=side,
+                      textcoords="offset points", color=SOFT, fontsize=8)  # fmt: skip
     axes.set_xlabel("test HR@10")
     _legend(figure, names, colors)
     return figure
@@ -103,7 +113,7 @@ def _legend(figure: Figure, names: Sequence[str], colors: Sequence[str]) -> None
         Line2D([], [], ls="", marker=_MARKERS[place % len(_MARKERS)], color=color, label=short(name, 40))
         for place, (name, color) in enumerate(zip(names, colors, strict=True))
     ]
-    figure.legend(handles=handles, loc="upper center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="upper center", ncols=_COLUMNS, frameon=False)
 
 
 def by_backbones(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -111,7 +121,7 @@ def by_backbones(blocks: Sequence[Block]) -> list[list[Block]]:
     return [group for group in alike(blocks, (*MODELS, "weights")) if len(group) > 1]
 
 
-def backbones(group: Sequence[Block], title: str, stem: str) -> Study:
+def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study:
     """Every method with every pair: sizes, accuracy, costs, and one TPME over all of them."""
     labels = [_pair(block) for block in group]
     scores, why_not = _joint(group)
@@ -139,7 +149,7 @@ def backbones(group: Sequence[Block], title: str, stem: str) -> Study:
         stem,
         "Encoders: accuracy by pair, and against a TPME over all of them",
         "One TPME over every method with every pair. A colour is a method, a mark a pair.",
-        lambda: _backbone_figure(group, [_pair(block, brief=True) for block in group], scores),
+        lambda: _backbone_figure(group, [_pair(block, brief=True) for block in group], scores, looks),
     )
     note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
     return Study(escape(title), [table(header, rows, numbers_from=2), " ".join([note, why_not]).strip()], [drawing])
@@ -172,30 +182,61 @@ def _joint(group: Sequence[Block]) -> tuple[list[dict[str, float]], str]:
     ], ""
 
 
-def _backbone_figure(group: Sequence[Block], labels: Sequence[str], scores: Sequence[Mapping[str, float]]) -> Figure:
+def _encoder_size(block: Block) -> float | None:
+    """Parameters of the encoders: what a cell holds and does not train, of the method that leaves most untrained.
+
+    None where no method says: those that read a cache hold no encoder.
+    """
+    left = [
+        total - trained
+        for method in block.methods
+        if (total := _size(block, method)) is not None
+        and (trained := block.value(method, "trainable_params")) is not None
+    ]
+    return max(left, default=0) or None
+
+
+def _backbone_figure(
+    group: Sequence[Block], labels: Sequence[str], scores: Sequence[Mapping[str, float]], looks: Styles
+) -> Figure:
     methods = list(dict.fromkeys(method for block in group for method in block.drawn))
     if not any(block.value(method, "hr@10") is not None for block in group for method in methods):
         raise NotDrawn("no HR@10 was measured")
-    looks = style.styles(methods)
     figure = style.new_figure(4.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.32, top=0.9, wspace=0.06)
+    sizes = [size / 1e6 for block in group if (size := _encoder_size(block))]
+    by_size = len(sizes) == len(group) and len(set(sizes)) > 1
+    xs = sizes if by_size else list(range(len(group)))
+    slanted = not by_size and sum(len(short(label, 26)) for label in labels) > _ROOM
+    bottom = (0.22 if slanted else 0.14) + 0.055 * math.ceil(len(methods) / _COLUMNS)
+    figure.subplots_adjust(left=0.085, right=0.985, bottom=bottom, top=0.9, wspace=0.06)
     for method in methods:
         points = [
-            (place, value) for place, block in enumerate(group) if (value := block.value(method, "hr@10")) is not None
+            (xs[place], place, value)
+            for place, block in enumerate(group)
+            if (value := block.value(method, "hr@10")) is not None
         ]
-        left.plot(*zip(*points, strict=True), color=looks[method].color, lw=1.3, label=short(method))
-        for place, value in points:
-            _mark(left, place, value, place, looks[method].color)
+        left.plot(
+            [x for x, *_ in sorted(points)], [y for *_, y in sorted(points)],
+            color=looks[method].color, lw=1.3, label=short(method),
+        )  # fmt: skip
+        for x, place, value in points:
+            _mark(left, x, value, place, looks[method].color)
             if method in scores[place]:
                 _mark(right, scores[place][method], value, place, looks[method].color)
-    left.set_xticks(range(len(group)), [short(label, 26) for label in labels], rotation=18, ha="right")
-    left.set_xlim(-0.4, len(group) - 0.6)
+    if by_size:
+        left.set_xlabel("parameters of the encoders, millions")
+        if max(sizes) / min(sizes) >= style.DECADES:
+            left.set_xscale("log")
+    else:
+        turned = {"rotation": 18, "ha": "right"} if slanted else {}
+        left.set_xticks(range(len(group)), [short(label, 26) for label in labels], **turned)
+        left.set_xlim(-0.4, len(group) - 0.6)
     left.set_ylim(bottom=0)
     left.set_ylabel("test HR@10")
     right.set_xlabel("TPME over all pairs; further left is cheaper")
     _legend(figure, labels, [INK] * len(labels))
-    figure.legend(*left.get_legend_handles_labels(), loc="lower right", ncols=2, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=_COLUMNS, frameon=False)
     return figure
 
 

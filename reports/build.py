@@ -68,7 +68,7 @@ def build(
     methods = summary(cells, options)
     compared = blocks(runs, records, cells, methods, options)
     looks = styles(methods["method"])
-    found = studies(compared)
+    found = studies(compared, looks)
     drawings = [*(draw(block, looks) for block in compared), *(study.drawings for study in found)]
     parts = chapters(runs, compared, drawings[: len(compared)], merge_notes, out, found)
     text, markup = report(runs, parts), page(runs, parts, drawings, looks)

@@ -99,12 +99,12 @@ def _epochs(block: Block, methods: Sequence[str]) -> list[str]:
 
 
 def _figure(told: Mapping[str, Told], epochs: Sequence[str]) -> Figure:
-    columns = max(len(panels) for panels in told.values())
+    names = list(dict.fromkeys(name for panels in told.values() for name in panels))  # a column each
     tallest = {method: max(values.shape[1] for values in panels.values()) for method, panels in told.items()}
     inches = sum(0.24 * max(rows, 3) + 0.85 for rows in tallest.values()) + 0.75
     figure = style.new_figure(inches)
     grid = figure.subplots(
-        len(told), columns, squeeze=False, gridspec_kw={"height_ratios": [max(n, 3) for n in tallest.values()]}
+        len(told), len(names), squeeze=False, gridspec_kw={"height_ratios": [max(n, 3) for n in tallest.values()]}
     )
     figure.subplots_adjust(
         left=0.07,
@@ -116,25 +116,27 @@ def _figure(told: Mapping[str, Told], epochs: Sequence[str]) -> Figure:
     )
     image = None
     for row, (method, panels) in enumerate(told.items()):
-        for place in range(columns):
-            axes = grid[row][place]
-            if place >= len(panels):
-                axes.set_axis_off()
-                continue
-            name, values = list(panels.items())[place]
-            image = _panel(axes, values, epochs)
-            axes.set_title(style.short(name, 36), loc="left", fontsize=9)
-            if place == 0:
-                axes.set_ylabel("block")
+        for axes, name in zip(grid[row], names, strict=True):
+            if name == names[0]:
                 axes.annotate(
                     style.short(method), (0, 1), (0, 17), xycoords="axes fraction", textcoords="offset points",
                     fontweight="bold",
                 )  # fmt: skip
+            if name not in panels:
+                axes.set_axis_off()
+                continue
+            image = _panel(axes, panels[name], epochs)
+            axes.set_title(style.short(name, 36), loc="left", fontsize=9)
+            if name == next(iter(panels)):
+                axes.set_ylabel("block")
             if row == len(told) - 1:
                 axes.set_xlabel("epoch")
     assert image is not None
     bar = figure.add_axes((0.3, 0.32 / inches, 0.4, 0.12 / inches))
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.annotate(
+        "gate", (0, 0.5), (-8, 0), xycoords="axes fraction", textcoords="offset points", ha="right", va="center"
+    )
     return figure
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from reports import style
 from reports.blocks import Block
+from reports.curves import HEADROOM
 from reports.figures import rendered
 from reports.study import COSTS, Study, Variant, accuracy_of, costs_of, variants
 from reports.style import NotDrawn, accuracy_label
@@ -19,6 +20,7 @@ from reports.text import escape, table
 STEM = "layers"
 FEWEST = 3
 """Two numbers of layers make no curve."""
+_MOST_TICKS = 8
 
 Families = Mapping[str, Sequence[Variant]]
 
@@ -107,8 +109,9 @@ def _figure(block: Block, families: Families) -> Figure:
         for kind, members in families.items():
             _line(panel, block, members, column, unit, looks[kind], style.short(kind))
         panel.set_ylabel(label)
-        panel.set_ylim(bottom=0)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
+        kept = sorted({variant.kept for members in families.values() for variant in members if variant.kept})
+        panel.xaxis.set_major_locator(FixedLocator(kept) if len(kept) <= _MOST_TICKS else MaxNLocator(integer=True))
         if place >= 2:
             panel.set_xlabel("layers kept")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -17,7 +17,7 @@ from reports.blocks import Block
 from reports.figures import rendered
 from reports.stats import LEVEL
 from reports.study import Study, accuracy_of, alike
-from reports.style import INK, NotDrawn, short
+from reports.style import INK, NotDrawn, Styles, short
 from reports.text import count, escape, table
 from reports.titles import differing
 
@@ -64,7 +64,7 @@ def by_dataset(blocks: Sequence[Block]) -> list[list[Block]]:
     return [group for group in alike(blocks, ("dataset", "dataset_seed", "dataset_digest")) if len(group) > 1]
 
 
-def study(group: Sequence[Block], title: str, stem: str) -> Study:
+def study(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study:
     """HR@10 of every method on every dataset, average ranks, and which of them are told apart."""
     shared = [m for m in group[0].methods if all(block.value(m, "hr@10") is not None for block in group)]
     ranking = rank({m: [float(block.value(m, "hr@10") or 0.0) for block in group] for m in shared}) if shared else None
@@ -83,7 +83,7 @@ def study(group: Sequence[Block], title: str, stem: str) -> Study:
         stem,
         "Average ranks and the critical difference",
         "Rank 1 is the most accurate. A bar joins methods that Nemenyi's test does not tell apart at the 5 % level.",
-        lambda: _figure(ranking),
+        lambda: _figure(ranking, looks),
     )
     return Study(escape(title), [table(header, rows), _answer(ranking)], [drawing])
 
@@ -123,7 +123,7 @@ def cliques(ranks: Sequence[float], difference: float) -> list[tuple[float, floa
     return found
 
 
-def _figure(ranking: Ranking | None) -> Figure:
+def _figure(ranking: Ranking | None, looks: Styles) -> Figure:
     if ranking is None:
         raise NotDrawn("no method has an accuracy on every dataset")
     if ranking.difference is None:
@@ -145,7 +145,6 @@ def _figure(ranking: Ranking | None) -> Figure:
         axes.annotate(str(tick), (tick, 0.1), ha="center", va="bottom")
     axes.plot([1, 1 + ranking.difference], [0.55, 0.55], "|-", color=INK, lw=1.6, ms=8, clip_on=False)
     axes.annotate(f"critical difference {ranking.difference:.2f}", (1, 0.65), va="bottom")
-    looks = style.styles(ranking.methods)
     order = np.argsort(ranking.ranks, kind="stable")
     for place, index in enumerate(order.tolist()):
         on_left = place < half

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from reports import ablation, across, gates, layers, ranking
 from reports.blocks import Block, slug
 from reports.study import Study
+from reports.style import Styles
+
+Make = Callable[[Sequence[Block], str, str, Styles], Study]
 
 STEMS = (layers.STEM, gates.STEM, across.MODALITIES, across.BACKBONES, ranking.STEM)
 """What the names of their figures begin with."""
 
 
-def studies(blocks: Sequence[Block]) -> list[Study]:
-    """Within each comparison, then across them."""
+def studies(blocks: Sequence[Block], looks: Styles) -> list[Study]:
+    """Within each comparison, then across them; `looks` has a style for each of their methods."""
     alone = len(blocks) == 1
     found: list[Study | None] = []
     for block in blocks:
@@ -24,19 +27,17 @@ def studies(blocks: Sequence[Block]) -> list[Study]:
             ablation.study(block, f"Ablation{about}"),
             gates.study(block, f"Gates{about}", f"{gates.STEM}{own}"),
         ]
-    found += _across(across.by_modality(blocks), "One modality and both", across.MODALITIES, across.modalities)
-    found += _across(across.by_backbones(blocks), "Encoders", across.BACKBONES, across.backbones)
-    found += _across(ranking.by_dataset(blocks), "Over datasets", ranking.STEM, ranking.study)
+    found += _across(across.by_modality(blocks), "One modality and both", across.MODALITIES, across.modalities, looks)
+    found += _across(across.by_backbones(blocks), "Encoders", across.BACKBONES, across.backbones, looks)
+    found += _across(ranking.by_dataset(blocks), "Over datasets", ranking.STEM, ranking.study, looks)
     return [study for study in found if study is not None]
 
 
-def _across(
-    groups: Sequence[Sequence[Block]], question: str, stem: str, make: Callable[[Sequence[Block], str, str], Study]
-) -> list[Study]:
+def _across(groups: Sequence[Sequence[Block]], question: str, stem: str, make: Make, looks: Styles) -> list[Study]:
     if len(groups) == 1:
-        return [make(groups[0], question, stem)]
+        return [make(groups[0], question, stem, looks)]
     titles = [group[-1].title for group in groups]
     return [
-        make(group, f"{question}: {title}", f"{stem}-{place}-{slug(title)}")
+        make(group, f"{question}: {title}", f"{stem}-{place}-{slug(title)}", looks)
         for place, (group, title) in enumerate(zip(groups, titles, strict=True), 1)
     ]

@@ -21,6 +21,7 @@ DPI = 160
 
 INK = "#222222"
 FAINT = "#8a8a8a"
+SOFT = "#555555"
 INK_ON_FILL = "#1a1a1a"
 """For text within coloured bars, which stays dark where `INK` turns light with the page."""
 
@@ -233,7 +234,7 @@ def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha="right",
-        color="#555555",
+        color=SOFT,
         fontsize=9.5,
     )
     extent = Box(*label.get_window_extent().extents)

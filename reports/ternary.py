@@ -17,7 +17,7 @@ from bench.simplex import Region, first_regions
 from bench.tpme import WEIGHTS
 from reports import style
 from reports.blocks import Block
-from reports.style import FAINT, INK, NotDrawn, Styles, short
+from reports.style import FAINT, INK, SOFT, NotDrawn, Styles, short
 from reports.tradeoff import comparable_costs, trade_off
 
 FloatArray = NDArray[np.float64]
@@ -160,4 +160,4 @@ def _never(axes: Axes, regions: Sequence[Region]) -> None:
     names = [short(method) for region in regions if not region.share for method in region.methods]
     if names:
         lines = ["first under no weights:", *names[:12], *(["…"] if len(names) > 12 else [])]
-        axes.text(0.25, _HEIGHT - 0.25, "\n".join(lines), ha="left", va="top", color="#555555", fontsize=9.5)
+        axes.text(0.25, _HEIGHT - 0.25, "\n".join(lines), ha="left", va="top", color=SOFT, fontsize=9.5)
