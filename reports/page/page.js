@@ -230,13 +230,16 @@ function drawPoint(holder, point, left, y) {
 }
 
 const MOST_NAMES = 16;
+const MOST_COVERED = 0.05; // of a name, by other names
 
 function drawNames(picture, points, { x, y, width, height }, taken) {
   const front = new Set(paretoFront(points).map(({ name }) => name));
   const outside = (box) =>
     Math.max(0, frame.left - box.x) + Math.max(0, box.x + box.width - width + 2) +
     Math.max(0, frame.top - 8 - box.y) + Math.max(0, box.y + box.height - (height - frame.bottom));
-  for (const { name, score, accuracy } of points) {
+  const named = [];
+  const ordered = [...points].sort((a, b) => front.has(b.name) - front.has(a.name)); // the front finds room first
+  for (const { name, score, accuracy } of ordered) {
     if (points.length > MOST_NAMES && !front.has(name)) continue;
     const words = name.length > 20 ? `${name.slice(0, 19)}…` : name;
     const size = { width: 7.2 * words.length, height: 15 };
@@ -247,9 +250,19 @@ function drawNames(picture, points, { x, y, width, height }, taken) {
         ({ gap, x: x(score) + dx, y: y(accuracy) + dy - size.height / 2, ...size })),
     );
     const box = best(places, (place) => place.gap + 50 * outside(place) + covered(place, taken));
+    const hidden = covered(box, named) > MOST_COVERED * size.width * size.height;
+    if (hidden && !front.has(name)) continue; // no room: pointing at the mark tells its name
+    named.push(box);
     taken.push(box);
+    if (box.gap > 11) picture.append(leader(x(score), y(accuracy), box));
     picture.append(svg("text", { class: "name", x: box.x, y: box.y + 11.5, fill: "currentColor" }, words));
   }
+}
+
+// From a mark to the nearest edge of its name.
+function leader(left, top, { x, y, width, height }) {
+  const near = (value, low, size) => Math.max(low, Math.min(low + size, value));
+  return svg("line", { class: "leader", x1: left, y1: top, x2: near(left, x, width), y2: near(top, y + 2, height - 4) });
 }
 
 function showTip(holder, [name, ...facts], left, top) {

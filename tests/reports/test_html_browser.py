@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -192,6 +193,25 @@ def test_nothing_overflows(browser: Browser, run: Path, width: int) -> None:
     assert browser.run("innerWidth") == width
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("document.querySelector('.scatter svg').getBoundingClientRect().right") <= width
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_names_in_a_crowd_can_be_read(browser: Browser, tmp_path: Path, width: int) -> None:
+    crowd = [f"a-variant-{n}" for n in range(11)]
+    costs = {name: {"epoch_seconds": 2 + 0.01 * n, "hr@10": 0.2 + 0.001 * (n % 4)} for n, name in enumerate(crowd)}
+    path = tmp_path / "report.html"
+    path.write_text(page_from([make_run(tmp_path / "run", ["fft", *crowd], [0], costs)]), encoding="utf-8")
+    browser.open(path, width=width)
+    boxes = browser.run(
+        "[...document.querySelectorAll('.scatter .name')].map((e) => e.getBBox())"
+        ".map((b) => [b.x, b.y, b.width, b.height])"
+    )
+    assert 2 < len(boxes) <= 12
+    for (x, y, wide, high), (u, v, w, h) in itertools.combinations(boxes, 2):
+        across, down = min(x + wide, u + w) - max(x, u), min(y + high, v + h) - max(y, v)
+        assert max(across, 0) * max(down, 0) <= 0.25 * min(wide * high, w * h)
+    assert browser.run("document.querySelectorAll('.scatter .leader').length") > 0
+    assert browser.run("document.querySelectorAll('.scatter .point').length") == 12  # all can still be pointed at
 
 
 def test_every_control_and_picture_has_a_name(page: Browser) -> None:
