@@ -215,7 +215,7 @@ class IISAN(HiddenMethod):
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
         """Intra-modal networks per modality and, with two of them, the inter-modal one."""
         if not self.intra and len(shapes) < 2:
-            raise UserError("iisan: intra = false leaves nothing with one modality")
+            raise UserError("iisan: intra = false leaves nothing with one modality; --methods names the others")
         return Network(shapes, d, self)
 
     def split(self, network: nn.Module) -> tuple[Group, ...]:
