@@ -9,25 +9,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from reports.accuracy import p_value, signed
-from reports.blocks import Block
+from reports.blocks import Block, slug
 from reports.cells import ended_ok, figure
 from reports.load import Record
-from reports.study import COSTS, Study, Variant, accuracy_of, costs_of, variants
-from reports.text import escape, table
+from reports.study import COSTS, Grid, Strong, Study, Variant, accuracy_of, costs_of, variants
+from reports.text import escape
+
+STEM = "ablation"
 
 
-def study(block: Block, title: str) -> Study | None:
+def study(block: Block, title: str, stem: str) -> Study | None:
     """Variants of one kind against the method as it is; None where there are none that differ in more than layers."""
     known = variants(block)
     sizes = Counter(variant.family for variant in known)
     families = [[v for v in known if v.family == family] for family, n in sizes.items() if n > 1]
-    parts = [_table(block, members, known) for members in families if _differ(members)]
-    twins = [_agreement(block, *pair) for members in families for pair in _twins(members)] if parts else []
-    if not parts:
+    families = [members for members in families if _differ(members)]
+    if not families:
         return None
+    grids = [
+        _grid(block, members, known, stem if len(families) == 1 else f"{stem}-{place}-{slug(members[0].family)}")
+        for place, members in enumerate(families, 1)
+    ]
+    parts = [part for grid in grids for part in (grid.markdown(), _note(grid))]
+    twins = [_agreement(block, *pair) for members in families for pair in _twins(members)]
     if twins:
         parts += ["Cached against uncached, which must agree as far as the cache's precision goes:", "\n".join(twins)]
-    return Study(escape(title), parts)
+    return Study(title, parts, grids=grids)
 
 
 def _differ(members: Sequence[Variant]) -> bool:
@@ -36,14 +43,14 @@ def _differ(members: Sequence[Variant]) -> bool:
     return any(variant.without("layers", "cached") != first for variant in members)
 
 
-def _table(block: Block, members: Sequence[Variant], known: Sequence[Variant]) -> str:
+def _grid(block: Block, members: Sequence[Variant], known: Sequence[Variant], stem: str) -> Grid:
     usual = Counter(variant.kind for variant in members).most_common(1)[0][0]
     base = next((v for v in members if v.method == v.kind == usual), members[0])
     others = [variant for variant in known if variant not in members]
     header = ["Method", "What differs", "HR@10", "Difference", "p (Holm)", *(title for _, title, _ in COSTS)]
     rows = [
         [
-            escape(variant.method),
+            variant.method,
             "" if variant == base else _changes(variant, base) if variant in members else "another method",
             accuracy_of(block, variant.method),
             *_difference(block, variant.method, base.method),
@@ -51,11 +58,15 @@ def _table(block: Block, members: Sequence[Variant], known: Sequence[Variant]) -
         ]
         for variant in [base, *(v for v in members if v != base), *others]
     ]
-    note = (
-        f"Against {escape(base.method)}: the difference in HR@10 is paired by user, with its 95 % bootstrap interval; "
-        "bold where the test tells the two apart. In brackets the ratio."
+    return Grid(stem, header, rows, words=2)
+
+
+def _note(grid: Grid) -> str:
+    """The method that the others are set against stands first."""
+    return (
+        f"Against {escape(grid.rows[0][0])}: the difference in HR@10 is paired by user, with its 95 % bootstrap "
+        "interval; bold where the test tells the two apart. In brackets the ratio."
     )
-    return f"{table(header, rows, numbers_from=2)}\n\n{note}"
 
 
 def _changes(variant: Variant, base: Variant) -> str:
@@ -64,7 +75,7 @@ def _changes(variant: Variant, base: Variant) -> str:
     words = [f"{n.replace('_', ' ')} {_plain(variant.options.get(n, 'as usual'))}" for n in changed]
     if bool(variant.options.get("cached")) != bool(base.options.get("cached")):
         words.append("cached" if variant.options.get("cached") else "not cached")
-    return escape(", ".join(words) or "nothing")
+    return ", ".join(words) or "nothing"
 
 
 def _plain(value: object) -> str:
@@ -76,8 +87,8 @@ def _difference(block: Block, method: str, base: str) -> list[str]:
         return ["", ""]
     found = block.tested(method, base)
     if found is not None:
-        mean = f"**{signed(found.mean)}**" if found.shown else signed(found.mean)
-        return [f"{mean} ({signed(found.low)} to {signed(found.high)})", p_value(found.p_holm)]
+        words = f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
+        return [Strong(words) if found.shown else words, p_value(found.p_holm)]
     own, other = block.value(method, "hr@10"), block.value(base, "hr@10")
     return ["" if own is None or other is None else signed(own - other), ""]
 

@@ -15,9 +15,9 @@ from reports import style
 from reports.accuracy import signed
 from reports.blocks import Block
 from reports.figures import rendered
-from reports.study import COSTS, Study, accuracy_of, alike, costs_of, setting
+from reports.study import COSTS, Grid, Study, accuracy_of, alike, costs_of, setting
 from reports.style import FAINT, INK, SOFT, NotDrawn, Styles, short
-from reports.text import count, escape, table
+from reports.text import count, escape
 from reports.tradeoff import comparable_costs
 
 MODELS = ("text_model", "image_model")
@@ -64,14 +64,15 @@ def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Stud
         single = [value for value in values[:-1] if value is not None]
         gain = "" if values[-1] is None or not single else signed(values[-1] - max(single))
         seconds = [costs_of(block, method)[0] for block in group]
-        rows.append([escape(method), *(accuracy_of(block, method) for block in group), gain, *seconds])
+        rows.append([method, *(accuracy_of(block, method) for block in group), gain, *seconds])
     drawing = rendered(
         stem,
         "Test HR@10 with one modality and with both",
         "Lines are 95 % intervals.",
         lambda: _modality_figure(group, names),
     )
-    return Study(escape(title), [table(header, rows)], [drawing])
+    grid = Grid(stem, header, rows)
+    return Study(title, [grid.markdown()], [drawing], [grid])
 
 
 def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
@@ -135,8 +136,8 @@ def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> S
     ]
     rows = [
         [
-            escape(label),
-            escape(method),
+            label,
+            method,
             "" if (whole := _size(block, method)) is None else count(whole),
             accuracy_of(block, method),
             *costs_of(block, method),
@@ -152,7 +153,8 @@ def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> S
         lambda: _backbone_figure(group, [_pair(block, brief=True) for block in group], scores, looks),
     )
     note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
-    return Study(escape(title), [table(header, rows, numbers_from=2), " ".join([note, why_not]).strip()], [drawing])
+    grid = Grid(stem, header, rows, words=2)
+    return Study(title, [grid.markdown(), " ".join([note, why_not]).strip()], [drawing], [grid])
 
 
 def _pair(block: Block, brief: bool = False) -> str:

@@ -15,7 +15,7 @@ from bench.data.store import atomic_path
 from bench.errors import UserError
 from bench.pscp import Penalties
 from reports.blocks import Block, blocks
-from reports.exports import frame, latex, stem_of
+from reports.exports import frame, grid_frame, grid_latex, latex, stem_of
 from reports.figures import STEMS as FIGURES
 from reports.figures import Drawing, draw
 from reports.html import page
@@ -24,6 +24,7 @@ from reports.markdown import chapters, report
 from reports.options import DEFAULT, Costs, Options
 from reports.studies import STEMS as STUDIES
 from reports.studies import studies
+from reports.study import Study
 from reports.style import styles
 from reports.tables import results, summary
 from reports.text import guard_formulas
@@ -78,7 +79,7 @@ def build(
         _write(out / "results.csv", _csv(cells))
         _write(out / "summary.csv", _csv(methods))
         _write_all(out / "figures", _figures(chain(*drawings)), [*FIGURES, *STUDIES], "png|svg")
-        _write_all(out / "tables", _tables(compared), ["main"], "csv|tex")
+        _write_all(out / "tables", _tables(compared, found), ["main", *STUDIES], "csv|tex")
         _write(out / "report.md", text.encode())
         _write(out / "report.html", markup.encode())
     except OSError as error:
@@ -146,12 +147,14 @@ def _figures(drawings: Iterable[Drawing]) -> dict[str, bytes]:
     }
 
 
-def _tables(blocks: Iterable[Block]) -> dict[str, bytes]:
-    """The main table of each block, by the name of its file."""
+def _tables(blocks: Iterable[Block], studies: Iterable[Study]) -> dict[str, bytes]:
+    """The main table of each block and those of the studies, by the name of their files."""
+    found = {stem_of("main", block): (frame(block), latex(block)) for block in blocks}
+    found |= {grid.stem: (grid_frame(grid), grid_latex(study.title, grid)) for study in studies for grid in study.grids}
     return {
-        f"{stem_of('main', block)}.{kind}": content
-        for block in blocks
-        for kind, content in (("csv", _csv(frame(block))), ("tex", latex(block).encode()))
+        f"{stem}.{kind}": content
+        for stem, (table, text) in found.items()
+        for kind, content in (("csv", _csv(table)), ("tex", text.encode()))
     }
 
 

@@ -1,8 +1,9 @@
-"""The main table of a block for other programs: as a frame of plain numbers, and as LaTeX with booktabs."""
+"""Tables for other programs: as frames, that of a block in plain numbers, and as LaTeX with booktabs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from reports.blocks import Block
 from reports.columns import INTEGERS
 from reports.main_table import COLUMNS, Cell, Row, legend, rows
+from reports.study import Grid, Strong
 from reports.text import escape_latex
 
 
@@ -49,18 +51,39 @@ def latex(block: Block) -> str:
     """A `table` with caption and label, to be put into a paper with `\\input`."""
     found = rows(block)
     note = r" \textdagger{} a cell of this method has a warning." if any(row.warned for row in found) else ""
+    caption = f"{escape_latex(block.title)}. {escape_latex(legend(block, ratios=False))}{note}"
+    header = ["Method", *(escape_latex(column.title) for column in COLUMNS)]
+    groups = ([_row(row) for row in group] for _, group in groupby(found, key=lambda row: row.kind))
+    return _floating(caption, block.slug or "main", "l" + "r" * len(COLUMNS), header, groups)
+
+
+def grid_frame(grid: Grid) -> pd.DataFrame:
+    """The table of a study as the report has it, in words."""
+    return pd.DataFrame([list(map(str, row)) for row in grid.rows], columns=list(grid.header))
+
+
+def grid_latex(title: str, grid: Grid) -> str:
+    """The same as a `table` whose caption is the study's title."""
+    columns = "l" * grid.words + "r" * (len(grid.header) - grid.words)
+    rows = [_line([rf"\textbf{{{escape_latex(c)}}}" if isinstance(c, Strong) else escape_latex(c) for c in row])
+            for row in grid.rows]  # fmt: skip
+    return _floating(escape_latex(title), grid.stem, columns, [*map(escape_latex, grid.header)], [rows])
+
+
+def _floating(caption: str, label: str, columns: str, header: list[str], groups: Iterable[Sequence[str]]) -> str:
+    """A `table`, its caption and cells escaped already, with a rule above each group of lines."""
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_latex(block.title)}. {escape_latex(legend(block, ratios=False))}{note}}}",
-        rf"\label{{tab:{block.slug or 'main'}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _line(["Method", *(escape_latex(column.title) for column in COLUMNS)]),
+        _line(header),
     ]
-    for _, group in groupby(found, key=lambda row: row.kind):
-        lines += [r"\midrule", *(_row(row) for row in group)]
+    for group in groups:
+        lines += [r"\midrule", *group]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 

@@ -18,8 +18,7 @@ from reports.blocks import Block
 from reports.cells import ended_ok
 from reports.figures import rendered
 from reports.load import Record
-from reports.study import Study
-from reports.text import escape, table
+from reports.study import Grid, Study
 
 STEM = "gates"
 MOST = 4
@@ -46,8 +45,8 @@ def study(block: Block, title: str, stem: str) -> Study | None:
     header = ["Method", "1 or 0", "Mean at the first evaluation", "at the last", "Per block at the last"]
     rows = [
         [
-            escape(method),
-            escape(name),
+            method,
+            name,
             f"{values[0].mean():.3f}",
             f"{values[-1].mean():.3f}",
             " ".join(f"{value:.2f}" for value in values[-1]),
@@ -56,7 +55,8 @@ def study(block: Block, title: str, stem: str) -> Study | None:
         for name, values in panels.items()
     ]
     note = "Means over the seeds that ended ok. Blocks go from the lowest layer that is kept to the highest."
-    return Study(escape(title), [table(header, rows, numbers_from=2), note], [drawing])
+    grid = Grid(stem, header, rows, words=2)
+    return Study(title, [grid.markdown(), note], [drawing], [grid])
 
 
 def _told(records: Sequence[Record]) -> Told:

@@ -13,9 +13,9 @@ from reports import style
 from reports.blocks import Block
 from reports.curves import HEADROOM
 from reports.figures import rendered
-from reports.study import COSTS, Study, Variant, accuracy_of, costs_of, variants
+from reports.study import COSTS, Grid, Study, Variant, accuracy_of, costs_of, variants
 from reports.style import NotDrawn, accuracy_label
-from reports.text import escape, table
+from reports.text import escape
 
 STEM = "layers"
 FEWEST = 3
@@ -36,7 +36,8 @@ def study(block: Block, title: str, stem: str) -> Study | None:
         "Bars are 95 % intervals. Layer 0 is the embedding layer and counts.",
         lambda: _figure(block, families),
     )
-    return Study(escape(title), [_text(block, families)], [drawing])
+    grid = _grid(block, families, stem)
+    return Study(title, [grid.markdown(), _answer(block, families)], [drawing], [grid])
 
 
 def _families(block: Block) -> Families:
@@ -53,8 +54,8 @@ def _families(block: Block) -> Families:
     }
 
 
-def _text(block: Block, families: Families) -> str:
-    header = ["Method", "Layers kept", "", "HR@10", *(title for _, title, _ in COSTS)]
+def _grid(block: Block, families: Families, stem: str) -> Grid:
+    header = ["Method", "Layers kept", "Number", "HR@10", *(title for _, title, _ in COSTS)]
     rows = []
     for members in families.values():
         whole = members[0].method
@@ -63,14 +64,14 @@ def _text(block: Block, families: Families) -> str:
             named = ", ".join(map(str, layers)) if isinstance(layers, list | tuple) else str(layers)
             rows.append(
                 [
-                    escape(variant.method),
-                    escape(named),
+                    variant.method,
+                    named,
                     str(variant.kept),
                     accuracy_of(block, variant.method),
                     *costs_of(block, variant.method, whole),
                 ]
             )
-    return f"{table(header, rows, numbers_from=2)}\n\n{_answer(block, families)}"
+    return Grid(stem, header, rows, words=2)
 
 
 def _answer(block: Block, families: Families) -> str:

@@ -16,9 +16,9 @@ from reports.accuracy import p_value
 from reports.blocks import Block
 from reports.figures import rendered
 from reports.stats import LEVEL
-from reports.study import Study, accuracy_of, alike
+from reports.study import Grid, Study, accuracy_of, alike
 from reports.style import INK, NotDrawn, Styles, short
-from reports.text import count, escape, table
+from reports.text import count
 from reports.titles import differing
 
 STEM = "ranks"
@@ -73,19 +73,17 @@ def study(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study
     header = [
         "Method",
         "Average rank",
-        *(f"HR@10: {escape(name)}" for name in differing([block.title for block in group])),
+        *(f"HR@10: {name}" for name in differing([block.title for block in group])),
     ]
-    rows = [
-        [escape(m), f"{ranks[m]:.2f}" if m in ranks else "", *(accuracy_of(block, m) for block in group)]
-        for m in methods
-    ]
+    rows = [[m, f"{ranks[m]:.2f}" if m in ranks else "", *(accuracy_of(block, m) for block in group)] for m in methods]
     drawing = rendered(
         stem,
         "Average ranks and the critical difference",
         "Rank 1 is the most accurate. A bar joins methods that Nemenyi's test does not tell apart at the 5 % level.",
         lambda: _figure(ranking, looks),
     )
-    return Study(escape(title), [table(header, rows), _answer(ranking)], [drawing])
+    grid = Grid(stem, header, rows)
+    return Study(title, [grid.markdown(), _answer(ranking)], [drawing], [grid])
 
 
 def _answer(ranking: Ranking | None) -> str:

@@ -11,8 +11,8 @@ from reports.style import Styles
 
 Make = Callable[[Sequence[Block], str, str, Styles], Study]
 
-STEMS = (layers.STEM, gates.STEM, across.MODALITIES, across.BACKBONES, ranking.STEM)
-"""What the names of their figures begin with."""
+STEMS = (layers.STEM, ablation.STEM, gates.STEM, across.MODALITIES, across.BACKBONES, ranking.STEM)
+"""What the names of their figures and tables begin with."""
 
 
 def studies(blocks: Sequence[Block], looks: Styles) -> list[Study]:
@@ -24,7 +24,7 @@ def studies(blocks: Sequence[Block], looks: Styles) -> list[Study]:
         own = f"-{block.slug}" if block.slug else ""
         found += [
             layers.study(block, f"Which layers are kept{about}", f"{layers.STEM}{own}"),
-            ablation.study(block, f"Ablation{about}"),
+            ablation.study(block, f"Ablation{about}", f"{ablation.STEM}{own}"),
             gates.study(block, f"Gates{about}", f"{gates.STEM}{own}"),
         ]
     found += _across(across.by_modality(blocks), "One modality and both", across.MODALITIES, across.modalities, looks)

@@ -12,7 +12,33 @@ from reports.blocks import Block
 from reports.columns import GROUP
 from reports.figures import Drawing
 from reports.load import Record
-from reports.text import count, number, ratio, size
+from reports.text import count, escape, number, ratio, size, table
+
+
+class Strong(str):
+    """Words of a cell that stand out."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of a study, for the report and for other programs."""
+
+    stem: str
+    """What its files are called, without their ending."""
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """Nothing of it escaped."""
+    words: int = 1
+    """How many columns hold words; the others hold figures."""
+
+    def markdown(self) -> str:
+        """As it stands in the report."""
+        rows = [[*map(escape, row[: self.words]), *map(_marked, row[self.words :])] for row in self.rows]
+        return table([*map(escape, self.header)], rows, self.words)
+
+
+def _marked(figure: str) -> str:
+    return f"**{figure}**" if isinstance(figure, Strong) else figure
 
 
 @dataclass(frozen=True)
@@ -20,10 +46,12 @@ class Study:
     """A chapter of the report."""
 
     title: str
-    """Escaped."""
+    """Not escaped."""
     parts: Sequence[str]
     """Markdown."""
     drawings: Sequence[Drawing] = ()
+    grids: Sequence[Grid] = ()
+    """The tables among the parts."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from reports.build import build
-from reports.exports import frame, latex
+from reports.exports import frame, grid_frame, grid_latex, latex
 from reports.main_table import COLUMNS
+from reports.study import Grid, Strong
 from reports.text import escape_latex
 from tests.reports.factory import METHODS, make_run
 from tests.reports.test_verdict import block_of
@@ -28,7 +29,7 @@ def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path:
     assert ",98000," in (built / "tables" / "main.csv").read_text()  # whole numbers stay whole
     two = [make_run(tmp_path / str(place), ["lora"], [0], text_model=f"t{place}") for place in range(2)]
     build(two, tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
+    names = {path.name for path in (tmp_path / "out" / "tables").glob("main*")}
     assert names == {f"main-{place}-shop-text-image-t{place - 1}-shop-partial.{kind}"
                      for place in (1, 2) for kind in ("csv", "tex")}  # fmt: skip
     build(two[:1], tmp_path / "out")
@@ -68,3 +69,34 @@ def test_every_character_that_latex_takes_for_itself_is_escaped() -> None:
     assert escape_latex("a--b---c") == "a-{}-b-{}-{}-c"
     assert escape_latex("one\n two\x1b") == "one two"
     assert escape_latex("± × −") == r"$\pm$ $\times$ $-$"
+
+
+def test_tables_of_studies_lie_beside_the_main_one(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, ["frozen", "lora"], [0], text_model=name) for name in ("a", "b_c")]
+    build(runs, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "backbones.csv")
+    text = (tmp_path / "out" / "report.md").read_text().split("## Encoders")[1]
+    shown = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [*table.columns] == shown[0]
+    assert table["Encoders"].tolist() == ["a + shop-partial"] * 2 + ["b_c + shop-partial"] * 2
+    assert table["HR@10"].astype(str).tolist() == [row[3] for row in shown[2:6]]
+    tex = (tmp_path / "out" / "tables" / "backbones.tex").read_text()
+    assert r"b\_c + shop-partial & lora & " in tex
+    build(runs[:1], tmp_path / "out")
+    assert not list((tmp_path / "out" / "tables").glob("backbones*"))
+
+
+def test_a_cell_that_stands_out_does_so_everywhere_and_text_stays_text() -> None:
+    grid = Grid("t", ["Method", "a|b"], [["x_1*", Strong("+0.1")], ["y", "50% ± 1"]])
+    assert grid.markdown().splitlines() == [
+        r"| Method | a\|b |",
+        "| --- | ---: |",
+        r"| x\_1\* | **+0.1** |",
+        "| y | 50% ± 1 |",
+    ]
+    assert grid_frame(grid).to_numpy().tolist() == [["x_1*", "+0.1"], ["y", "50% ± 1"]]
+    body = grid_latex("T & U", grid)
+    assert r"\caption{T \& U}" in body
+    assert r"y & 50\% $\pm$ 1 \\" in body
+    [line] = [line for line in body.splitlines() if line.startswith("x")]
+    assert line.endswith(r"& \textbf{+0.1} \\")
