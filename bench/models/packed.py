@@ -37,12 +37,14 @@ def count_values(parameters: Iterable[Tensor]) -> int:
 
 
 def check_adapted(model: nn.Module, trained: Iterable[Tensor]) -> None:
-    """Looks at a model that a method has adapted, and at what the method wants to train of it.
+    """Looks at a quantised model that a method has adapted, and at what the method wants to train of it.
 
     Raises:
         UserError: weights that are quantised, biases that bitsandbytes keeps in 16 bit, or something of the method's
             own that has taken its type from packed weights and holds no fractions.
     """
+    if not any(is_quantised(p) for p in model.parameters()):
+        return
     if any(t.dtype == torch.uint8 and not is_quantised(t) for t in (*model.parameters(), *model.buffers())):
         raise UserError("takes packed weights for numbers; leave the method out, or --quantise")
     for parameter in trained:
