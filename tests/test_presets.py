@@ -13,7 +13,7 @@ from bench.matrix import Cell, cells
 from bench.recipes import over_datasets
 from bench.records import cell_folder
 from reports.build import build
-from tests.reports.test_build import images, tables
+from tests.reports.reading import images, tables
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import subprocess
@@ -14,20 +13,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from markdown_it import MarkdownIt
 
 from bench.errors import UserError
 from reports.blocks import blocks
 from reports.build import build
 from reports.load import Run, load_run
-from reports.markdown import chapters, report
 from reports.tables import results, summary
 from tests.reports.factory import METHODS, dataset, environment, make_run, set_machine, write_json
+from tests.reports.reading import PARSER, images, report_of, row_of, tables, text_of
 
 ROOT = Path(__file__).parents[2]
 STEMS = {"accuracy-tpme", "costs", "learning", "learning-flops", "memory", "step-times", "phases", "weights"}
 FIGURES = {f"{stem}.png" for stem in STEMS}
-PARSER = MarkdownIt("commonmark").enable("table")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -36,57 +33,6 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def report_of(path: Path, **arguments: Any) -> str:
-    """The report of a synthetic run as it lies on disk."""
-    make_run(path, **arguments)
-    build([path], path)
-    return (path / "report.md").read_text(encoding="utf-8")
-
-
-def text_of(path: Path, **arguments: Any) -> str:
-    """The report of a synthetic run without its figures, which take most of the time."""
-    return text_from(make_run(path, **arguments))
-
-
-def text_from(path: Path) -> str:
-    run = load_run(path)
-    cells = results(run.records)
-    compared = blocks([run], run.records, cells, summary(cells))
-    return report([run], chapters([run], compared, [[] for _ in compared], [], path))
-
-
-def test_code_that_came_with_a_model_is_a_warning(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", methods=("fft", "lora"), seeds=(0,))
-    assert "Python code" not in text_from(run)
-    matrix = run / "matrix.toml"
-    pair = '\n[[backbones]]\ntext = "own/[red]text"\nimage = "vit"\ntrust_remote_code = true\n'
-    matrix.write_text(matrix.read_text(encoding="utf-8") + pair, encoding="utf-8")
-    assert "Python code that comes with own/\\[red\\]text and vit was allowed to run" in text_from(run)
-
-
-def images(text: str) -> list[str]:
-    tokens = [child for token in PARSER.parse(text) for child in token.children or []]
-    return [str(token.attrs["src"]) for token in tokens if token.type == "image"]
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """All tables of a report as rows of cells."""
-    found: list[list[list[str]]] = []
-    tokens = PARSER.parse(text)
-    for token, inside in itertools.pairwise(tokens):
-        if token.type == "table_open":
-            found.append([])
-        elif token.type == "tr_open":
-            found[-1].append([])
-        elif token.type in {"td_open", "th_open"}:
-            found[-1][-1].append(inside.content)
-    return found
-
-
-def row_of(text: str, name: str) -> list[str]:
-    return next(row for row in tables(text)[0] if row[0].strip("_") == name)
 
 
 def test_everything_is_written_and_nothing_measured_is_touched(tmp_path: Path) -> None:
@@ -179,16 +125,6 @@ def test_any_status_is_listed(tmp_path: Path) -> None:
     assert f"Not compared, since no cell of theirs ended ok: **m0** (oom), **m1** ({ended[1]})" in text
 
 
-def test_a_method_with_a_warning_is_marked(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0, 1])
-    assert "†" not in text_from(run)
-    path = next((run / "cells").glob("lora--*--s1--*/record.json"))
-    write_json(path, {**json.loads(path.read_text()), "warnings": ["the processor was busy"]})
-    text = text_from(run)
-    assert [row[0] for row in tables(text)[0][1:] if "†" in row[0]] == ["lora †"]
-    assert "† a cell of this method has a warning, see [Warnings](#warnings)." in text
-
-
 def test_settings_of_every_comparison(tmp_path: Path) -> None:
     def settings(text: str) -> str:
         return text.split("## Budget and methods")[1].split("|")[0]
@@ -221,29 +157,6 @@ def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("everywhere", "words"),
-    [
-        ({"weights": "random"}, "initialised at random: accuracy has no meaning"),
-        ({"hr@10": 0.05}, "Not above popularity on HR@10 (0.094): fft 0.050, lora 0.050."),
-        ({"hr@10": 0.9}, "fft is above the Bayes ceiling by more than its spread"),
-    ],
-)
-def test_warnings_from_the_numbers(tmp_path: Path, everywhere: dict[str, Any], words: str) -> None:
-    text = text_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0], **everywhere)
-    assert words in text.split("## Warnings")[1]
-
-
-def test_ranks_that_contradict_the_record_are_warned_of(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0], ranks=True)
-    assert "The ranks of" not in text_from(run)
-    path = next((run / "cells").glob("lora--*/record.json"))
-    record = json.loads(path.read_text())
-    record["row"]["hr@10"] = 0.5
-    write_json(path, record)
-    assert re.search(r"The ranks of lora--.* give an HR@10 of 0\.\d{4} where its record says 0\.5000", text_from(run))
-
-
 def test_a_report_of_three_seeds_with_ranks_takes_seconds_and_is_reproducible(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", seeds=[0, 1, 2], ranks=True)
     started = time.process_time()
@@ -254,38 +167,6 @@ def test_a_report_of_three_seeds_with_ranks_takes_seconds_and_is_reproducible(tm
     assert digests(run) == before
     header = next(line for line in (run / "report.md").read_text().splitlines() if "MRR@20" in line)
     assert header.count("@") == 9
-
-
-def test_gpu_runs_and_pretrained_backbones_are_not_warned_of(tmp_path: Path) -> None:
-    text = text_of(tmp_path / "run", device="cuda:0")
-    assert text.split("## Warnings")[1].startswith("\n\nNone.")
-
-
-def test_warnings_from_the_records(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0])
-    write_json(run / "dataset.json", {**dataset(), "unknown_token_share": 0.31})
-    for place, path in enumerate(sorted((run / "cells").glob("*/record.json"))):
-        record = json.loads(path.read_text())
-        record["warnings"] = [f"step times drift by {7 + place} %"]
-        record["batch_digest"] = f"digest {place // 2}"
-        write_json(path, record)
-    text = text_from(run).split("## Warnings")[1]
-    assert "31% of the tokens of the titles are unknown" in text
-    assert text.count("step times drift") == 1
-    assert "step times drift by 9 %, at most (lora--" in text
-    assert "and 2 more cells)" in text
-    assert "did not see the same batches with seed 0" in text
-
-
-def test_resumed_cells_are_named(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0])
-    said = [{"times": 1, "steps_lost": 7}, {"times": 2, "steps_lost": None}, None]
-    for path, resumed in zip(sorted((run / "cells").glob("*/record.json")), said, strict=True):
-        write_json(path, {**json.loads(path.read_text()), "resumed": resumed})
-    (line,) = [line for line in text_from(run).split("## Warnings")[1].splitlines() if "Resumed" in line]
-    assert re.search(r"\(fft--\S+ 1 time, 7 steps lost; iisan--\S+ 2 times, steps lost unknown\)", line)
-    assert "not counted" in line
-    assert "lora" not in line
 
 
 def test_text_from_data_cannot_change_the_report(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from reports.caching import break_even, live_twin, section
 from tests.reports.factory import make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import read_block
 
 

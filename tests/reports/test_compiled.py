@@ -12,7 +12,7 @@ from reports import cautions, computing, meters, planned, scores, theory
 from reports.blocks import Block
 from reports.tradeoff import comparable_costs
 from tests.reports.factory import make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import read_block
 
 TOLD = {"seconds": 12.5, "graphs": 4, "graph_breaks": 1, "from_cache": 2, "timed": 3, "timed_seconds": 0.25}

@@ -11,7 +11,7 @@ import pytest
 from bench.measure.cards import CARDS
 from reports.computing import peak_of, section
 from tests.reports.factory import METHODS, environment, make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import read_block
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reports import meters
 from tests.reports.factory import make_run
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import block_of, read_block
 
 MIB = 2**20

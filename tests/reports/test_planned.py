@@ -11,7 +11,7 @@ import pytest
 
 from reports import planned
 from tests.reports.factory import CACHE_BYTES, make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import read_block
 
 Change = Callable[[dict[str, Any]], object]

@@ -13,7 +13,7 @@ from reports import theory
 from reports.blocks import Block
 from reports.theory import Claim, amounts, claims, section, terms_of
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import block_of, read_block
 
 

@@ -20,7 +20,7 @@ from reports.options import Options
 from reports.tables import COST_COLUMNS
 from reports.tradeoff import first_shares, penalised, score_spread, trade_off, turned_pairs
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.test_build import report_of
+from tests.reports.reading import report_of
 from tests.reports.test_tables import plain_tpme
 from tests.reports.test_verdict import block_of, read_block
 

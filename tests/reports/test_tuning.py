@@ -17,7 +17,7 @@ from reports.build import build
 from reports.load import load_run
 from reports.style import styles
 from tests.reports.factory import make_run, write_json
-from tests.reports.test_build import tables
+from tests.reports.reading import tables
 from tests.reports.test_verdict import read_block
 
 LORA = {
