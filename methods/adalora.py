@@ -27,6 +27,7 @@ _OTHERS = {
     "rank_pattern": "is what it finds",
     "r": "has no effect; init_r and target_r are its ranks",
 }
+_COUNTS = ("target_r", "init_r", "tinit", "tfinal", "deltaT")
 
 
 def check_options(options: Mapping[str, Any], config: Any) -> None:
@@ -52,7 +53,14 @@ def check_options(options: Mapping[str, Any], config: Any) -> None:
 
 
 def placeholder(options: Mapping[str, Any]) -> int:
-    """A number of steps that peft accepts; the true one is known when training begins."""
+    """A number of steps that peft accepts; the true one is known when training begins.
+
+    Raises:
+        UserError: an option that counts and is no whole number.
+    """
+    for name in _COUNTS:
+        if type(options.get(name, 0)) is not int:
+            raise UserError(f"option peft: {TYPE}: {name} must be a whole number, got {options[name]!r}")
     return int(options.get("tinit", 0)) + int(options.get("tfinal", 0)) + 1
 
 

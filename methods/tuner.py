@@ -31,6 +31,7 @@ PLACES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN
 EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
 COUNTED = ("r", "num_virtual_tokens", "subspace_rank", "effective_rank")
+LAYERS = ("layers_to_transform", "layers_pattern")  # peft asks them only where a module is not named in full
 UNFIT = {
     "ADAPTION_PROMPT": "peft has it for the attention of a few decoders alone",
     "CPT": "peft has it for causal language models alone",
@@ -62,6 +63,9 @@ class Tuner(EncoderMethod):
                 raise UserError(f"option peft: {self._type} needs num_virtual_tokens of at least 1")
         elif options.get("target_modules") is None:
             self._roles()
+            for name in LAYERS:
+                if options.get(name) is not None:
+                    raise UserError(f"option peft: {name} has no effect on target; it goes with target_modules")
             options["target_modules"] = ["anything"]
         elif "target" in self.peft:
             raise UserError("option peft: target and target_modules exclude each other")
@@ -101,6 +105,8 @@ class Tuner(EncoderMethod):
 
     def _roles(self) -> list[Target]:
         roles: Any = self.peft.get("target", PLACES.get(self._type, ("query", "value")))
+        if not isinstance(roles, str | list | tuple):
+            raise UserError(f"option peft: target must be a role or a list of them, got {roles!r}")
         roles = [roles] if isinstance(roles, str) else list(roles)
         for role in roles:
             if role not in ROLES:

@@ -110,6 +110,11 @@ def test_a_role_that_hits_nothing_is_refused(family_folder: FamilyFolder) -> Non
         ({"type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
         ({"type": "P_TUNING", "num_virtual_tokens": 3, "target": "query"}, "P_TUNING has no target"),
         ({"type": "OFT", "r": 2, "oft_block_size": 3}, "OFT: "),
+        ({"type": "LORA", "target": 3}, "target must be a role"),
+        ({"type": "LORA", "target": "query", "layers_to_transform": [0]}, "layers_to_transform has no effect"),
+        ({"type": "ADALORA", "init_r": "x"}, "init_r must be a whole number"),
+        ({"type": "ADALORA", "tinit": "x"}, "tinit must be a whole number"),
+        ({"type": "ADALORA", "deltaT": 1.5}, "deltaT must be a whole number"),
     ],
 )
 def test_bad_options_are_one_line_before_anything_runs(peft: dict[str, Any], said: str, model_folders: Folders) -> None:
