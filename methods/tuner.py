@@ -91,6 +91,8 @@ class Tuner(EncoderMethod):
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        if not self._type:
+            raise UserError("option peft: type is missing; list --peft shows what there is")
         if self._type not in known:
             raise UserError(f"option peft: unknown type {self.peft.get('type')!r}{did_you_mean(self._type, known)}")
         if self._type in UNFIT:

@@ -247,3 +247,13 @@ def test_a_budget_that_cannot_be_is_refused_before_anything_runs(
     assert run_bench.main(arguments) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("budget", "said"), [({"seconds": 5}, "a known number of steps"), ({"steps": 3}, "3 steps")])
+def test_a_plan_of_such_a_budget_is_refused_too(
+    budget: dict[str, int], said: str, model_folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"methods": [{"name": "ada", "peft": OPTIONS}], "budget": {**budget, "batch_size": 16}}
+    (tmp_path / "m.toml").write_text(to_toml(parse(matrix(model_folders, **changes), "t")))
+    assert run_bench.main(["plan", "--config", str(tmp_path / "m.toml")]) == 2
+    assert said in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_a_role_that_hits_nothing_is_refused(family_folder: FamilyFolder) -> Non
     ("peft", "said"),
     [
         ({"type": "IA4"}, "option peft: unknown type 'IA4'; did you mean 'IA3'?"),
-        ({}, "unknown type None"),
+        ({}, "option peft: type is missing"),
         ({"type": "LORA", "lora_alfa": 3}, "LORA has no option 'lora_alfa'; did you mean 'lora_alpha'?"),
         ({"type": "LORA", "inference_mode": True}, "LORA has no option 'inference_mode'"),
         ({"type": "LORA", "target": ["quary"]}, "unknown target 'quary'; did you mean 'query'?"),
