@@ -30,11 +30,11 @@ def study(block: Block, title: str, stem: str) -> Study | None:
         _grid(block, members, known, stem if len(families) == 1 else f"{stem}-{place}-{slug(members[0].family)}")
         for place, members in enumerate(families, 1)
     ]
-    parts = [part for grid in grids for part in (grid.markdown(), _note(grid))]
+    parts: list[str | Grid] = [part for grid in grids for part in (grid, _note(grid))]
     twins = [_agreement(block, *pair) for members in families for pair in _twins(members)]
     if twins:
         parts += ["Cached against uncached, which must agree as far as the cache's precision goes:", "\n".join(twins)]
-    return Study(title, parts, grids=grids)
+    return Study(title, parts)
 
 
 def _differ(members: Sequence[Variant]) -> bool:

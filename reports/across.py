@@ -71,8 +71,7 @@ def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Stud
         "Lines are 95 % intervals.",
         lambda: _modality_figure(group, names),
     )
-    grid = Grid(stem, header, rows)
-    return Study(title, [grid.markdown()], [drawing], [grid])
+    return Study(title, [Grid(stem, header, rows)], [drawing])
 
 
 def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
@@ -154,7 +153,7 @@ def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> S
     )
     note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
     grid = Grid(stem, header, rows, words=2)
-    return Study(title, [grid.markdown(), " ".join([note, why_not]).strip()], [drawing], [grid])
+    return Study(title, [grid, " ".join([note, why_not]).strip()], [drawing])
 
 
 def _pair(block: Block, brief: bool = False) -> str:

@@ -102,6 +102,11 @@ class Block:
         """Whether the steps were compiled; then what was probed beside them is of other steps, eager ones."""
         return any(record.training.get("compile") is True for record in self.records)
 
+    @property
+    def unmetered(self) -> bool:
+        """Whether the steps were compiled and nothing measured what memory that takes."""
+        return self.compiled and not self.measured("peak_memory_bytes")
+
     def value(self, method: str, column: str) -> float | None:
         """A figure of a method in the mean over its seeds; None where it was not measured."""
         if method not in self.summary.index or column not in self.summary.columns:

@@ -61,7 +61,7 @@ def _of_block(block: Block) -> Iterator[str]:
     sources = sorted(block.results.loc[block.results["status"] == "ok", "memory_source"].dropna().unique())
     if len(sources) > 1:
         yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
-    if block.compiled and not block.measured("peak_memory_bytes"):
+    if block.unmetered:
         yield (
             "Steps were compiled, and nothing measured what memory that takes (the account is of an eager step): peak "
             "memory and TPME are left empty"

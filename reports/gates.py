@@ -55,8 +55,7 @@ def study(block: Block, title: str, stem: str) -> Study | None:
         for name, values in panels.items()
     ]
     note = "Means over the seeds that ended ok. Blocks go from the lowest layer that is kept to the highest."
-    grid = Grid(stem, header, rows, words=2)
-    return Study(title, [grid.markdown(), note], [drawing], [grid])
+    return Study(title, [Grid(stem, header, rows, words=2), note], [drawing])
 
 
 def _told(records: Sequence[Record]) -> Told:

@@ -36,8 +36,7 @@ def study(block: Block, title: str, stem: str) -> Study | None:
         "Bars are 95 % intervals. Layer 0 is the embedding layer and counts.",
         lambda: _figure(block, families),
     )
-    grid = _grid(block, families, stem)
-    return Study(title, [grid.markdown(), _answer(block, families)], [drawing], [grid])
+    return Study(title, [_grid(block, families, stem), _answer(block, families)], [drawing])
 
 
 def _families(block: Block) -> Families:

@@ -69,7 +69,7 @@ def chapters(
             Chapter(escape(block.title), _block(block, drawn, alone=len(blocks) == 1), block)
             for block, drawn in zip(blocks, drawings, strict=True)
         ),
-        *(Chapter(escape(study.title), [*study.parts, sections.figures(study.drawings)]) for study in studies),
+        *(Chapter(escape(study.title), [*study.markdown, sections.figures(study.drawings)]) for study in studies),
         Chapter("Budget and methods", [_budgets(blocks), _methods(records)]),
         Chapter("Data", _per_run(runs, _data)),
         Chapter("Environment", _per_run(runs, _environment)),

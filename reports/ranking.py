@@ -82,8 +82,7 @@ def study(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study
         "Rank 1 is the most accurate. A bar joins methods that Nemenyi's test does not tell apart at the 5 % level.",
         lambda: _figure(ranking, looks),
     )
-    grid = Grid(stem, header, rows)
-    return Study(title, [grid.markdown(), _answer(ranking)], [drawing], [grid])
+    return Study(title, [Grid(stem, header, rows), _answer(ranking)], [drawing])
 
 
 def _answer(ranking: Ranking | None) -> str:

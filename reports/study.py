@@ -47,11 +47,19 @@ class Study:
 
     title: str
     """Not escaped."""
-    parts: Sequence[str]
-    """Markdown."""
+    parts: Sequence[str | Grid]
+    """Markdown, and tables."""
     drawings: Sequence[Drawing] = ()
-    grids: Sequence[Grid] = ()
-    """The tables among the parts."""
+
+    @property
+    def grids(self) -> list[Grid]:
+        """The tables among the parts."""
+        return [part for part in self.parts if isinstance(part, Grid)]
+
+    @property
+    def markdown(self) -> list[str]:
+        """The parts as they stand in the report."""
+        return [part.markdown() if isinstance(part, Grid) else part for part in self.parts]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def comparable_costs(block: Block) -> dict[str, dict[str, float]]:
     Raises:
         UserError: the methods have their memory from more than one source; steps were compiled and have none.
     """
-    if block.compiled and not block.measured("peak_memory_bytes"):
+    if block.unmetered:
         raise UserError(
             "nothing measured the memory of compiled steps; on a CPU there is the account alone, of an eager step"
         )

@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import importlib.util
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from bench.config import Quantisation
 from bench.errors import UserError
 from bench.models.structure import replace, targets
 
-Kind = Literal["bnb-nf4", "torchao-int8"]
-LIBRARIES: dict[Kind, str] = {"bnb-nf4": "bitsandbytes", "torchao-int8": "torchao"}
+LIBRARIES: dict[Quantisation, str] = {"bnb-nf4": "bitsandbytes", "torchao-int8": "torchao"}
 BLOCK = 64
 # Half the widest gap between two of NF4's 16 values, those below -0.696 (QLoRA, appendix E), and room for rounding.
 HALF_STEP = 0.153
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_installed(kind: Kind) -> None:
+def check_installed(kind: Quantisation) -> None:
     """Looks whether there is what quantises, without importing it.
 
     Raises:
@@ -41,7 +41,7 @@ def check_installed(kind: Kind) -> None:
         raise UserError(f"--quantise {kind}: {library} is not installed; pip install 'iisan-bench[quantise]'")
 
 
-def quantise(model: Any, kind: Kind, precision: str, device: torch.device | None = None) -> None:
+def quantise(model: Any, kind: Quantisation, precision: str, device: torch.device | None = None) -> None:
     """Quantises the linear maps of a transformers encoder's layers, in place.
 
     Args:

@@ -15,13 +15,13 @@ from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5Encod
 
 from bench.assemble import assemble, build_model, encoder_digest, source_digest
 from bench.cell import run_cell
-from bench.config import build_method, parse
+from bench.config import Quantisation, build_method, parse
 from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.memory import account
 from bench.models.backbones import locate
 from bench.models.packed import count_values, parts
-from bench.models.quantise import LIBRARIES, Kind, quantise
+from bench.models.quantise import LIBRARIES, quantise
 from methods.tuner import Tuner
 from tests.conftest import VOCABULARY, FamilyFolder
 from tests.helpers import encoder, inputs
@@ -47,7 +47,7 @@ def wide_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return {family: base / family for family in ("bert", "vit", "t5")}
 
 
-def marked(kind: Kind) -> Any:
+def marked(kind: Quantisation) -> Any:
     missing = importlib.util.find_spec(LIBRARIES[kind]) is None
     return pytest.param(kind, marks=pytest.mark.skipif(missing, reason=f"{LIBRARIES[kind]} is not installed"))
 
@@ -57,7 +57,7 @@ nf4 = pytest.mark.parametrize("kind", [NF4])
 both = pytest.mark.parametrize("kind", [NF4, INT8])
 
 
-def cell(name: str, kind: Kind | None, folders: Folders, **changes: Any) -> Cell:
+def cell(name: str, kind: Quantisation | None, folders: Folders, **changes: Any) -> Cell:
     pair = {m: str(folders[family]) for m, family in FAMILIES.items()} | ({"quantise": kind} if kind else {})
     return cell_of(name, folders, **{"backbones": [pair], "budget": {"steps": 2, "batch_size": 16}} | changes)
 
@@ -73,7 +73,7 @@ def in_full(linear: nn.Linear) -> Tensor:
 
 
 @both
-def test_every_map_of_the_layers_is_within_a_step_of_what_it_was(kind: Kind, wide_folders: Folders) -> None:
+def test_every_map_of_the_layers_is_within_a_step_of_what_it_was(kind: Quantisation, wide_folders: Folders) -> None:
     for modality, family in FAMILIES.items():
         e = encoder(wide_folders[family], modality)
         before = {name: linear.weight.detach().clone() for name, linear in maps(e.model).items()}
@@ -94,7 +94,7 @@ def test_every_map_of_the_layers_is_within_a_step_of_what_it_was(kind: Kind, wid
 
 
 @both
-def test_vectors_stay_close_and_eval_mode_changes_nothing(kind: Kind, wide_folders: Folders) -> None:
+def test_vectors_stay_close_and_eval_mode_changes_nothing(kind: Quantisation, wide_folders: Folders) -> None:
     for modality, family in FAMILIES.items():
         e, x = encoder(wide_folders[family], modality), inputs(modality)
         with torch.no_grad():
@@ -114,7 +114,7 @@ def test_vectors_stay_close_and_eval_mode_changes_nothing(kind: Kind, wide_folde
 
 
 @both
-def test_bytes_of_the_weights_are_those_of_the_formula(kind: Kind, wide_folders: Folders) -> None:
+def test_bytes_of_the_weights_are_those_of_the_formula(kind: Quantisation, wide_folders: Folders) -> None:
     e = encoder(wide_folders["bert"], "text")
     weights = {name: linear.weight.numel() for name, linear in maps(e.model).items()}
     outputs = sum(linear.out_features for linear in maps(e.model).values())
@@ -132,7 +132,9 @@ def test_bytes_of_the_weights_are_those_of_the_formula(kind: Kind, wide_folders:
 
 @pytest.mark.parametrize("name", ["lora", "adapter", "bitfit", "prefix", "frozen", "iisan", "iisan-cached"])
 @nf4
-def test_steps_are_planned_to_the_byte_and_count_as_in_full(name: str, kind: Kind, wide_folders: Folders) -> None:
+def test_steps_are_planned_to_the_byte_and_count_as_in_full(
+    name: str, kind: Quantisation, wide_folders: Folders
+) -> None:
     spec = cell(name, kind, wide_folders)
     plan, plain = planned(spec), planned(cell(name, None, wide_folders))
     assert (plan.memory, plan.flops) == measured(spec)
@@ -143,7 +145,7 @@ def test_steps_are_planned_to_the_byte_and_count_as_in_full(name: str, kind: Kin
 
 
 @both
-def test_a_cell_leaves_a_record_that_says_so(kind: Kind, wide_folders: Folders, tmp_path: Path) -> None:
+def test_a_cell_leaves_a_record_that_says_so(kind: Quantisation, wide_folders: Folders, tmp_path: Path) -> None:
     """The gates hold: the loss falls, and what is quantised stays as it is."""
     record = run_cell(cell("lora", kind, wide_folders), tmp_path / "cell", lambda _: None)
     row = record["row"]
@@ -154,13 +156,13 @@ def test_a_cell_leaves_a_record_that_says_so(kind: Kind, wide_folders: Folders, 
 
 
 @both
-def test_full_fine_tuning_is_refused(kind: Kind, wide_folders: Folders, tmp_path: Path) -> None:
+def test_full_fine_tuning_is_refused(kind: Quantisation, wide_folders: Folders, tmp_path: Path) -> None:
     row = run_cell(cell("fft", kind, wide_folders), tmp_path / "fft", lambda _: None)["row"]
     assert (row["status"], row["error"].partition(";")[0]) == ("failed", "trains weights that are quantised")
 
 
 @nf4
-def test_sixteen_bits_compute_in_sixteen_bits(kind: Kind, wide_folders: Folders, tmp_path: Path) -> None:
+def test_sixteen_bits_compute_in_sixteen_bits(kind: Quantisation, wide_folders: Folders, tmp_path: Path) -> None:
     spec = cell("lora", kind, wide_folders, precision="bf16")
     assembly = assemble(spec, torch.device("cpu"))
     packed = [m for m in assembly.encoders[0].model.modules() if getattr(m, "quant_state", None) is not None]
@@ -183,7 +185,9 @@ def in_full_16(linear: Any) -> Tensor:
 
 
 @nf4
-def test_a_cache_is_of_the_quantised_encoder_and_gives_what_it_gives_live(kind: Kind, wide_folders: Folders) -> None:
+def test_a_cache_is_of_the_quantised_encoder_and_gives_what_it_gives_live(
+    kind: Quantisation, wide_folders: Folders
+) -> None:
     training = matrix(wide_folders)["training"] | {"cache_dtype": "float32"}
     cached, live = (
         assemble(cell(name, kind, wide_folders, training=training), torch.device("cpu"))
@@ -203,7 +207,7 @@ def test_a_cache_is_of_the_quantised_encoder_and_gives_what_it_gives_live(kind: 
 
 
 @both
-def test_t5_keeps_what_transformers_keeps(kind: Kind, wide_folders: Folders) -> None:
+def test_t5_keeps_what_transformers_keeps(kind: Quantisation, wide_folders: Folders) -> None:
     """T5 casts what goes into this map to the type of its weights: packed bytes would make nonsense of it."""
     e = encoder(wide_folders["t5"], "text")
     with torch.no_grad():
@@ -217,7 +221,7 @@ def test_t5_keeps_what_transformers_keeps(kind: Kind, wide_folders: Folders) -> 
 
 @nf4
 def test_maps_that_the_library_gets_wrong_are_refused(
-    kind: Kind, wide_folders: Folders, monkeypatch: pytest.MonkeyPatch
+    kind: Quantisation, wide_folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As bitsandbytes 0.50 does on a CPU with AVX-512 where a block reaches from one row into the next."""
     import bitsandbytes
@@ -230,14 +234,14 @@ def test_maps_that_the_library_gets_wrong_are_refused(
 
 
 @both
-def test_maps_of_another_class_are_refused(kind: Kind, family_folder: FamilyFolder) -> None:
+def test_maps_of_another_class_are_refused(kind: Quantisation, family_folder: FamilyFolder) -> None:
     e = encoder(family_folder("gpt2"), "text")
     with pytest.raises(UserError, match="GPT2Model has no linear maps"):
         quantise(e.model, kind, "fp32")
 
 
 @nf4
-def test_a_tuner_that_reads_packed_weights_is_refused(kind: Kind, wide_folders: Folders) -> None:
+def test_a_tuner_that_reads_packed_weights_is_refused(kind: Quantisation, wide_folders: Folders) -> None:
     """UniLoRA gives its scales the type of the weights; in whole numbers they are all 0."""
     spec = cell("peft", kind, wide_folders, methods=[{"name": "peft", "peft": {"type": "UNILORA"}}])
     method = build_method(spec.method, "t")
@@ -270,7 +274,7 @@ def test_pairs_that_differ_in_it_are_different_cells(wide_folders: Folders) -> N
 
 
 @both
-def test_autocast_reaches_the_maps(kind: Kind, wide_folders: Folders) -> None:
+def test_autocast_reaches_the_maps(kind: Quantisation, wide_folders: Folders) -> None:
     """As it does others: 16 bit come out, and no more is kept for backward than without quantisation."""
     e = encoder(wide_folders["bert"], "text")
     quantise(e.model, kind, "bf16")
