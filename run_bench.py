@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command, tune_command
-from bench.errors import UserError
-from bench.terminal import as_json, printable
+from bench.utils.errors import UserError
+from bench.utils.text import as_json, printable
 from reports import compare_command
 
 if TYPE_CHECKING:
-    from bench.pscp import Penalties
+    from bench.scoring.pscp import Penalties
 
 # Nothing heavy is imported before a command is known: --help and list must answer at once.
 
@@ -136,7 +136,7 @@ def _add_penalties(parser: argparse.ArgumentParser) -> None:
 
 
 def _penalties(args: argparse.Namespace) -> Penalties:
-    from bench.pscp import Penalties
+    from bench.scoring.pscp import Penalties
 
     given = {"constants": args.pscp_constants, "exponents": args.pscp_exponents}
     return Penalties(**{name: values for name, values in given.items() if values is not None})
@@ -283,7 +283,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from bench.score import score
-    from bench.tpme import WEIGHTS
+    from bench.scoring.tpme import WEIGHTS
 
     rows = score(args.table, args.metric, args.weights or WEIGHTS, args.reference, _penalties(args))
     if args.json:

@@ -22,10 +22,10 @@ from torch import nn
 
 from bench.assemble import shapes_of
 from bench.config import MethodConfig, build_method
-from bench.errors import UserError
 from bench.matrix import Cell
 from bench.models.backbones import Source
 from bench.models.encoders import Encoder
+from bench.utils.errors import UserError
 from methods.base import EncoderMethod, HiddenMethod, ItemEncoder, Method, Outputs, Shape
 
 SCHEMA = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.config import Matrix
-from bench.errors import UserError
 from bench.explain import Path_
 from bench.models.backbones import CONFIGURATIONS, PRETRAINED
+from bench.utils.errors import UserError
 
 _PICTURES: tuple[Path_, ...] = (("image_dir",), ("missing_images",), ("bad_images",))
 _FILES: tuple[Path_, ...] = (("data_dir",), *_PICTURES)

@@ -17,11 +17,10 @@ from bench.budget import Budget
 from bench.config import build_method
 from bench.data import datasets
 from bench.data.batches import steps_per_epoch
+from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.data.items import ItemFeed, pixels, tokenise
-from bench.data.sequences import Splits
-from bench.data.store import cache_dir
-from bench.errors import UserError
+from bench.data.splits import Splits
 from bench.matrix import Cell
 from bench.models.backbones import Source, locate
 from bench.models.cache import CacheFile, cache_key, open_or_build
@@ -30,6 +29,7 @@ from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.quantise import check_installed, quantise
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
+from bench.utils.errors import UserError
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
 UNKNOWN_LIMIT = 0.5

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError
-from bench.sizes import readable
-from bench.terminal import as_json
+from bench.utils.errors import UserError
+from bench.utils.sizes import readable
+from bench.utils.text import as_json
 
 if TYPE_CHECKING:
-    from bench.data.room import Entry
+    from bench.data.cache.eviction import Entry
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for anything wrong with options, or a folder that cannot be read.
     """
-    from bench.data import audit
-    from bench.data.room import entries
-    from bench.data.store import cache_dir
+    from bench.data.cache import verify
+    from bench.data.cache.eviction import entries
+    from bench.data.cache.location import cache_dir
 
     if args.older_than is not None and args.action != "clear":
         raise UserError(f"--older-than: not allowed with cache {args.action}")
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         before = math.inf if args.older_than is None else time.time() - parse_age(args.older_than)
         rows = [_cleared(entry) for entry in found if entry.used < before]
     else:
-        show = audit.verified if args.action == "verify" else audit.described
+        show = verify.verified if args.action == "verify" else verify.described
         rows = [show(entry) for entry in found]
     if args.json:
         print(as_json(rows))
@@ -90,9 +90,9 @@ def parse_age(text: str) -> int:
 
 
 def _cleared(entry: Entry) -> Row:
-    from bench.data import audit
+    from bench.data.cache import verify
 
-    row = audit.described(entry)
+    row = verify.described(entry)
     return row | {"state": "removed" if entry.remove() else "in use, kept"}
 
 

@@ -38,7 +38,6 @@ from bench.data.batches import (
     steps_per_epoch,
 )
 from bench.environment import capture
-from bench.errors import UserError
 from bench.evaluate import accuracy, evaluate
 from bench.gates import check_gates
 from bench.heartbeat import Heartbeat
@@ -56,6 +55,7 @@ from bench.models.recommender import TrainBatch
 from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
 from bench.resume import Checkpoints
 from bench.train import Trainer, Training, train
+from bench.utils.errors import UserError
 from methods.base import Observed
 from methods.registry import known
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.assemble import build_model, kept_layers, load_encoders, reads_cache
 from bench.config import build_method, parse
 from bench.data.batches import Batch, make_batch
-from bench.data.sequences import MAX_INPUTS, PAD
+from bench.data.splits import MAX_INPUTS, PAD
 from bench.matrix import Cell, cells
 from bench.measure.memory import MemoryAccount
 from bench.measure.plan import Planner, Sizes

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.terminal import as_json
+from bench.utils.errors import UserError
+from bench.utils.text import as_json
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 

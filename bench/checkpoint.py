@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.data.store import SUMS, flush_to_disk, sum_line
+from bench.utils.files import SUMS, flush_to_disk, sum_line
 
 _NAME = re.compile(r"step-(\d{1,12})")
 _COUNT_BYTES = 256

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import UserError
 from bench.models.encoders import Encoder
 from bench.models.recommender import Recommender
 from bench.models.structure import layers
 from bench.records import one_line
+from bench.utils.errors import UserError
 
 # Graphs of one function. Prefixes, say, make every layer one of its own; beyond this the cell fails, where torch on its
 # own would go on uncompiled after eight.

@@ -15,11 +15,12 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bench.errors import UserError
 from bench.explain import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
 from bench.recipes import extended
 from bench.tuning.tuned import Tuned
-from methods.registry import did_you_mean, known
+from bench.utils.errors import UserError
+from bench.utils.text import did_you_mean
+from methods.registry import known
 
 STRICT = ConfigDict(extra="forbid")
 PRESETS = Path(__file__).parent / "presets"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import data_options
 from bench.data.summary import rows
-from bench.errors import UserError
-from bench.terminal import as_json, printable
+from bench.utils.errors import UserError
+from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
     from bench.config import DatasetConfig

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.terminal import as_json, printable
+from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
     from bench.doctor.finding import Finding

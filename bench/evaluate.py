@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data.items import ItemFeed
-from bench.data.sequences import PAD
+from bench.data.splits import PAD
 from bench.models.recommender import Recommender
 
 TOP = 10

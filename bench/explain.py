@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ValidationError
 
-from methods.registry import did_you_mean
+from bench.utils.text import did_you_mean
 
 Path_ = tuple[str | int, ...]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.errors import UserError
 from bench.matrix import Cell
 from bench.supervise import Event, Limits, run_cell_process
-from bench.terminal import printable
+from bench.utils.errors import UserError
+from bench.utils.text import printable
 
 Report = Callable[[Cell, Event], None]
 NO_LIMITS = Limits()

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.errors import UserError
 from bench.launch import Launch, Report, outcome, pending
 from bench.matrix import Cell
 from bench.supervise import Event, Limits, run_cell_process
+from bench.utils.errors import UserError
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 10.0

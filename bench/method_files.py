@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import MethodFile
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.own import Loaded, load_file
 
 

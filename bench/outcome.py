@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from bench import records
-from bench.errors import UserError
 from bench.gates import GateError
 from bench.matrix import Cell
 from bench.measure.memory import allocator_peaks
 from bench.measure.plan import planned
 from bench.measure.process import peak_rss_bytes
 from bench.train import Diverged
+from bench.utils.errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 # As torch says it of a card, and of the host.

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import data_options
-from bench.errors import UserError
-from bench.sizes import parse_size, readable
-from bench.terminal import as_json, printable
+from bench.utils.errors import UserError
+from bench.utils.sizes import parse_size, readable
+from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
     from bench.config import Matrix
     from bench.matrix import Cell
-    from bench.measure.cards import Roof
     from bench.measure.plan import Plan, Planner, Workload
+    from bench.scoring.roofline import Roof
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -176,7 +176,7 @@ def _workload(cell: Cell, shapes: str, items: int | None) -> Workload:
 
 
 def _roof(args: argparse.Namespace, precision: str) -> Roof | None:
-    from bench.measure.cards import Roof, find_card, roof_of
+    from bench.scoring.roofline import Roof, find_card, roof_of
 
     limits = {"--peak-flops": args.peak_flops, "--bandwidth": args.bandwidth}
     given = [option for option, value in limits.items() if value is not None]
@@ -215,7 +215,7 @@ def _planner(cell: Cell) -> Planner:
 
 
 def _row(planner: Planner, cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -> Row:
-    from bench.measure.cards import lower_bound
+    from bench.scoring.roofline import lower_bound
 
     with _named(cell):
         plan = planner.plan(workload, cell.budget.batch_size)

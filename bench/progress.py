@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.matrix import Cell
-from bench.terminal import printable
+from bench.utils.text import printable
 
 
 class Reporter(AbstractContextManager["Reporter"]):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 Recipe = dict[str, Any]
 TABLES = ("dataset", "budget", "training")

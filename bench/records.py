@@ -21,11 +21,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.data.store import SUMS, atomic_path, file_digest, sum_line
 from bench.difference import first_difference
-from bench.errors import UserError
 from bench.matrix import Cell
-from bench.terminal import guarded
+from bench.utils.errors import UserError
+from bench.utils.files import SUMS, atomic_path, file_digest, sum_line
+from bench.utils.text import guarded
 
 SCHEMA = 1
 # The contract's columns, in its order; reports adds tpme over the whole table.

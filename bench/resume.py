@@ -35,8 +35,8 @@ from bench.environment import cpu_model
 from bench.matrix import Cell
 from bench.measure.clock import Row
 from bench.measure.meters import Stretch
-from bench.terminal import printable
 from bench.train import Evaluation, Trainer, Training
+from bench.utils.text import printable
 
 SCHEMA = 1
 TENSORS, STATE = "tensors.safetensors", "state.json"

@@ -21,7 +21,6 @@ from bench.data import options as cache_options
 from bench.data.datasets import describe, references
 from bench.difference import first_difference
 from bench.environment import capture
-from bench.errors import UserError
 from bench.explain import Path_
 from bench.launch import Launch, run_local, slot_variables
 from bench.matrix import Cell, cells
@@ -29,12 +28,13 @@ from bench.method_files import Own
 from bench.method_files import load as load_method_files
 from bench.progress import Reporter
 from bench.recipes import extended, over_datasets
-from bench.sizes import parse_size
 from bench.stopping import stoppable
 from bench.supervise import Limits
-from bench.terminal import printable
+from bench.utils.errors import UserError
+from bench.utils.sizes import parse_size
+from bench.utils.text import did_you_mean, printable
 from methods.base import HiddenMethod, method_class
-from methods.registry import did_you_mean, known
+from methods.registry import known
 
 # Command-line option -> place in the matrix.
 PLACES: dict[str, Path_] = {

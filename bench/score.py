@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import pscp, tpme
-from bench.errors import UserError
+from bench.scoring import pscp, tpme
+from bench.utils.errors import UserError
 
 METRICS = ("tpme", "pscp", "both")
 
@@ -26,7 +26,7 @@ def score(
     with the method's place by each (``tpme_place``, ``pscp_place``, from 1).
 
     Raises:
-        UserError: an unknown metric; as `bench.tpme.score` and `bench.pscp.score`.
+        UserError: an unknown metric; as `bench.scoring.tpme.score` and `bench.scoring.pscp.score`.
     """
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: expected one of {', '.join(METRICS)}")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import Follower, Saver, Step
 
 TYPE = "ADALORA"

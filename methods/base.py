@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.models.encoders import OUTPUT, Encoder, Inputs
 from bench.models.packed import check_adapted
-from methods.registry import did_you_mean, known, register
+from bench.utils.errors import UserError
+from bench.utils.text import did_you_mean
+from methods.registry import known, register
 
 Count = Annotated[int, Field(ge=1)]
 """Type of an option that counts something (rank, bottleneck, positions): less than one is refused before a run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import Adaptation, Encoder, EncoderMethod
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import Count, Group, HiddenMethod, Layers, Observed, Shape, chosen_layers
 
 GATE_TEMPERATURE = 0.1

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from bench.errors import UserError
 from bench.models import families
 from bench.models.structure import attentions
+from bench.utils.errors import UserError
 from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 

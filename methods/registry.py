@@ -6,15 +6,14 @@ Three kinds of them: those of this package, those that an installed package anno
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 GROUP = "iisan_bench.methods"
 Class = TypeVar("Class", bound=type)
@@ -117,10 +116,3 @@ def _summary(cls: type) -> str:
     if not text or text.startswith(f"{cls.__name__}("):
         return f"class {cls.__name__}"
     return text.splitlines()[0].rstrip(".")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the nearest known word, or the list of known words."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -17,12 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.models import families
 from bench.models.structure import Target, targets
+from bench.utils.errors import UserError
+from bench.utils.text import did_you_mean
 from methods import adalora
 from methods.base import Adaptation, Encoder, EncoderMethod, Saver
-from methods.registry import did_you_mean
 
 ROLES = typing.get_args(Target)
 # Those whose place is a part of what they are; all others default to LoRA's.

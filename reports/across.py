@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import style
 from reports.accuracy import signed
 from reports.blocks import Block

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports.load import Record, Run
 from reports.options import DEFAULT, Options
 from reports.paired import Difference, Paired, pair

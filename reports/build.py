@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import tpme
-from bench.data.store import atomic_path
-from bench.errors import UserError
-from bench.pscp import Penalties
+from bench.scoring import tpme
+from bench.scoring.pscp import Penalties
+from bench.utils.errors import UserError
+from bench.utils.files import atomic_path
 from reports.blocks import Block, blocks
 from reports.exports import frame, grid_frame, grid_latex, latex, stem_of
 from reports.figures import STEMS as FIGURES

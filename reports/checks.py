@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports.columns import INTEGERS, NUMBERS, TEXTS
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import ranks, stats
 from reports.columns import GROUP
 from reports.load import Record, Run, load_run

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import terminal
-from bench.terminal import printable
+from bench.utils import text
+from bench.utils.text import printable
 
 if TYPE_CHECKING:
     from reports.compare import Comparison, Ratio, Threshold
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     thresholds = [parse_threshold(text) for text in args.fail_if]
     comparison = compare(args.first, args.second, thresholds, args.allow_different)
     if args.json:
-        print(terminal.as_json(as_json(comparison, thresholds)))
+        print(text.as_json(as_json(comparison, thresholds)))
     else:
         for line in lines(comparison, thresholds):
             print(printable(line))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.measure.cards import Card, card_of
+from bench.scoring.roofline import Card, card_of
 from reports import compiled
 from reports.blocks import Block
 from reports.cells import Read, ended_ok, figure, mean, per_seed, share, spread

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from bench.data.store import atomic_path
 from bench.data.summary import rows
-from bench.errors import UserError
 from bench.records import write_json, write_text
+from bench.utils.errors import UserError
+from bench.utils.files import atomic_path
 from reports import style
 from reports.style import DPI, RC
 from reports.text import escape, table

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import bars, curves, stacks, style, ternary, tuning
 from reports.blocks import Block
 from reports.style import DPI, FAINT, RC, NotDrawn, Styles, accuracy_label, short

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import tpme
-from bench.errors import UserError
+from bench.scoring import tpme
+from bench.utils.errors import UserError
 from reports import main_table
 from reports.blocks import Block
 from reports.figures import Drawing

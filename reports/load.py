@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench import records
-from bench.errors import UserError
 from bench.matrix import shown
 from bench.tuning.tuned import Tuned
+from bench.utils.errors import UserError
 from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
 from reports.steps import read_steps

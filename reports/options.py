@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench import tpme
-from bench.pscp import Penalties
+from bench.scoring import tpme
+from bench.scoring.pscp import Penalties
 
 Costs = Mapping[str, Mapping[str, float]]
 """Method -> time, params, memory."""
@@ -27,7 +27,7 @@ class Options:
         """TPME under these weights and this reference.
 
         Raises:
-            UserError: as `bench.tpme.tpme`.
+            UserError: as `bench.scoring.tpme.tpme`.
         """
         return tpme.tpme(costs, self.weights, self.reference)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import ranks, stats
 from reports.load import Record
 

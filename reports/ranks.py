@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 """Metric by the name it has in a column, and as it is written."""

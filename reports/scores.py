@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench import pscp, tpme
-from bench.errors import UserError
+from bench.scoring import pscp, tpme
+from bench.utils.errors import UserError
 from reports import stats
 from reports.accuracy import NO_DIFFERENCE
 from reports.blocks import Block

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import stats
 
 if TYPE_CHECKING:

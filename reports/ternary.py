@@ -12,9 +12,9 @@ from matplotlib.path import Path
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bench.errors import UserError
-from bench.simplex import Region, first_regions
-from bench.tpme import WEIGHTS
+from bench.scoring.tpme import WEIGHTS
+from bench.scoring.weight_regions import Region, first_regions
+from bench.utils.errors import UserError
 from reports import style
 from reports.blocks import Block
 from reports.style import FAINT, INK, SOFT, NotDrawn, Styles, short

@@ -8,7 +8,7 @@ import unicodedata
 
 import pandas as pd
 
-from bench.terminal import guarded
+from bench.utils.text import guarded
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -9,9 +9,9 @@ from itertools import combinations
 
 import numpy as np
 
-from bench import pscp, tpme
-from bench.errors import UserError
-from bench.simplex import first_regions
+from bench.scoring import pscp, tpme
+from bench.scoring.weight_regions import first_regions
+from bench.utils.errors import UserError
 from reports import stats
 from reports.blocks import BASELINE, Block
 from reports.load import Record

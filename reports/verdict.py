@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench import tpme
-from bench.errors import UserError
+from bench.scoring import tpme
+from bench.utils.errors import UserError
 from reports.accuracy import NO_DIFFERENCE, p_value
 from reports.blocks import BASELINE, Z95, Block, Spread
 from reports.paired import Difference

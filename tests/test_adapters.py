@@ -15,11 +15,11 @@ from bench.adapters import CONFIG, TENSORS, load_encoder, load_network, save_ada
 from bench.assemble import Assembly, assemble
 from bench.cell import run_cell
 from bench.config import parse, to_toml
-from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.models.encoders import Encoder
 from bench.models.hidden import LiveHiddenStates
 from bench.records import first_difference
+from bench.utils.errors import UserError
 from tests.helpers import encoder, inputs
 from tests.test_cell import cell_of, matrix
 

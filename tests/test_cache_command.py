@@ -12,9 +12,9 @@ import torch
 
 from bench import run as run_module
 from bench.assemble import assemble
-from bench.data.room import entries
-from tests.data.build_rows import KEY
-from tests.data.test_rowcache import build
+from bench.data.cache.eviction import entries
+from tests.data.cache.build_rows import KEY
+from tests.data.cache.test_array_cache import build
 from tests.test_cell import cell_of
 from tests.test_cli import call, recipe
 
@@ -102,9 +102,9 @@ def test_clear_takes_all_or_what_is_old_and_leaves_what_is_in_use(filled: Path, 
 
 
 def test_names_from_files_do_not_move_the_cursor(tmp_path: Path, capsys: Any) -> None:
-    from bench.data.blockfile import Layout
-    from bench.data.rowcache import open_or_build
-    from tests.data.build_rows import LAYOUT, row_values
+    from bench.data.cache.array_cache import open_or_build
+    from bench.data.cache.array_file import Layout
+    from tests.data.cache.build_rows import LAYOUT, row_values
 
     layout = Layout(KEY, "states", LAYOUT.shape, "float32", {"model": "bad\x1b[2Jname\nnext"})
     open_or_build(tmp_path / "hidden", layout, row_values)

@@ -19,7 +19,7 @@ from bench.gates import GateError, check_gates
 from bench.matrix import Cell, cells
 from bench.train import Trainer
 from methods.registry import REGISTRY
-from tests.data.test_files import write_table
+from tests.data.readers.test_table_dataset import write_table
 
 
 def matrix(model_folders: dict[str, Path], **changes: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import torch
 from bench.assemble import build_model
 from bench.cell import run_cell
 from bench.config import build_method
-from bench.errors import UserError
 from bench.matrix import Cell
 from bench.models.encoders import checkpoint_gradients
+from bench.utils.errors import UserError
 from methods.tuner import Tuner
 from tests.helpers import encoder, inputs, text_inputs
 from tests.test_cell import cell_of, matrix

@@ -17,11 +17,11 @@ from bench.assemble import Assembly, assemble
 from bench.cell import run_cell
 from bench.compiling import StepCompiler
 from bench.data.batches import Batch, all_batches, largest_batch, log_popularity, smallest_batch
-from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.matrix import Cell
 from bench.models.user_encoder import UserEncoder
 from bench.train import Trainer
+from bench.utils.errors import UserError
 from tests.test_cell import cell_of, matrix
 
 Folders = dict[str, Path]

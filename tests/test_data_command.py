@@ -10,7 +10,7 @@ from PIL import Image
 
 import run_bench
 from tests.data.conftest import write_amazon
-from tests.data.test_files import ROWS, TITLES, USERS, write_microlens, write_recbole, write_table
+from tests.data.readers.test_table_dataset import ROWS, TITLES, USERS, write_microlens, write_recbole, write_table
 
 ROOT = Path(__file__).parent.parent
 WRITERS = {"table": write_table, "recbole": write_recbole, "microlens": write_microlens}

@@ -16,7 +16,7 @@ from bench import doctor_command
 from bench.doctor import examine as examining
 from bench.doctor.examine import torch_sees
 from bench.doctor.finding import Finding, gib, ok
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 FINE = ok("disk", "large")
 DOUBTFUL = Finding("load", "warning", "somebody\x1b[2J is here", "slower", "ps")

@@ -3,7 +3,7 @@ import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
 from bench import evaluate as module
-from bench.data.sequences import PAD
+from bench.data.splits import PAD
 from bench.evaluate import accuracy, ranks_of
 from bench.heartbeat import Heartbeat
 

@@ -15,7 +15,7 @@ import tomli_w
 
 from bench import records
 from bench.cell import run_cell
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from tests.test_cell import cell_of, matrix
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import tomli_w
 
-from bench.errors import UserError
 from bench.launch_ray import places
+from bench.utils.errors import UserError
 from tests.test_cell import matrix
 
 ROOT = Path(__file__).parent.parent

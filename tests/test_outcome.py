@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from bench.cell import CellRun, run_cell
-from bench.errors import UserError
 from bench.outcome import outcome_of
 from bench.train import Diverged, Evaluation, Training
+from bench.utils.errors import UserError
 from tests.test_cell import cell_of
 
 CPU = torch.device("cpu")

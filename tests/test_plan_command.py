@@ -10,8 +10,8 @@ import pytest
 import tomli_w
 
 from bench import plan_command
-from bench.errors import UserError
-from bench.measure.cards import CARDS
+from bench.scoring.roofline import CARDS
+from bench.utils.errors import UserError
 from methods.registry import REGISTRY
 from run_bench import Parser
 from tests.test_cell import matrix

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import pscp, tpme
-from bench.errors import UserError
 from bench.score import score
+from bench.scoring import pscp, tpme
+from bench.utils.errors import UserError
 
 ROWS = {
     "lora": {"performance": 80.1, "params": 15e6, "extra_tflops": 0.0, "memory": 28.0},

@@ -9,11 +9,11 @@ import pytest
 import run_bench
 from bench.cell import run_cell
 from bench.config import parse, read_preset
-from bench.errors import UserError
 from bench.matrix import Cell
 from bench.recipes import extended, over_datasets
 from bench.records import cell_folder
 from bench.run import resolve_all
+from bench.utils.errors import UserError
 from tests.test_cell import matrix
 
 BASE: dict[str, Any] = {

@@ -12,8 +12,8 @@ import pytest
 
 from bench import records
 from bench.config import parse, to_toml
-from bench.errors import UserError
 from bench.matrix import Cell, cells
+from bench.utils.errors import UserError
 from tests.test_cell import matrix
 
 

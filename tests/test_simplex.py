@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import tpme
-from bench.errors import UserError
-from bench.simplex import first_regions
+from bench.scoring import tpme
+from bench.scoring.weight_regions import first_regions
+from bench.utils.errors import UserError
 from tests.test_tpme import PUBLISHED, random_table
 
 Table = dict[str, dict[str, float]]

@@ -1,7 +1,7 @@
 import pytest
 
-from bench.errors import UserError
-from bench.sizes import parse_size, readable
+from bench.utils.errors import UserError
+from bench.utils.sizes import parse_size, readable
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.matrix import Cell, cells
 from bench.progress import Reporter
-from bench.terminal import LONGEST, as_json, guarded, printable
+from bench.utils.text import LONGEST, as_json, guarded, printable
 from tests.test_config import BASE, parse
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import tpme
-from bench.errors import UserError
+from bench.scoring import tpme
+from bench.utils.errors import UserError
 
 # Scientific, batch 32 (arXiv 2404.02059): seconds of an epoch, trainable parameters, GB. Adapter and LoRA are given as
 # ranges; the lower ends for one and the upper ends for the other are what the quoted scores come from. The figures of

@@ -10,7 +10,7 @@ from itertools import count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.sequences import PAD, Splits
+from bench.data.splits import PAD, Splits
 
 DIGEST_BATCHES = 100
 

@@ -18,7 +18,7 @@ class Catalogue:
     name: str
     """The source, as `bench.config.DatasetConfig` names it."""
     digest: str
-    """sha256 over ids, titles, sequences and images (`bench.data.store.catalogue_digest`): names the content."""
+    """sha256 over ids, titles, sequences and images (see `catalogue_digest` in `bench.data.cache`)."""
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     """One per item, HTML entities decoded, case as in the source: lower-casing belongs to tokenisation."""
@@ -26,14 +26,14 @@ class Catalogue:
     """(items, height, width, 3) RGB, perhaps a read-only memory map; None for a catalogue without pictures."""
     user_ids: tuple[str, ...]
     sequences: Sequence[NDArray[np.int32]]
-    """Per user the item indices, oldest first: `MIN_LENGTH` to `MAX_LENGTH` of them (`bench.data.sequences`), where
+    """Per user the item indices, oldest first: `MIN_LENGTH` to `MAX_LENGTH` of them (`bench.data.splits`), where
     there are no `cuts`."""
     dropped: dict[str, int]
     """What of the source is not in here: reason -> count."""
     notes: tuple[str, ...]
     """Sentences for the report about how the source was read."""
     cuts: NDArray[np.int32] | None = None
-    """(users, 3): where time splits the sequences (`bench.data.sequences.split`); None: the last two items do."""
+    """(users, 3): where time splits the sequences (`bench.data.splits.split`); None: the last two items do."""
     truth: object | None = None
     """The generated shop's own probabilities; None for data whose truth nobody knows."""
 

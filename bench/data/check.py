@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config import DatasetConfig
-from bench.data import alike
-from bench.data.alike import Alike
+from bench.data import near_duplicates
 from bench.data.catalogue import Catalogue
 from bench.data.datasets import describe, files_config, load, references, split_catalogue
-from bench.data.files import image_paths
-from bench.data.images import ImageProblem, decode_image
+from bench.data.near_duplicates import Alike
 from bench.data.ragged import Ragged
-from bench.data.sequences import Splits
-from bench.errors import UserError
+from bench.data.readers.images import ImageProblem, decode_image
+from bench.data.readers.table_dataset import image_paths
+from bench.data.splits import Splits
+from bench.utils.errors import UserError
 
 _HASHED_SIZE = 32
 _MANY = 0.2
@@ -41,7 +41,7 @@ class Examination:
     """(items,)."""
 
 
-def examine(config: DatasetConfig, seconds: float = alike.SECONDS) -> Examination:
+def examine(config: DatasetConfig, seconds: float = near_duplicates.SECONDS) -> Examination:
     """Loads a dataset, splits it and looks at what could spoil a run.
 
     Its pictures are decoded, all of them, only if the configuration says what becomes of those that cannot be had.
@@ -90,8 +90,8 @@ def _duplicates(catalogue: Catalogue) -> dict[str, int]:
 
 
 def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
-    rows = alike.sample(len(catalogue.titles))
-    found = alike.alike_titles((catalogue.titles[row] for row in rows), seconds)
+    rows = near_duplicates.sample(len(catalogue.titles))
+    found = near_duplicates.alike_titles((catalogue.titles[row] for row in rows), seconds)
     return _shown(found, [f"{catalogue.item_ids[row]}: {catalogue.titles[row]}" for row in rows])
 
 
@@ -100,8 +100,8 @@ def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict
     if config.name == "shop":
         pictures = catalogue.images
         assert pictures is not None
-        hashes = [alike.difference_hash(pictures[row]) for row in alike.sample(len(pictures))]
-        shown = [catalogue.titles[row] for row in alike.sample(len(pictures))]
+        hashes = [near_duplicates.difference_hash(pictures[row]) for row in near_duplicates.sample(len(pictures))]
+        shown = [catalogue.titles[row] for row in near_duplicates.sample(len(pictures))]
         return _image_facts(len(pictures), [], 0, hashes, shown, seconds)
     paths = _paths(config, catalogue)
     if paths is None:
@@ -129,11 +129,11 @@ def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[
     """Hashes and names of as many pictures as time allows, and how many of them could not be read."""
     hashes, names, bad = [], [], 0
     deadline = time.monotonic() + seconds
-    for row in alike.sample(len(paths)):
+    for row in near_duplicates.sample(len(paths)):
         if time.monotonic() > deadline:
             break
         try:
-            hashes.append(alike.difference_hash(decode_image(paths[row], _HASHED_SIZE)))
+            hashes.append(near_duplicates.difference_hash(decode_image(paths[row], _HASHED_SIZE)))
             names.append(paths[row].name)
         except (ImageProblem, MemoryError):
             bad += 1
@@ -143,7 +143,7 @@ def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[
 def _image_facts(
     items: int, missing: Sequence[Path], bad: int, hashes: list[int], shown: list[str], seconds: float
 ) -> dict[str, Any]:
-    found = alike.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
+    found = near_duplicates.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
     there = items - len(missing)
     return {
         "items_with_an_image": there,

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config import DatasetConfig
-from bench.data.amazon import load_amazon
+from bench.data.cache.catalogue_store import cached_catalogue
 from bench.data.catalogue import Catalogue
-from bench.data.files import FilesConfig, load_files
-from bench.data.images import Policies
 from bench.data.ragged import Ragged
-from bench.data.sequences import PAD, Splits, split
+from bench.data.readers.amazon import load_amazon
+from bench.data.readers.images import Policies
+from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.data.shop import drawing, shop, truth, world
-from bench.data.store import cached_catalogue, digest_of
-from bench.errors import UserError
+from bench.data.splits import PAD, Splits, split
+from bench.utils.errors import UserError
+from bench.utils.files import digest_of
 
 FEWEST_ITEMS = 11
 """With fewer, every item is among the first ten and a ranking at 10 says nothing."""

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.data import room, rowcache
-from bench.data.blockfile import Layout, Rows
+from bench.data.cache import array_cache, eviction
+from bench.data.cache.array_file import Layout, Rows
+from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
-from bench.data.store import atomic_path, cache_dir, digest_of
-from bench.errors import UserError
 from bench.models.backbones import Source
+from bench.utils.errors import UserError
+from bench.utils.files import atomic_path, digest_of
 
 TITLES_AT_ONCE = 4096  # what a tokenizer tells of a title is a hundred times the size of its ids
 HASH_RESERVED = 1000  # BERT's vocabulary starts with about a thousand special and unused tokens
@@ -75,7 +76,7 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 tokens = Tokens(stored["ids"], stored["lengths"], float(stored["unknown_share"]))
-            room.touch(path)
+            eviction.touch(path)
             return tokens
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             path.unlink(missing_ok=True)  # a damaged copy is made again, never served
@@ -185,4 +186,4 @@ def pixels(catalogue: Catalogue, size: int) -> NDArray[np.uint8] | Rows:
 
     key = digest_of("pixels-1", catalogue.digest, size)
     layout = Layout(key, "pixels", (len(images), size, size, 3), "uint8", {"catalogue": catalogue.name})
-    return rowcache.open_or_build(cache_dir() / "pixels", layout, resized).rows
+    return array_cache.open_or_build(cache_dir() / "pixels", layout, resized).rows

@@ -6,10 +6,10 @@ import argparse
 import os
 import tempfile
 
-from bench.data.room import LIMIT_VARIABLE, cache_limit
-from bench.data.store import FOLDER_VARIABLE, cache_dir
-from bench.errors import UserError
-from bench.sizes import parse_size
+from bench.data.cache.eviction import LIMIT_VARIABLE, cache_limit
+from bench.data.cache.location import FOLDER_VARIABLE, cache_dir
+from bench.utils.errors import UserError
+from bench.utils.sizes import parse_size
 
 
 def apply(args: argparse.Namespace) -> dict[str, str]:

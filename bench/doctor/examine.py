@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from bench.config import Matrix
-from bench.data.store import cache_dir
+from bench.data.cache.location import cache_dir
 from bench.doctor import driver, host, software, storage
 from bench.doctor.driver import TorchSees
 from bench.doctor.finding import Finding

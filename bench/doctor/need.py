@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import DatasetConfig, Matrix, MethodConfig, build_method
-from bench.data.columns import read_chunks
 from bench.data.datasets import files_config
-from bench.data.layouts import find_layout
-from bench.errors import UserError
+from bench.data.readers.columns import read_chunks
+from bench.data.readers.file_layouts import find_layout
 from bench.models.backbones import CONFIGURATIONS, PRETRAINED, Modality, Source, locate
+from bench.utils.errors import UserError
 from methods.base import HiddenMethod, Shape
 
 BYTES = {"float16": 2, "float32": 4}

@@ -35,12 +35,12 @@ from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.config import parse, read_preset
 from bench.data.batches import epoch_batches, log_popularity
-from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.clock import StepClock
 from bench.measure.meters import TrainingMeters
 from bench.run import resolve_device
 from bench.train import Trainer, train
+from bench.utils.errors import UserError
 
 TARGET = 0.01
 RESAMPLES = 2000

@@ -26,15 +26,15 @@ from bench.assemble import build_model, kept_layers, load_data, load_encoders, l
 from bench.config import build_method
 from bench.data.batches import largest_batch
 from bench.data.items import tokenise
-from bench.data.sequences import MAX_INPUTS, Splits
+from bench.data.splits import MAX_INPUTS, Splits
 from bench.matrix import Cell
-from bench.measure.cards import Work
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.measure.probe import probe, step_account
 from bench.models.hidden import HIDDEN_KEY
 from bench.models.packed import count_values, parts, to_empty
 from bench.models.recommender import Recommender, TrainBatch
+from bench.scoring.roofline import Work
 from bench.train import Trainer
 from methods.base import Group, HiddenMethod
 

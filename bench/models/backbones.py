@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.errors import UserError
 from bench.models import families
 from bench.models.families import Pooling
 from bench.models.folders import check_place, check_weights
-from bench.terminal import printable
+from bench.utils.errors import UserError
+from bench.utils.text import printable
 
 if TYPE_CHECKING:
     import torch

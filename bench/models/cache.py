@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data import rowcache
-from bench.data.blockfile import Layout, Rows
-from bench.data.store import digest_of
-from bench.errors import UserError
+from bench.data.cache import array_cache
+from bench.data.cache.array_file import Layout, Rows
+from bench.utils.errors import UserError
+from bench.utils.files import digest_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def open_or_build(
     dtype: str,
     compute: Callable[[NDArray[np.int64]], Tensor],
     facts: Mapping[str, str] | None = None,
-    progress: rowcache.Progress | None = None,
+    progress: array_cache.Progress | None = None,
 ) -> CacheFile:
     """Opens the cache file of ``key``, or builds it by streaming over the items.
 
@@ -72,5 +72,5 @@ def open_or_build(
             states = states.half()
         return states.numpy()
 
-    served = rowcache.open_or_build(folder, Layout(key, "states", shape, dtype, facts or {}), block, progress)
+    served = array_cache.open_or_build(folder, Layout(key, "states", shape, dtype, facts or {}), block, progress)
     return CacheFile(served.rows, served.seconds, served.reused, served.size, served.warning)

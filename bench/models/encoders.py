@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.models import families
 from bench.models.backbones import Modality, Source, load_model
 from bench.models.pooling import choose, class_tokens, pool
 from bench.models.structure import layers
+from bench.utils.errors import UserError
 
 # Keys of item inputs: "input_ids", "attention_mask" (n, tokens); "pixels" (n, height, width, 3) uint8.
 Inputs = Mapping[str, Tensor]

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _LONGEST_ID = 96

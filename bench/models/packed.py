@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 
 def is_quantised(parameter: Tensor) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UserError
 from bench.models import families
 from bench.models.families import Pooling
+from bench.utils.errors import UserError
 
 # What image encoders call the token that stands for the whole picture.
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")

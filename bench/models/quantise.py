@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from bench.config import Quantisation
-from bench.errors import UserError
 from bench.models.structure import replace, targets
+from bench.utils.errors import UserError
 
 LIBRARIES: dict[Quantisation, str] = {"bnb-nf4": "bitsandbytes", "torchao-int8": "torchao"}
 BLOCK = 64

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from bench.errors import UserError
 from bench.models import families
+from bench.utils.errors import UserError
 
 Role = Literal["query", "key", "value", "attention_output", "mlp_output"]
 Target = Literal["query", "key", "value", "output", "mlp", "mlp-output", "norm", "all-linear"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.config import build_method
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import Count, Method
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ import numpy as np
 
 from bench import records
 from bench.config import Matrix, MethodConfig
-from bench.errors import UserError
 from bench.launch import Report
 from bench.matrix import Cell, cells
 from bench.tuning.space import Space, distributions, recipe, with_values
+from bench.utils.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -13,7 +13,6 @@ from typing import Any
 from bench import records
 from bench.config import Matrix, build_method
 from bench.data import options as cache_options
-from bench.errors import UserError
 from bench.launch import Launch, run_local
 from bench.matrix import Cell
 from bench.plan_command import Given
@@ -29,11 +28,12 @@ from bench.run import (
     resolve_device,
 )
 from bench.stopping import stoppable
-from bench.terminal import printable
 from bench.tuning.results import write_results
 from bench.tuning.space import Space, searched
 from bench.tuning.study import Go, Search, finished, library, open_studies, run_trials, trial_cell
 from bench.tuning.tuned import Tuned
+from bench.utils.errors import UserError
+from bench.utils.text import printable
 
 
 def tune(args: argparse.Namespace, command: str) -> int:

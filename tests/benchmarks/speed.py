@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.config import TrainingConfig
 from bench.data.batches import Batch, log_popularity, make_batch
 from bench.data.items import ItemFeed
-from bench.data.sequences import PAD, split
+from bench.data.splits import PAD, split
 from bench.evaluate import ranks_of
 from bench.models.cache import open_or_build
 from bench.models.hidden import CachedHiddenStates

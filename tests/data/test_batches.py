@@ -11,7 +11,7 @@ from bench.data.batches import (
     make_batch,
     steps_per_epoch,
 )
-from bench.data.sequences import PAD, split
+from bench.data.splits import PAD, split
 
 
 def splits(users: int = 37, items: int = 30):  # type: ignore[no-untyped-def]

@@ -10,10 +10,10 @@ from PIL import Image
 from bench.config import DatasetConfig
 from bench.data.check import examine
 from bench.data.datasets import popularity_ranks, random_floor, rank_scores, split_catalogue
-from bench.data.files import load_files
-from bench.data.sequences import PAD
-from bench.errors import UserError
-from tests.data.test_files import TITLES, write_csv, write_table
+from bench.data.readers.table_dataset import load_files
+from bench.data.splits import PAD
+from bench.utils.errors import UserError
+from tests.data.readers.test_table_dataset import TITLES, write_csv, write_table
 
 USERS = {
     "a": ["B0", "B1", "B2", "B3", "B4"],

@@ -10,11 +10,11 @@ from PIL import Image
 from transformers import BertTokenizer
 
 from bench.data import items as module
+from bench.data.cache.location import cache_dir
 from bench.data.items import ItemFeed, pixels, tokenise
 from bench.data.shop.shop import ShopConfig, make_shop
-from bench.data.store import cache_dir
-from bench.errors import UserError
 from bench.models.backbones import Preprocessing, locate
+from bench.utils.errors import UserError
 from tests.conftest import FamilyFolder
 
 SHOP = make_shop(ShopConfig(items=60, users=20))

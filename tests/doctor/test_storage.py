@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from bench.cell import run_cell
 from bench.config import Matrix, parse
-from bench.data.store import cache_dir
+from bench.data.cache.location import cache_dir
 from bench.doctor import storage
 from bench.doctor.finding import GIB
 from bench.doctor.need import HubModel, Need, hub_models, need_of

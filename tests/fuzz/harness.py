@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 
 TRIED: Counter[str] = Counter()
 """Cases by kind of input, in this process."""

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data import amazon
-from bench.data.images import ImageProblem, decode_image
-from bench.data.tables import Tables
-from bench.errors import UserError
+from bench.data.readers import amazon
+from bench.data.readers.amazon_files import Tables
+from bench.data.readers.images import ImageProblem, decode_image
+from bench.utils.errors import UserError
 from tests.fuzz.harness import cases
 from tests.fuzz.hostile import mutated, texts
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from bench import score as scoring
 from bench.config import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
-from bench.data.amazon import log_of, select
 from bench.data.catalogue import Catalogue
-from bench.data.cuts import Selection
-from bench.data.files import FilesConfig, load_files
-from bench.data.sequences import MAX_LENGTH, MIN_LENGTH
-from bench.data.tables import Tables, find_files, read
-from bench.data.tables import parse as parse_tables
+from bench.data.readers.amazon import log_of, select
+from bench.data.readers.amazon_files import Tables, find_files, read
+from bench.data.readers.amazon_files import parse as parse_tables
+from bench.data.readers.selection import Selection
+from bench.data.readers.table_dataset import FilesConfig, load_files
+from bench.data.splits import MAX_LENGTH, MIN_LENGTH
 from tests.data.conftest import write_amazon
 from tests.fuzz.harness import answered, cases
 from tests.fuzz.hostile import as_csv, changed, mutated, texts

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from bench.terminal import as_json, printable
+from bench.utils.text import as_json, printable
 from reports.text import escape, escape_html, escape_latex, guard_formulas, table, visible
 from tests.fuzz.harness import cases
 from tests.fuzz.hostile import texts, values

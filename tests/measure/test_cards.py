@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.errors import UserError
-from bench.measure.cards import CARDS, Roof, Work, card_of, find_card, lower_bound, roof_of
+from bench.scoring.roofline import CARDS, Roof, Work, card_of, find_card, lower_bound, roof_of
+from bench.utils.errors import UserError
 
 # Name -> multiprocessors; operations per clock and multiprocessor in 32 bit and, on tensor cores, in 16; boost clock of
 # each in GHz; width of the memory bus in bits and its rate per pin in Gbit/s.

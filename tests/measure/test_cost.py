@@ -10,8 +10,8 @@ import torch
 from bench.assemble import assemble
 from bench.cell import run_cell
 from bench.data.batches import epoch_batches, median_batch
-from bench.data.sequences import split
-from bench.data.store import cache_dir
+from bench.data.cache.location import cache_dir
+from bench.data.splits import split
 from bench.measure.clock import Row
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.errors import UserError
 from bench.measure.clock import StepClock
 from bench.measure.overhead import Bench, Overhead, alternate, choose, main, ratio_of_medians, show
+from bench.utils.errors import UserError
 from tests.test_cell import cell_of
 
 

@@ -10,9 +10,9 @@ import pytest
 from bench import records
 from bench.cell import run_cell
 from bench.config import parse, to_toml
-from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.clock import PHASES
+from bench.utils.errors import UserError
 from tests.test_cell import cell_of, matrix
 
 

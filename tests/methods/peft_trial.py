@@ -18,8 +18,8 @@ import torch
 from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-from bench.errors import UserError
 from bench.models.encoders import Encoder
+from bench.utils.errors import UserError
 from methods.base import Follower, Step
 from methods.tried import MODALITIES, TABLE
 from methods.tuner import EMBEDDED, PROMPTS, Prompted, Tuner

@@ -17,13 +17,13 @@ from bench.budget import Budget
 from bench.cell import run_cell
 from bench.config import build_method, parse, to_toml
 from bench.data.batches import all_batches, log_popularity
-from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.clock import StepClock
 from bench.measure.meters import Stretch
 from bench.measure.plan import DataBatches, Planner
 from bench.resume import Checkpoints
 from bench.train import Trainer, Training, train
+from bench.utils.errors import UserError
 from methods.adalora import Allocation
 from methods.base import Step
 from tests.helpers import encoder, inputs

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.config import MethodConfig, build_method
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import Shape, chosen_layers
 from methods.linear_probe import LinearProbe
 from methods.lst import LST, Rung

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.config import MethodConfig, build_method
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.base import ItemEncoder, Shape, chosen_layers
 from methods.iisan import IISAN, Network
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from bench.config import MethodConfig, build_method
-from bench.errors import UserError
 from bench.models.encoders import OUTPUT
 from bench.models.hidden import CachedHiddenStates, LiveHiddenStates
+from bench.utils.errors import UserError
 from methods.adapter import Adapter
 from methods.base import EncoderMethod, Shape
 from methods.bitfit import BitFit

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.config import MethodConfig, build_method
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods import registry
 from methods.base import method_class
 from methods.own import load_file

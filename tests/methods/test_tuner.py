@@ -12,7 +12,7 @@ import torch
 
 import run_bench
 from bench.config import build_method, parse
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from methods.lora import LoRA
 from methods.tried import MODALITIES, read_table, tuners
 from methods.tuner import Tuner

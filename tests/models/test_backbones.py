@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.errors import UserError
 from bench.models.backbones import BUILTIN_DIR, builtin_folder, load_model, locate
+from bench.utils.errors import UserError
 from tests.conftest import FamilyFolder
 
 

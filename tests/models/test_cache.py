@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.rowcache import _free_bytes
-from bench.errors import UserError
+from bench.data.cache.array_cache import _free_bytes
 from bench.models.cache import cache_key, open_or_build
+from bench.utils.errors import UserError
 
 SHAPE = (600, 3, 8)
 TRUTH = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.errors import UserError
 from bench.models.encoders import OUTPUT
 from bench.models.structure import attentions, has_attention, layers, linears
+from bench.utils.errors import UserError
 from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES
 from tests.helpers import encoder, inputs
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.errors import UserError
 from bench.gates import check_gates
 from bench.models import families
 from bench.models.backbones import locate
@@ -14,6 +13,7 @@ from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.recommender import Recommender, TrainBatch
 from bench.models.structure import layers
 from bench.models.user_encoder import UserEncoder
+from bench.utils.errors import UserError
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY
 from tests.conftest import FamilyFolder

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
 from bench.models.backbones import locate
+from bench.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

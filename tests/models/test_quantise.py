@@ -16,12 +16,12 @@ from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5Encod
 from bench.assemble import assemble, build_model, encoder_digest, source_digest
 from bench.cell import run_cell
 from bench.config import Quantisation, build_method, parse
-from bench.errors import UserError
 from bench.matrix import Cell, cells
 from bench.measure.memory import account
 from bench.models.backbones import locate
 from bench.models.packed import count_values, parts
 from bench.models.quantise import LIBRARIES, quantise
+from bench.utils.errors import UserError
 from methods.tuner import Tuner
 from tests.conftest import VOCABULARY, FamilyFolder
 from tests.helpers import encoder, inputs

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports.blocks import blocks
 from reports.build import build
 from reports.load import Run, load_run

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import compare_command
 from reports.compare import Comparison, Ratio, Threshold, compare, parse_threshold
 from tests.reports.factory import make_run, set_machine, write_json

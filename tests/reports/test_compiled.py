@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import cautions, computing, meters, planned, scores, theory
 from reports.blocks import Block
 from reports.tradeoff import comparable_costs

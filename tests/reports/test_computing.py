@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.measure.cards import CARDS
+from bench.scoring.roofline import CARDS
 from reports.computing import peak_of, section
 from tests.reports.factory import METHODS, environment, make_run, write_json
 from tests.reports.reading import tables

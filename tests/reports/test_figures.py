@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import curves, figures, stacks, style, svg, ternary
 from reports.blocks import MOST_DRAWN, Block
 from reports.figures import FIGURES, accuracy_against_tpme, draw

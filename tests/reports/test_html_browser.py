@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import tpme
+from bench.scoring import tpme
 from reports.build import build
 from reports.options import Options
 from tests.reports import chromium

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench import records
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports.build import build
 from reports.load import Run, load_run, merge
 from tests.reports.factory import environment, make_run, set_machine, write_json

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats as reference
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import accuracy, stats
 from reports.blocks import Block
 from reports.paired import Paired

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from bench import records
-from bench.errors import UserError
 from bench.evaluate import accuracy
+from bench.utils.errors import UserError
 from reports import ranks
 from reports.build import build
 from reports.load import load_run

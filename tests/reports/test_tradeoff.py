@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import pscp, tpme
-from bench.errors import UserError
+from bench.scoring import pscp, tpme
+from bench.utils.errors import UserError
 from reports import scores
 from reports.blocks import Block
 from reports.build import build

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tomli_w
 
-from bench.errors import UserError
+from bench.utils.errors import UserError
 from reports import tuning
 from reports.build import build
 from reports.load import load_run

@@ -16,12 +16,12 @@ import pytest
 from bench import records
 from bench.cell import run_cell
 from bench.config import Matrix, parse, read_toml
-from bench.errors import UserError
 from bench.launch import Report
 from bench.matrix import Cell
 from bench.tuning.space import Space, distributions, searched
 from bench.tuning.study import Search, library
 from bench.tuning.tune import search_in
+from bench.utils.errors import UserError
 from methods.base import method_class
 from run_bench import main
 from tests.test_cell import matrix as tiny

@@ -1,0 +1,143 @@
+"""Where the tables and pictures of a dataset in files are, and what their columns are called."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.readers.columns import TableFile, header
+from bench.data.readers.file_names import one_file, visible_names
+from bench.utils.errors import UserError
+
+FORMATS = ("table", "recbole", "microlens")
+REQUIRED = ("user", "item", "title")
+OPTIONAL = ("timestamp", "image")
+_TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
+_RECBOLE = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "image": "image"}
+_TITLE_FILES = ("*_titles.csv", "*_title_en.csv", "*_title.csv")
+_TEXT_TYPES = ("token", "token_seq")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The two tables, and the folder that picture names are relative to."""
+
+    items: TableFile
+    interactions: TableFile
+    pictures: Path
+
+
+def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: str | Path | None = None) -> Layout:
+    """The files of a dataset of one of `FORMATS`.
+
+    Args:
+        columns: what a column is to us -> its name, for those that are not called as usual.
+
+    Raises:
+        UserError: a file or column is missing, or more than one file could be meant.
+    """
+    # os.path and not Path: the latter raises where a folder above may not be entered.
+    if not os.path.isdir(folder):
+        raise UserError(f"--data-dir {folder}: no such folder")
+    names = visible_names(folder)
+    build = {"table": _table, "recbole": _recbole, "microlens": _microlens}[name]
+    layout = build(folder, names, columns)
+    return layout if image_dir is None else Layout(layout.items, layout.interactions, Path(image_dir))
+
+
+def _table(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
+    paths = [one_file(folder, names, f"{stem}.csv", f"{stem}.parquet") for stem in ("items", "interactions")]
+    for stem in ("items", "interactions"):
+        if f"{stem}.csv" in names and f"{stem}.parquet" in names:
+            raise UserError(f"{folder}: there are {stem}.csv and {stem}.parquet; one of them must go")
+    items, interactions = (
+        TableFile(path, _plain(header(path), columns, roles))
+        for path, roles in zip(paths, (("item", "title", "image"), ("user", "item", "timestamp")), strict=True)
+    )
+    return Layout(items, interactions, folder if "image" in items.columns else folder / "images")
+
+
+def _plain(there: Sequence[str], columns: Mapping[str, str], roles: Sequence[str]) -> dict[str, str]:
+    """The columns of a file: those named by options, the others by what they are; optional ones where there are any."""
+    chosen = {role: columns.get(role, role) for role in roles}
+    return {role: name for role, name in chosen.items() if role in REQUIRED or role in columns or name in there}
+
+
+def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
+    pairs = one_file(folder, names, "*_pairs.csv")
+    covers = [name for name in fnmatch.filter(names, "*_covers*") if os.path.isdir(folder / name)]
+    if len(covers) > 1:
+        raise UserError(f"{folder}: several folders are named *_covers*: {', '.join(covers)}; --image-dir names one")
+    return Layout(
+        _titles(folder, names, columns),
+        TableFile(pairs, _plain(header(pairs), columns, ("user", "item", "timestamp"))),
+        folder / (covers[0] if covers else "images"),
+    )
+
+
+def _titles(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> TableFile:
+    """MicroLens' titles: CSV with a header (50k), CSV without one (100k), or lines `item,title` (1M).
+
+    The lines hold quotation marks that nothing closes, so they are no CSV.
+    """
+    found = [pattern for pattern in _TITLE_FILES if fnmatch.filter(names, pattern)]
+    path = one_file(folder, names, *_TITLE_FILES)
+    if len(found) > 1:
+        raise UserError(f"{folder}: there are {' and '.join(found)}; all but one must go")
+    if found == [_TITLE_FILES[0]]:
+        return TableFile(path, _plain(header(path), columns, ("item", "title")))
+    if "title" in columns:
+        raise UserError(f"{path}: has no header, so --title-column names nothing in it")
+    return TableFile(
+        path, {"item": "item", "title": "title"}, quoted=found != [_TITLE_FILES[2]], names=("item", "title")
+    )
+
+
+def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
+    """RecBole's atomic files: tab-separated, a field is called name:type (recbole.io, "Atomic Files")."""
+    items, interactions = one_file(folder, names, "*.item"), one_file(folder, names, "*.inter")
+    item_fields, pair_fields = (_fields(path) for path in (items, interactions))
+    usual = dict(_RECBOLE)
+    titles = [name for name in _TITLES if item_fields.get(name) in _TEXT_TYPES]
+    if titles:
+        usual["title"] = titles[0]
+    elif "title" not in columns:
+        text = [name for name, kind in item_fields.items() if kind in _TEXT_TYPES]
+        raise UserError(f"{items}: no field {' or '.join(_TITLES)}; --title-column names one of {', '.join(text)}")
+    wanted = usual | dict(columns)
+    found = (
+        _typed(path, fields, wanted, columns, roles)
+        for path, fields, roles in (
+            (items, item_fields, ("item", "title", "image")),
+            (interactions, pair_fields, ("user", "item", "timestamp")),
+        )
+    )
+    item_file, pair_file = found
+    return Layout(item_file, pair_file, folder if "image" in item_file.columns else folder / "images")
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """Name -> type of the fields of an atomic file."""
+    fields = {}
+    for field in header(path, "\t", quoted=False):
+        name, colon, kind = field.rpartition(":")
+        if not colon or kind not in (*_TEXT_TYPES, "float", "float_seq"):
+            raise UserError(f"{path}: line 1: {field!a} is no field of an atomic file such as user_id:token")
+        fields[name] = kind
+    return fields
+
+
+def _typed(
+    path: Path, fields: Mapping[str, str], wanted: Mapping[str, str], given: Mapping[str, str], roles: Sequence[str]
+) -> TableFile:
+    chosen = {}
+    for role in roles:
+        name = wanted[role]
+        if name in fields:
+            chosen[role] = f"{name}:{fields[name]}"
+        elif role in REQUIRED or role in given:
+            raise UserError(f"{path}: no field {name!a} ({role}); --{role}-column names one of {', '.join(fields)}")
+    return TableFile(path, chosen, separator="\t", quoted=False)

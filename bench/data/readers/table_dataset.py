@@ -1,0 +1,158 @@
+"""Datasets in tables of one's own: from the files to a catalogue, kept in the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from bench.data.cache.catalogue_store import IMAGES_FILE, cached_catalogue
+from bench.data.catalogue import Catalogue
+from bench.data.readers.build_catalogue import Pictures, catalogue_of, with_pictures
+from bench.data.readers.columns import TableFile
+from bench.data.readers.file_layouts import Layout, find_layout
+from bench.data.readers.file_names import is_file_name
+from bench.data.readers.images import FAIL, Policies
+from bench.data.readers.interactions import Items, Log, read_items, read_log
+from bench.data.readers.selection import Selection, Temporal, select
+from bench.data.readers.timestamps import parse_moment
+from bench.data.splits import MAX_LENGTH, MIN_LENGTH
+from bench.utils.errors import UserError, naming
+from bench.utils.files import Part, digest_of, file_digest
+
+_VERSION = 1
+"""Part of the cache key: goes up when the same files would give another catalogue."""
+
+
+@dataclass(frozen=True)
+class FilesConfig:
+    """What to read and how to split it.
+
+    Attributes:
+        name: one of `bench.data.readers.file_layouts.FORMATS`.
+        columns: what a column is to us -> its name, where that is not the usual one.
+        valid_from, test_from: both for a split in time; without them the last item tests, the one before validates.
+    """
+
+    name: str
+    folder: Path
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    image_dir: str | None = None
+    policies: Policies = FAIL
+    valid_from: str | None = None
+    test_from: str | None = None
+
+
+def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
+    """The catalogue of a dataset in tables; ``image_size`` is None when the pictures are not needed.
+
+    Kept in the cache, keyed by the content of the tables, the options, and name, size and times of the pictures.
+
+    Raises:
+        UserError: for anything wrong with files or options.
+    """
+    layout = find_layout(config.name, config.folder, config.columns, config.image_dir)
+    key: list[Part] = ["files", _VERSION, MIN_LENGTH, MAX_LENGTH, config.name, config.valid_from, config.test_from]
+    key += [part for file in (layout.items, layout.interactions) for part in _identity(file)]
+    if image_size is not None:
+        key += [_signature(layout.pictures), image_size, config.policies.missing, config.policies.bad]
+        key.append(PIL.__version__)
+
+    def build(entry: Path) -> Catalogue:
+        log = read_log(layout.items, layout.interactions)
+        rule = _rule(config, log, layout)
+
+        def choose(usable: NDArray[np.bool_] | None) -> Selection:
+            with naming(layout.interactions.path):
+                return select(log, rule, usable)
+
+        if image_size is None:
+            return _catalogue(config.name, log, choose(None), None)
+        paths_of = partial(_image_paths, log.items, layout)
+        path, folder = entry / IMAGES_FILE, layout.pictures
+        pictures = with_pictures(log, choose, paths_of, image_size, path, config.policies, folder=folder)
+        return _catalogue(config.name, log, pictures.selection, pictures)
+
+    return cached_catalogue(digest_of(*key), build)
+
+
+def image_paths(config: FilesConfig, item_ids: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The folder of the pictures, and where those of these items should be if there is one. Raises UserError."""
+    layout = find_layout(config.name, config.folder, config.columns, config.image_dir)
+    if not os.path.isdir(layout.pictures):
+        return layout.pictures, []
+    items = read_items(layout.items)
+    places = np.array([items.rows[item] for item in item_ids], dtype=np.int64)
+    return layout.pictures, _image_paths(items, layout, places)
+
+
+def _identity(file: TableFile) -> list[Part]:
+    """What of a table decides about the catalogue."""
+    try:
+        content = file_digest(file.path)
+    except OSError as error:
+        raise UserError(f"{file.path}: cannot be read: {error.strerror}") from error
+    columns = tuple(f"{role}={name}" for role, name in sorted(file.columns.items()))
+    return [content, file.path.suffix, columns, *([("no header", file.quoted)] if file.names else [])]
+
+
+def _signature(folder: Path) -> str:
+    """Names, sizes and times of the files in a folder and those below: hashing them would read gigabytes each time."""
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder of images; --image-dir names another, --modality text needs none")
+    entries = []
+    for base, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(base, name)
+            try:
+                status = os.stat(path)
+            except OSError:  # a link to nowhere: named when its item is asked for
+                continue
+            entries.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return digest_of(tuple(entries))
+
+
+def _rule(config: FilesConfig, log: Log, layout: Layout) -> Temporal | None:
+    if config.valid_from is None or config.test_from is None:
+        return None
+    if log.times is None:
+        raise UserError(
+            f"{layout.interactions.path}: no timestamps, so --split temporal cannot be; --timestamp-column names them"
+        )
+    moments = [
+        parse_moment(text, log.kind, option)
+        for text, option in ((config.valid_from, "--valid-from"), (config.test_from, "--test-from"))
+    ]
+    if moments[0] >= moments[1]:
+        raise UserError(f"--valid-from {config.valid_from}: must be before --test-from {config.test_from}")
+    return Temporal(*moments)
+
+
+def _catalogue(name: str, log: Log, selection: Selection, pictures: Pictures | None) -> Catalogue:
+    found = log.items
+    encoded = f"{found.encoded} of {len(found.titles)} titles held HTML entities; they were decoded."
+    made = catalogue_of(name, log, selection, pictures, [encoded] if found.encoded else [])
+    return dataclasses.replace(made, dropped={reason: count for reason, count in made.dropped.items() if count})
+
+
+def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> list[Path]:
+    """The files of the items at these places: as the image column says, or named by the item."""
+    found = []
+    for place in places.tolist():
+        item, name = items.ids[place], items.pictures[place] if items.pictures is not None else ""
+        relative = PurePosixPath(name or f"{item}.jpg")
+        if not all(map(is_file_name, relative.parts)) or (not name and "/" in item):
+            raise UserError(
+                f"{layout.items.path}: item {ascii(item)[:70]}: {ascii(str(relative))[:70]} cannot be the name of an "
+                "image file below the folder"
+            )
+        found.append(layout.pictures / relative)
+    return found
