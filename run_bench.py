@@ -260,7 +260,7 @@ def shown_command(arguments: Sequence[str]) -> str:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from bench import records
+    from bench.records import run_folder
     from reports.build import build
     from reports.load import run_folders
     from reports.options import DEFAULT
@@ -276,7 +276,7 @@ def _report(args: argparse.Namespace) -> int:
         reference=args.reference,
         penalties=_penalties(args),
     )
-    records.reseal(out)
+    run_folder.reseal(out)
     print(f"report: {printable(out / 'report.md')}", file=sys.stderr)
     return 0
 

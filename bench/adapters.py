@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bench.assemble import shapes_of
-from bench.config import MethodConfig, build_method
-from bench.matrix import Cell
+from bench.config.cells import Cell
+from bench.config.matrix import MethodConfig, build_method
 from bench.models.backbones import Source
 from bench.models.encoders import Encoder
 from bench.utils.errors import UserError
@@ -90,7 +90,7 @@ def load_network(folder: Path, source: nn.Module) -> ItemEncoder:
 
     Args:
         folder: ``adapter/<modalities>`` of a method that reads hidden states.
-        source: gives them, see ``bench.models.hidden``.
+        source: gives them, see ``bench.models.hidden_states``.
 
     Raises:
         UserError: the folder cannot be read, or is of another kind.

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.budget import Budget
-from bench.config import build_method
+from bench.config.cells import Cell
+from bench.config.matrix import build_method
 from bench.data import datasets
 from bench.data.batches import steps_per_epoch
 from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
-from bench.data.items import ItemFeed, pixels, tokenise
 from bench.data.splits import Splits
-from bench.matrix import Cell
 from bench.models.backbones import Source, locate
 from bench.models.cache import CacheFile, cache_key, open_or_build
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
-from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
-from bench.models.quantise import check_installed, quantise
+from bench.models.hidden_states import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
+from bench.models.inputs import ItemFeed, pixels, tokenise
+from bench.models.quantisation import check_installed, quantise
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from bench.utils.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.config import BudgetConfig
+from bench.training.config import BudgetConfig
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import records
 from bench.adapters import save_adapters
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.checkpoint import remove_checkpoints
 from bench.compiling import StepCompiler
+from bench.config.cells import Cell
+from bench.config.method_files import load_recorded
 from bench.data.batches import (
     Batch,
     all_batches,
@@ -41,7 +42,6 @@ from bench.environment import capture
 from bench.evaluate import accuracy, evaluate
 from bench.gates import check_gates
 from bench.heartbeat import Heartbeat
-from bench.matrix import Cell
 from bench.measure import clock as clocks
 from bench.measure.cost import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops, count_flops
@@ -49,10 +49,10 @@ from bench.measure.memory import MemoryAccount, reset_allocator_peaks
 from bench.measure.meters import Stretch, TrainingMeters, memory_columns
 from bench.measure.probe import probe
 from bench.measure.profile import trace_steps
-from bench.method_files import load_recorded
 from bench.models.packed import count_values
 from bench.models.recommender import TrainBatch
 from bench.outcome import Outcome, failure_record, outcome_of, plan_beside
+from bench.records.record import SCHEMA, empty_row, one_line, write_ranks, write_record, write_steps
 from bench.resume import Checkpoints
 from bench.train import Trainer, Training, train
 from bench.utils.errors import UserError
@@ -73,7 +73,7 @@ class CellRun:
         self.folder = folder
         self.report = report
         self.device = torch.device(cell.device)
-        self.row = records.empty_row(cell)
+        self.row = empty_row(cell)
         self.alive = Heartbeat(report)
         self.warnings: list[str] = []
         self.training = Training()
@@ -111,7 +111,7 @@ class CellRun:
         # The account is of an eager step: of a compiled one it says nothing.
         self.row |= memory_columns(measured, None if self.compiler.on else memory.peak_bytes)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
-        records.write_steps(self.folder, self.clock.rows, self.training.losses)
+        write_steps(self.folder, self.clock.rows, self.training.losses)
         self._save_adapters(assembly)
         self._profile(assembly, trainer)
         return self._record(assembly, gates, memory, measured) | {
@@ -171,7 +171,7 @@ class CellRun:
         try:
             save_adapters(self.cell, assembly.model.item_encoder, assembly.data.sources, self.folder)
         except (UserError, OSError, RuntimeError, ValueError) as error:
-            self.warnings.append(f"no adapters: {records.one_line(str(error))}")
+            self.warnings.append(f"no adapters: {one_line(str(error))}")
 
     def _profile(self, assembly: Assembly, trainer: Trainer) -> None:
         """The trace that was asked for. What is measured by now is not lost with it."""
@@ -183,7 +183,7 @@ class CellRun:
         try:
             trace_steps(trainer, batches, assembly.feed, log_popularity(splits), self.cell.profile, self.folder)
         except (UserError, RuntimeError) as error:
-            self.warnings.append(f"no trace: {records.one_line(str(error))}")
+            self.warnings.append(f"no trace: {one_line(str(error))}")
 
     def _warm_up(self, assembly: Assembly, trainer: Trainer) -> None:
         of = assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
@@ -301,7 +301,7 @@ class CellRun:
         of_valid = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))
         of_test = {} if test is None else dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
         evaluated = sorted({*of_valid, *of_test})
-        records.write_ranks(
+        write_ranks(
             self.folder,
             (users[user] for user in evaluated),
             (of_valid.get(user) for user in evaluated),
@@ -317,7 +317,7 @@ class CellRun:
         self.row |= {**times, "train_seconds": self.training.seconds}
         self.row |= {"status": "ok", "error": "", "warnings": "; ".join(self.warnings)}
         return {
-            "schema": records.SCHEMA,
+            "schema": SCHEMA,
             "row": self.row,
             "method": {
                 "name": self.cell.method.name,
@@ -363,7 +363,7 @@ class CellRun:
         losses = self.training.losses
         rows = self.clock.rows[: len(losses)]  # a step whose loss could not be read has a row and no loss
         if rows:
-            records.write_steps(self.folder, rows, losses)
+            write_steps(self.folder, rows, losses)
         so_far = {
             "curve": self._curve(),
             "resumed": self.resumed,
@@ -387,7 +387,7 @@ def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
     # Outside the handler: the exception is gone, and with its frames everything that the cell held.
     if outcome is not None:
         record = run.failed(outcome)
-    records.write_record(folder, record)
+    write_record(folder, record)
     remove_checkpoints(folder)
     return record
 

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from bench.assemble import build_model, kept_layers, load_encoders, reads_cache
-from bench.config import build_method, parse
+from bench.config.cells import Cell, cells
+from bench.config.matrix import build_method, parse
 from bench.data.batches import Batch, make_batch
 from bench.data.splits import MAX_INPUTS, PAD
-from bench.matrix import Cell, cells
 from bench.measure.memory import MemoryAccount
 from bench.measure.plan import Planner, Sizes
 from bench.measure.probe import probe, step_account
 from bench.models.backbones import Source, locate
 from bench.models.encoders import Encoder
-from bench.models.hidden import HIDDEN_KEY
+from bench.models.hidden_states import HIDDEN_KEY
 from bench.models.packed import count_values
 from bench.models.recommender import TrainBatch
 from bench.train import Trainer

@@ -4,7 +4,7 @@
       step-<n>/{tensors.safetensors, state.json, SHA256SUMS}
       steps.json
 
-What goes in is ``bench.resume``'s business. Beside ``bench.records`` nothing else writes into a run folder.
+What goes in is ``bench.resume``'s business. Beside ``bench.records.record`` nothing else writes into a run folder.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch import nn
 from bench.models.encoders import Encoder
 from bench.models.recommender import Recommender
 from bench.models.structure import layers
-from bench.records import one_line
+from bench.records.record import one_line
 from bench.utils.errors import UserError
 
 # Graphs of one function. Prefixes, say, make every layer one of its own; beyond this the cell fails, where torch on its

@@ -13,7 +13,7 @@ from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
-    from bench.config import DatasetConfig
+    from bench.data.config import DatasetConfig
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> DatasetConfig:
-    from bench.applicable import check_dataset
-    from bench.config import parse_dataset
+    from bench.config.applicable import check_dataset
+    from bench.config.matrix import parse_dataset
 
     table: dict[str, Any] = {}
     options: dict[tuple[str | int, ...], str] = {}

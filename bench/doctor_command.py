@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for anything wrong with the matrix.
     """
-    from bench.config import build_method
+    from bench.config.matrix import build_method
     from bench.doctor.examine import examine
     from bench.plan_command import Given
     from bench.run import resolve

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.items import ItemFeed
 from bench.data.splits import PAD
+from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender
 
 TOP = 10

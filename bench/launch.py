@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import records
-from bench.matrix import Cell
+from bench.config.cells import Cell
+from bench.records import run_folder
+from bench.records.record import Damaged, amend, cell_folder, read_record
 from bench.supervise import Event, Limits, run_cell_process
 from bench.utils.errors import UserError
 from bench.utils.text import printable
@@ -52,11 +53,11 @@ def pending(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool
     """
     todo = []
     for cell in cells:
-        folder = records.cell_folder(run, cell.cell_id)
+        folder = cell_folder(run, cell.cell_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            status = records.kept(run, cell.cell_id, retry_failed)
-        except records.Damaged as error:
+            status = run_folder.kept(run, cell.cell_id, retry_failed)
+        except Damaged as error:
             print(f"{printable(error)}; the cell runs again", file=sys.stderr)
             status = None
         except OSError as error:
@@ -89,12 +90,12 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
         if stop.is_set():
             return
         variables = slots.get()
-        folder = records.cell_folder(run, cell.cell_id)
+        folder = cell_folder(run, cell.cell_id)
         events.put((cell, {"event": "start"}))
         try:
             run_cell_process(cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables)
             if launch.parallel > 1 and cell.device == "cpu":
-                records.amend(folder, warnings=[f"{launch.parallel} cells ran at a time on one CPU"])
+                amend(folder, warnings=[f"{launch.parallel} cells ran at a time on one CPU"])
             events.put((cell, {"event": "done", **outcome(folder)}))
         except BaseException:
             stop.set()
@@ -143,5 +144,5 @@ def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What is said of a cell when it is done."""
-    row = records.read_record(folder)["row"]
+    row = read_record(folder)["row"]
     return {key: row[key] for key in ("status", "error", "hr@10", "valid_hr@10", "epoch_seconds", "peak_memory_bytes")}

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import records
+from bench.config.cells import Cell
 from bench.launch import Launch, Report, outcome, pending
-from bench.matrix import Cell
+from bench.records.record import amend, cell_folder, failure, one_line, receive, write_record
 from bench.supervise import Event, Limits, run_cell_process
 from bench.utils.errors import UserError
 
@@ -92,7 +92,7 @@ def cluster(address: str) -> Iterator[Any]:
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="iisan-bench")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = records.one_line(str(error))
+        said = one_line(str(error))
         raise UserError(f"--ray-address {address}: no cluster answers ({said}); ray start --head begins one") from error
     try:
         yield ray
@@ -213,22 +213,22 @@ def _take(ray: Any, reference: Any, state: State, run: Path, report: Report) -> 
     """Writes down what a cell left, or has it run again if its worker or node was lost."""
     running = state.running.pop(reference)
     cell, lost = running.cell, state.lost.setdefault(running.cell.cell_id, [])
-    folder = records.cell_folder(run, cell.cell_id)
+    folder = cell_folder(run, cell.cell_id)
     try:
-        records.receive(folder, ray.get(reference))
+        receive(folder, ray.get(reference))
     except ray.exceptions.RayTaskError as error:  # of this program's own: running it again would not help
-        records.write_record(folder, records.failure(cell, "failed", str(error.cause), str(error)))
+        write_record(folder, failure(cell, "failed", str(error.cause), str(error)))
     except ray.exceptions.RayError as error:
         lost.append(running.place.name)
         state.doubtful[running.place.node] = time.monotonic()
         if len(lost) < ATTEMPTS:
             state.waiting.append(cell)
             return
-        said = f"its worker or node was lost {ATTEMPTS} times ({records.one_line(str(error))})"
-        records.write_record(folder, records.failure(cell, "failed", said))
+        said = f"its worker or node was lost {ATTEMPTS} times ({one_line(str(error))})"
+        write_record(folder, failure(cell, "failed", said))
     more = [f"ran again after {len(lost)} lost worker{'s' * (len(lost) > 1)} or nodes"] if lost else []
     ran = {"launcher": "ray", "node": running.place.name, "attempts": running.attempt, "lost_on": lost}
-    records.amend(folder, ran=ran, warnings=more)
+    amend(folder, ran=ran, warnings=more)
     report(cell, {"event": "done", **outcome(folder)})
 
 
@@ -236,8 +236,8 @@ def _stop(ray: Any, state: State, run: Path) -> None:
     """Ends the tasks; their cells die with the workers that watch them."""
     for reference, running in state.running.items():
         ray.cancel(reference, force=True)
-        folder = records.cell_folder(run, running.cell.cell_id)
-        records.write_record(folder, records.failure(running.cell, "interrupted", "stopped before its end"))
+        folder = cell_folder(run, running.cell.cell_id)
+        write_record(folder, failure(running.cell, "interrupted", "stopped before its end"))
 
 
 def _measure(spec: str, limits: Limits, inbox: Any, variables: Mapping[str, str]) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from methods.registry import known
 
-PRESETS = Path(__file__).parent / "presets"
+PRESETS = Path(__file__).parent / "config" / "presets"
 DATASETS = {
     "shop": "generated shop with known truth (built in)",
     "amazon": "Amazon files as released with the IISAN paper (--data-dir)",

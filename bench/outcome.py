@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from bench import records
+from bench.config.cells import Cell
 from bench.gates import GateError
-from bench.matrix import Cell
 from bench.measure.memory import allocator_peaks
 from bench.measure.plan import planned
 from bench.measure.process import peak_rss_bytes
+from bench.records.record import failure, one_line
 from bench.train import Diverged
 from bench.utils.errors import UserError
 
@@ -94,7 +94,7 @@ def failure_record(cell: Cell, outcome: Outcome, report: Callable[[dict[str, Any
 
     What the cell held must be free by now.
     """
-    record = records.failure(cell, outcome.status, outcome.error, outcome.traceback) | outcome.facts
+    record = failure(cell, outcome.status, outcome.error, outcome.traceback) | outcome.facts
     if "oom" in record:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -108,5 +108,5 @@ def plan_beside(cell: Cell, report: Callable[[dict[str, Any]], Any]) -> dict[str
     try:
         return planned(cell)
     except (UserError, MemoryError, RuntimeError, ValueError, TypeError) as error:
-        print(f"no plan: {records.one_line(str(error))}", file=sys.stderr)
+        print(f"no plan: {one_line(str(error))}", file=sys.stderr)
         return None

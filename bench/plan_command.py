@@ -17,8 +17,8 @@ from bench.utils.sizes import parse_size, readable
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
-    from bench.config import Matrix
-    from bench.matrix import Cell
+    from bench.config.cells import Cell
+    from bench.config.matrix import Matrix
     from bench.measure.plan import Plan, Planner, Workload
     from bench.scoring.roofline import Roof
 
@@ -150,8 +150,8 @@ def _check_shapes(args: argparse.Namespace, matrix: Matrix, shapes: str) -> None
 
 def _cells(matrix: Matrix, origin: str) -> list[Cell]:
     """The cells of the first seed: costs do not depend on it. Weights are not needed, so random ones do."""
-    from bench.config import build_method
-    from bench.matrix import cells
+    from bench.config.cells import cells
+    from bench.config.matrix import build_method
 
     for method in matrix.methods:
         built = build_method(method, origin)
@@ -197,7 +197,7 @@ def _roof(args: argparse.Namespace, precision: str) -> Roof | None:
 @contextmanager
 def _named(cell: Cell) -> Iterator[None]:
     """Shapes that do not fit together, or an operation without a fake counterpart, as an error of the method."""
-    from bench.records import one_line
+    from bench.records.record import one_line
 
     try:
         yield

@@ -31,8 +31,8 @@ from bench.checkpoint import (
     checkpoints,
     write_checkpoint,
 )
+from bench.config.cells import Cell
 from bench.environment import cpu_model
-from bench.matrix import Cell
 from bench.measure.clock import Row
 from bench.measure.meters import Stretch
 from bench.train import Evaluation, Trainer, Training

@@ -13,21 +13,23 @@ from typing import Any
 
 import torch
 
-from bench import data_options, launch_ray, records
-from bench.applicable import check_applicable
+from bench import data_options, launch_ray
 from bench.assemble import check_budget, check_network, load_data, raw_feed
-from bench.config import Matrix, build_method, check_shape, parse, read_preset, read_toml, to_toml
+from bench.config.applicable import check_applicable
+from bench.config.cells import Cell, cells
+from bench.config.matrix import Matrix, build_method, check_shape, parse, read_preset, read_toml, to_toml
+from bench.config.method_files import Own
+from bench.config.method_files import load as load_method_files
+from bench.config.recipes import extended, over_datasets
+from bench.config.validation_messages import Path_
 from bench.data import options as cache_options
 from bench.data.datasets import describe, references
-from bench.difference import first_difference
 from bench.environment import capture
-from bench.explain import Path_
 from bench.launch import Launch, run_local, slot_variables
-from bench.matrix import Cell, cells
-from bench.method_files import Own
-from bench.method_files import load as load_method_files
 from bench.progress import Reporter
-from bench.recipes import extended, over_datasets
+from bench.records import run_folder
+from bench.records.record import Damaged, write_json
+from bench.records.run_folder import first_difference
 from bench.stopping import stoppable
 from bench.supervise import Limits
 from bench.utils.errors import UserError
@@ -109,7 +111,7 @@ def _run(args: argparse.Namespace, command: str, resolved: Resolved, device: str
 def _run_one(args: argparse.Namespace, run: Prepared, device: str, go: Callable[..., None]) -> bool:
     """Whether every cell ended ok and all could be written."""
     out, todo = run.out, run.todo
-    with records.locked(out), stoppable():
+    with run_folder.locked(out), stoppable():
         open_folder(out, run.matrix, args.fresh)
         describe_in(out, run.dataset, device)
         written = True
@@ -125,22 +127,22 @@ def _run_one(args: argparse.Namespace, run: Prepared, device: str, go: Callable[
 
 
 def open_folder(out: Path, matrix: Matrix, fresh: bool) -> None:
-    """As :func:`bench.records.open_run`; damaged files are named on standard error."""
-    for name in records.open_run(out, to_toml(matrix), fresh):
+    """As :func:`bench.records.run_folder.open_run`; damaged files are named on standard error."""
+    for name in run_folder.open_run(out, to_toml(matrix), fresh):
         print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
 
 
 def describe_in(out: Path, dataset: dict[str, Any], device: str) -> None:
     """Writes what is run on, data and machine, into an open folder, which is not sealed from then on."""
-    records.unseal(out)
-    records.write_json(out / "dataset.json", dataset)
-    records.write_json(out / "environment.json", capture(device))
+    run_folder.unseal(out)
+    write_json(out / "dataset.json", dataset)
+    write_json(out / "environment.json", capture(device))
 
 
 def _status(out: Path, cell: Cell) -> str | None:
     try:
-        return records.kept(out, cell.cell_id)
-    except records.Damaged:
+        return run_folder.kept(out, cell.cell_id)
+    except Damaged:
         return None
 
 
@@ -168,7 +170,7 @@ def finish(runs: Sequence[Path], out: Path) -> bool:
     try:
         build(there, out)
         if there == [out]:
-            records.seal(out)
+            run_folder.seal(out)
     except (UserError, OSError) as error:
         print(f"run_bench.py: no report: {printable(error)}", file=sys.stderr)
         return False

@@ -23,9 +23,9 @@ from typing import Any
 
 import psutil
 
-from bench import records
-from bench.matrix import Cell
+from bench.config.cells import Cell
 from bench.measure.cgroup import oom_kills
+from bench.records.record import failure, write_record
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = ("-m", "bench.cell_process")
@@ -95,7 +95,7 @@ def run_cell_process(
         with _reaped(process):
             stopped = _watch(process, report, limits, stop)
     if not (folder / "record.json").is_file():
-        records.write_record(folder, _epitaph(cell, folder, process.returncode, stopped, kills))
+        write_record(folder, _epitaph(cell, folder, process.returncode, stopped, kills))
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
@@ -208,13 +208,13 @@ def _resident(pid: int) -> int:
 def _epitaph(cell: Cell, folder: Path, code: int, stopped: Stopped | None, kills_before: int | None) -> dict[str, Any]:
     """The record of a cell that left none."""
     if stopped is not None:
-        return records.failure(cell, stopped.status, stopped.reason)
+        return failure(cell, stopped.status, stopped.reason)
     if code == -signal.SIGKILL:
-        return records.failure(cell, "oom-host", f"the process was killed (signal 9), {_by_whom(kills_before)}")
+        return failure(cell, "oom-host", f"the process was killed (signal 9), {_by_whom(kills_before)}")
     how = f"signal {-code}" if code < 0 else f"exit status {code}"
     tail = (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     said = f": {tail[0]}" if tail else ""
-    return records.failure(cell, "failed", f"the process died with {how}{said}")
+    return failure(cell, "failed", f"the process died with {how}{said}")
 
 
 def _by_whom(kills_before: int | None) -> str:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.budget import Budget
-from bench.config import TrainingConfig
 from bench.data.batches import Batch
-from bench.data.items import ItemFeed
 from bench.measure.clock import StepClock
+from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender, TrainBatch
+from bench.training.config import TrainingConfig
 from methods.base import Follower, Group, Observed, Step
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

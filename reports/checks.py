@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.records.columns import INTEGERS, NUMBERS, TEXTS
 from bench.utils.errors import UserError
-from reports.columns import INTEGERS, NUMBERS, TEXTS
 
 Json = dict[str, Any]
 

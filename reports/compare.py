@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.records.columns import GROUP
 from bench.utils.errors import UserError
 from reports import ranks, stats
-from reports.columns import GROUP
 from reports.load import Record, Run, load_run
 from reports.steps import read_steps, resampled_epochs
 from reports.tables import COST_COLUMNS, comparison_keys, results

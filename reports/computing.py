@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.records.columns import PHASES
 from bench.scoring.roofline import Card, card_of
 from reports import compiled
 from reports.blocks import Block
 from reports.cells import Read, ended_ok, figure, mean, per_seed, share, spread
 from reports.load import Record
-from reports.steps import PHASES
 from reports.text import amount, count, escape, listing, number, table
 
 

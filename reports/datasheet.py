@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from bench.data.summary import rows
-from bench.records import write_json, write_text
+from bench.records.record import write_json, write_text
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
 from reports import style

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.columns import INTEGERS
 from reports.blocks import Block
-from reports.columns import INTEGERS
 from reports.main_table import COLUMNS, Cell, Row, legend, rows
 from reports.study import Grid, Strong
 from reports.text import escape_latex

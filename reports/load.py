@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench import records
-from bench.matrix import shown
-from bench.tuning.tuned import Tuned
+from bench.records import run_folder
+from bench.records.columns import model_label
+from bench.records.record import Damaged, read_record
+from bench.records.tuned import Tuned
 from bench.utils.errors import UserError
 from reports.checks import Json, checked_dataset, checked_figures, checked_row, read_json, read_toml
 from reports.ranks import Ranks, load_ranks
@@ -142,14 +143,14 @@ def load_run(path: Path) -> Run:
     found.sort(key=lambda record: _place(record, matrix))
     whole = _with_tuning(_with_machine(found, environment), path, matrix, notes)
     left_out = [f"cell {name} is left out: {error}" for name, error in damaged.items()]
-    odd = [f"{path / name}: is not what was written" for name in records.damaged(path) if _counts(name, damaged)]
+    odd = [f"{path / name}: is not what was written" for name in run_folder.damaged(path) if _counts(name, damaged)]
     return Run(path, dataset, environment, matrix, whole, tuple(notes), (*left_out, *odd))
 
 
 def _counts(name: str, left_out: Collection[str]) -> bool:
     """Whether the figures hang on a damaged file: not on what is made again, nor on a cell that is left out."""
     folder, _, rest = name.partition("/")
-    return not (records.is_rendered(name) or (folder == "cells" and rest.partition("/")[0] in left_out))
+    return not (run_folder.is_rendered(name) or (folder == "cells" and rest.partition("/")[0] in left_out))
 
 
 def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
@@ -194,7 +195,7 @@ def _shown(pair: Mapping[str, Any], modality: str, row: Mapping[str, Any]) -> An
     name = pair.get(modality)
     if name is None:
         return row.get(f"{modality}_model")
-    return shown(str(name), str(pair.get(f"{modality}_pooling", "auto")), pair.get("quantise"))
+    return model_label(str(name), str(pair.get(f"{modality}_pooling", "auto")), pair.get("quantise"))
 
 
 def _table(matrix: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -268,8 +269,8 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
     if "digest" in value:  # older records have none
         try:
-            records.read_record(path.parent, _NEEDED)
-        except records.Damaged as error:
+            read_record(path.parent, _NEEDED)
+        except Damaged as error:
             raise UserError(str(error)) from None
     row = checked_row(path, _part(path, value, "row"))
     if row["status"] == "ok":

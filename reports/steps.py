@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.records.columns import PHASES
 from bench.utils.errors import UserError
 from reports import stats
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 SECONDS = "seconds"
-PHASES = ("data", "transfer", "backbone", "forward", "backward", "optimizer")
 
 
 def read_steps(path: Path) -> pd.DataFrame | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.columns import GROUP
 from reports.blocks import Block
-from reports.columns import GROUP
 from reports.figures import Drawing
 from reports.load import Record
 from reports.text import count, escape, number, ratio, size, table

@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from bench.tuning.tuned import Tuned
+from bench.records.columns import ADDED, CONTRACT, FURTHER, GROUP, INTEGERS, NOT_A_FIGURE, NUMBERS, TEXTS
+from bench.records.tuned import Tuned
 from bench.utils.errors import UserError
 from reports import ranks
-from reports.columns import ADDED, CONTRACT, FURTHER, GROUP, INTEGERS, NOT_A_FIGURE, NUMBERS, TEXTS
 from reports.load import Record
 from reports.options import DEFAULT, Options
 

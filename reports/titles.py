@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from reports.columns import GROUP
+from bench.records.columns import GROUP
 
 SEPARATOR = " · "
 

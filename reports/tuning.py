@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.tuning.tuned import Tuned
+from bench.records.tuned import Tuned
 from reports import style
 from reports.blocks import Block
 from reports.curves import HEADROOM, label_ends

@@ -14,11 +14,11 @@ from peft import PeftModel
 from bench.adapters import CONFIG, TENSORS, load_encoder, load_network, save_adapters
 from bench.assemble import Assembly, assemble
 from bench.cell import run_cell
-from bench.config import parse, to_toml
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, to_toml
 from bench.models.encoders import Encoder
-from bench.models.hidden import LiveHiddenStates
-from bench.records import first_difference
+from bench.models.hidden_states import LiveHiddenStates
+from bench.records.record import first_difference
 from bench.utils.errors import UserError
 from tests.helpers import encoder, inputs
 from tests.test_cell import cell_of, matrix

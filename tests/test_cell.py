@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import records
 from bench.assemble import assemble
 from bench.cell import run_cell
-from bench.config import parse
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse
 from bench.data.shop import world
 from bench.gates import GateError, check_gates
-from bench.matrix import Cell, cells
+from bench.records import columns
+from bench.records.record import empty_row, read_record
 from bench.train import Trainer
 from methods.registry import REGISTRY
 from tests.data.readers.test_table_dataset import write_table
@@ -45,8 +46,8 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     record = run_cell(cell, tmp_path, lambda _: None)
     row = record["row"]
     assert row["status"] == "ok", record
-    assert tuple(row) == records.COLUMNS
-    stored = records.read_record(tmp_path)
+    assert tuple(row) == columns.RECORD
+    stored = read_record(tmp_path)
     assert {key: value for key, value in stored.items() if key not in ("digest", "files")} == record
     assert set(stored["files"]) == {"steps.csv", "ranks.csv"}
     for column in ("hr@10", "valid_hr@10", "epoch_seconds", "trainable_params", "peak_memory_bytes", "flops_forward"):
@@ -61,7 +62,7 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     assert np.isclose(row["epoch_seconds"], steps.groupby("epoch")["seconds"].sum().median())
     assert np.isclose(row["train_seconds"], steps["seconds"].sum())
     ranks = pd.read_csv(tmp_path / "ranks.csv")
-    assert tuple(ranks.columns) == records.RANK_COLUMNS
+    assert tuple(ranks.columns) == columns.RANKS
     assert ranks["user"].is_unique
     assert len(ranks) == 40
     assert row["hr@10"] == np.mean(ranks["test_rank"] <= 10)
@@ -231,7 +232,7 @@ def test_poolings_have_caches_and_names_of_their_own(model_folders: dict[str, Pa
         cell = cell_of("iisan-cached", model_folders, backbones=[{**pair, "text_pooling": pooling}])
         assembly = assemble(cell, torch.device("cpu"))
         states.append({m: np.asarray(cache.states) for m, cache in assembly.caches.items()})
-        rows.append(records.empty_row(cell))
+        rows.append(empty_row(cell))
     assert not np.array_equal(states[0]["text"], states[1]["text"])
     assert np.array_equal(states[0]["image"], states[1]["image"])
     # Tables group by these columns: two poolings are two encoders.

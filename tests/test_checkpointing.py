@@ -10,8 +10,8 @@ import torch
 
 from bench.assemble import build_model
 from bench.cell import run_cell
-from bench.config import build_method
-from bench.matrix import Cell
+from bench.config.cells import Cell
+from bench.config.matrix import build_method
 from bench.models.encoders import checkpoint_gradients
 from bench.utils.errors import UserError
 from methods.tuner import Tuner

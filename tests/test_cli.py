@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import run_bench
-from bench import records
+from bench.records import run_folder
 from tests.data.conftest import write_amazon
 from tests.test_cell import matrix
 
@@ -210,7 +210,7 @@ def test_a_cell_that_fails_is_a_row_and_the_others_go_on(
 
 def test_two_processes_in_one_folder(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    with records.locked(out):
+    with run_folder.locked(out):
         assert call("run", "--config", str(recipe), "--out", str(out)) == 2
     assert "another process is running in this folder" in capfd.readouterr().err
 

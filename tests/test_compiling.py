@@ -16,9 +16,9 @@ from bench import compiling
 from bench.assemble import Assembly, assemble
 from bench.cell import run_cell
 from bench.compiling import StepCompiler
+from bench.config.cells import Cell
 from bench.data.batches import Batch, all_batches, largest_batch, log_popularity, smallest_batch
 from bench.evaluate import evaluate
-from bench.matrix import Cell
 from bench.models.user_encoder import UserEncoder
 from bench.train import Trainer
 from bench.utils.errors import UserError

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench.config import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
-from bench.matrix import Cell, cells
-from bench.recipes import over_datasets
+from bench.config.cells import Cell, cells
+from bench.config.matrix import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
+from bench.config.recipes import over_datasets
 from bench.utils.errors import UserError
 
 BASE: dict[str, Any] = {"name": "t", "methods": [{"name": "lora"}, {"name": "mine", "kind": "iisan", "bottleneck": 4}]}

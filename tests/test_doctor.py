@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_is_wrong(capsys: pytest.CaptureFixture[
 
 
 def test_the_environment_that_is_given_is_the_one_examined(tmp_path: Path) -> None:
-    from bench.config import parse, read_preset
+    from bench.config.matrix import parse, read_preset
 
     matrix = parse(read_preset("smoke") | {"device": "cpu"}, "t")
     variables = {"CUDA_LAUNCH_BLOCKING": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "77"}

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import tomli_w
 
-from bench import records
 from bench.cell import run_cell
+from bench.records import run_folder
+from bench.records.record import read_record
 from bench.utils.errors import UserError
 from tests.test_cell import cell_of, matrix
 
@@ -86,7 +87,7 @@ def test_a_full_disk(recipe: Path, mount: Callable[..., Path]) -> None:
     assert "No space left on device" in said
     assert "Traceback" not in said
     first, second = (next(out.glob(f"cells/{name}*")) for name in ("frozen", "bitfit"))
-    assert records.read_record(first)["row"]["status"] == "ok"
+    assert read_record(first)["row"]["status"] == "ok"
     assert not (second / "record.json").exists()
     stamp = (first / "record.json").stat().st_mtime_ns
     (disk / "filler").unlink()
@@ -94,7 +95,7 @@ def test_a_full_disk(recipe: Path, mount: Callable[..., Path]) -> None:
     assert again.communicate(timeout=120)[1].count("kept from an earlier run") == 1
     assert again.returncode == 0
     assert (first / "record.json").stat().st_mtime_ns == stamp
-    assert records.read_record(second)["row"]["status"] == "ok"
+    assert read_record(second)["row"]["status"] == "ok"
 
 
 def test_a_folder_that_vanishes(recipe: Path, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_no_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(UserError, match=r"Permission denied"), records.locked(tmp_path / "run"):
+        with pytest.raises(UserError, match=r"Permission denied"), run_folder.locked(tmp_path / "run"):
             pass
     finally:
         os.seteuid(0)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from bench import records
-from bench.config import parse
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse
 from bench.launch import run_local
-from bench.matrix import Cell, cells
+from bench.records import run_folder
+from bench.records.record import cell_folder
 from tests.test_cell import matrix
 
 
@@ -37,7 +38,7 @@ def test_a_cell_killed_from_outside_becomes_a_record(
             os.kill(started[0].pid, signal.SIGKILL)
 
     run_local([cell], tmp_path, report)
-    row = json.loads((records.cell_folder(tmp_path, cell.cell_id) / "record.json").read_text())["row"]
+    row = json.loads((cell_folder(tmp_path, cell.cell_id) / "record.json").read_text())["row"]
     assert row["status"] == "oom-host"
     assert "signal 9" in row["error"]
     assert row["hr@10"] is None
@@ -52,10 +53,10 @@ def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path],
 
     with pytest.raises(KeyboardInterrupt):
         run_local(cells_to_run, tmp_path, report)
-    folders = [records.cell_folder(tmp_path, cell.cell_id) for cell in cells_to_run]
+    folders = [cell_folder(tmp_path, cell.cell_id) for cell in cells_to_run]
     assert json.loads((folders[0] / "record.json").read_text())["row"]["status"] == "interrupted"
     assert list(folders[1].iterdir()) == []
-    assert records.kept(tmp_path, cells_to_run[0].cell_id) is None
+    assert run_folder.kept(tmp_path, cells_to_run[0].cell_id) is None
 
 
 def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -66,10 +67,10 @@ def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) 
     assert seen[-1] == "done"
     assert seen.count("step") == 3
     assert seen.index("evaluation") > seen.index("step")
-    assert records.kept(tmp_path, cell.cell_id) == "ok"
+    assert run_folder.kept(tmp_path, cell.cell_id) == "ok"
 
 
 def test_progress_is_json_and_nothing_else_reaches_stdout(model_folders: dict[str, Path], tmp_path: Path) -> None:
     cell = one_cell(model_folders, budget={"steps": 1, "batch_size": 16})
     run_local([cell], tmp_path, lambda *_: None)
-    assert (records.cell_folder(tmp_path, cell.cell_id) / "stderr.txt").read_text() == ""
+    assert (cell_folder(tmp_path, cell.cell_id) / "stderr.txt").read_text() == ""

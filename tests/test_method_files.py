@@ -14,8 +14,8 @@ import pytest
 import tomli_w
 
 from bench.cell import run_cell
-from bench.config import MethodFile, parse, read_toml
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
+from bench.config.matrix import MethodFile, parse, read_toml
 from bench.run import resolve
 from methods.own import load_file
 from methods.registry import FROM_FILES

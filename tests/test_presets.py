@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bench.cell import run_cell
-from bench.config import parse, read_preset, to_toml
-from bench.matrix import Cell, cells
-from bench.recipes import over_datasets
-from bench.records import cell_folder
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, read_preset, to_toml
+from bench.config.recipes import over_datasets
+from bench.records.record import cell_folder
 from reports.build import build
 from tests.reports.reading import images, tables
 

@@ -8,10 +8,10 @@ import pytest
 
 import run_bench
 from bench.cell import run_cell
-from bench.config import parse, read_preset
-from bench.matrix import Cell
-from bench.recipes import extended, over_datasets
-from bench.records import cell_folder
+from bench.config.cells import Cell
+from bench.config.matrix import parse, read_preset
+from bench.config.recipes import extended, over_datasets
+from bench.records.record import cell_folder
 from bench.run import resolve_all
 from bench.utils.errors import UserError
 from tests.test_cell import matrix

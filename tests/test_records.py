@@ -10,9 +10,21 @@ from typing import Any
 
 import pytest
 
-from bench import records
-from bench.config import parse, to_toml
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, to_toml
+from bench.records import run_folder
+from bench.records.record import (
+    SUMS,
+    Damaged,
+    amend,
+    cell_folder,
+    failure,
+    read_record,
+    write_ranks,
+    write_record,
+    write_steps,
+    write_text,
+)
 from bench.utils.errors import UserError
 from tests.test_cell import matrix
 
@@ -23,13 +35,13 @@ def cell(model_folders: dict[str, Path]) -> Cell:
 
 
 def a_cell(cell: Cell, run: Path, status: str = "ok", **row: Any) -> Path:
-    folder = records.cell_folder(run, cell.cell_id)
+    folder = cell_folder(run, cell.cell_id)
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_ranks(folder, ["a", "b"], [1, 2], [3, 4])
-    records.write_steps(folder, [{"epoch": 1, "step": 1, "seconds": 0.5}], [1.25])
-    record = records.failure(cell, status, "") | {"curve": [{"loss": 0.1, "text": "ä\u2028"}]}
+    write_ranks(folder, ["a", "b"], [1, 2], [3, 4])
+    write_steps(folder, [{"epoch": 1, "step": 1, "seconds": 0.5}], [1.25])
+    record = failure(cell, status, "") | {"curve": [{"loss": 0.1, "text": "ä\u2028"}]}
     record["row"] |= {"hr@10": 1 / 3, "epoch_seconds": float("nan"), **row}
-    records.write_record(folder, record)
+    write_record(folder, record)
     return folder
 
 
@@ -40,7 +52,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def test_what_is_written_is_read_and_nothing_that_is_not_finite(cell: Cell, tmp_path: Path) -> None:
-    record = records.read_record(a_cell(cell, tmp_path))
+    record = read_record(a_cell(cell, tmp_path))
     assert record["row"]["hr@10"] == 1 / 3
     assert record["row"]["epoch_seconds"] is None
     assert set(record["files"]) == {"ranks.csv", "steps.csv"}
@@ -63,39 +75,39 @@ def test_no_flipped_bit_of_a_cell_goes_unnoticed(cell: Cell, tmp_path: Path) -> 
                 if same:
                     path.write_bytes(whole)
                     continue
-            with pytest.raises(records.Damaged, match=path.name):
-                records.kept(tmp_path, cell.cell_id)
+            with pytest.raises(Damaged, match=path.name):
+                run_folder.kept(tmp_path, cell.cell_id)
             tried += 1
             path.write_bytes(whole)
     assert tried > 400
-    assert records.kept(tmp_path, cell.cell_id) == "ok"
+    assert run_folder.kept(tmp_path, cell.cell_id) == "ok"
 
 
 def test_a_file_that_is_gone_is_named(cell: Cell, tmp_path: Path) -> None:
     folder = a_cell(cell, tmp_path)
     (folder / "ranks.csv").unlink()
-    with pytest.raises(records.Damaged, match=r"ranks\.csv: is gone"):
-        records.read_record(folder)
+    with pytest.raises(Damaged, match=r"ranks\.csv: is gone"):
+        read_record(folder)
 
 
 @pytest.mark.parametrize("status", ["oom", "oom-host", "failed", "timeout", "hung", "diverged"])
 def test_failures_are_results(status: str, cell: Cell, tmp_path: Path) -> None:
     a_cell(cell, tmp_path, status)
-    assert records.kept(tmp_path, cell.cell_id) == status
-    assert records.kept(tmp_path, cell.cell_id, retry_failed=True) is None
+    assert run_folder.kept(tmp_path, cell.cell_id) == status
+    assert run_folder.kept(tmp_path, cell.cell_id, retry_failed=True) is None
 
 
 def test_an_interrupted_cell_is_none(cell: Cell, tmp_path: Path) -> None:
-    assert records.kept(tmp_path, cell.cell_id) is None
+    assert run_folder.kept(tmp_path, cell.cell_id) is None
     a_cell(cell, tmp_path, "interrupted")
-    assert records.kept(tmp_path, cell.cell_id) is None
+    assert run_folder.kept(tmp_path, cell.cell_id) is None
 
 
 def test_amending_keeps_the_rest(cell: Cell, tmp_path: Path) -> None:
     folder = a_cell(cell, tmp_path, warnings="")
-    before = records.read_record(folder)
-    records.amend(folder, warnings=["busy"], ran={"node": "n1"})
-    after = records.read_record(folder)
+    before = read_record(folder)
+    amend(folder, warnings=["busy"], ran={"node": "n1"})
+    after = read_record(folder)
     assert after["warnings"] == ["busy"]
     assert after["row"]["warnings"] == "busy"
     assert after["ran"] == {"node": "n1"}
@@ -105,23 +117,23 @@ def test_amending_keeps_the_rest(cell: Cell, tmp_path: Path) -> None:
 def test_sums_cover_every_file_and_notice_each(cell: Cell, tmp_path: Path) -> None:
     a_cell(cell, tmp_path)
     for name in ("matrix.toml", "environment.json", "dataset.json", "report.md", "results.csv"):
-        records.write_text(tmp_path / name, f"{name}\n")
+        write_text(tmp_path / name, f"{name}\n")
     (tmp_path / "cells" / cell.cell_id / "stderr.txt").write_text("a warning\n")
-    records.seal(tmp_path)
-    assert records.damaged(tmp_path) == []
-    files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != records.SUMS]
+    run_folder.seal(tmp_path)
+    assert run_folder.damaged(tmp_path) == []
+    files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != SUMS]
     assert len(files) == 9
     for path in files:
         whole = path.read_bytes()
         flip(path, 3)
-        assert records.damaged(tmp_path) == [path.relative_to(tmp_path).as_posix()]
+        assert run_folder.damaged(tmp_path) == [path.relative_to(tmp_path).as_posix()]
         path.write_bytes(whole)
     files[0].unlink()
-    assert len(records.damaged(tmp_path)) == 1
+    assert len(run_folder.damaged(tmp_path)) == 1
 
 
 def _hold(run: str, ready: Any) -> None:
-    with records.locked(Path(run)):
+    with run_folder.locked(Path(run)):
         ready.set()
         signal.pause()
 
@@ -132,12 +144,12 @@ def test_a_crash_leaves_no_lock_behind(tmp_path: Path) -> None:
     process = context.Process(target=_hold, args=(str(tmp_path / "run"), ready))
     process.start()
     assert ready.wait(60)
-    with pytest.raises(UserError, match="another process"), records.locked(tmp_path / "run"):
+    with pytest.raises(UserError, match="another process"), run_folder.locked(tmp_path / "run"):
         pass
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with records.locked(tmp_path / "run"):
+    with run_folder.locked(tmp_path / "run"):
         pass
 
 
@@ -153,11 +165,11 @@ def test_a_crash_leaves_no_lock_behind(tmp_path: Path) -> None:
 )
 def test_the_first_difference_is_named(changes: dict[str, Any], said: str, model_folders: dict[str, Path]) -> None:
     old, new = (to_toml(parse(matrix(model_folders, **change), "t")) for change in ({}, changes))
-    found = records.first_difference(old, new)
+    found = run_folder.first_difference(old, new)
     assert found.startswith(said) if said else found == ""
 
 
 def test_a_folder_that_vanished_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is gone"):
-        records.write_text(tmp_path / "run" / "cells" / "x.json", "x")
+        write_text(tmp_path / "run" / "cells" / "x.json", "x")
     assert list(tmp_path.iterdir()) == []

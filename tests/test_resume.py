@@ -16,8 +16,8 @@ import torch
 
 from bench.cell import run_cell
 from bench.checkpoint import checkpoint_folder, checkpoints
-from bench.config import parse, to_toml
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, to_toml
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from bench.resume import STATE, Checkpoints

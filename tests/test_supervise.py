@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import records, supervise
-from bench.matrix import Cell
+from bench import supervise
+from bench.config.cells import Cell
+from bench.records.record import read_record
 from bench.supervise import Limits, run_cell_process
 from tests.test_launch import one_cell
 
@@ -54,7 +55,7 @@ main()
 
 
 def row_of(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = records.read_record(folder)["row"]
+    row: dict[str, Any] = read_record(folder)["row"]
     return row
 
 
@@ -144,7 +145,7 @@ def test_a_parent_killed_takes_everything_along(cell: Cell, tmp_path: Path) -> N
 import threading
 from pathlib import Path
 from bench import supervise
-from bench.matrix import Cell
+from bench.config.cells import Cell
 supervise.PROGRAM = ("-c", {waits!r})
 cell = Cell.from_json(Path({str(tmp_path / "cell.json")!r}).read_text())
 supervise.run_cell_process(

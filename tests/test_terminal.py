@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
 from bench.progress import Reporter
 from bench.utils.text import LONGEST, as_json, guarded, printable
 from tests.test_config import BASE, parse

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from bench.budget import Budget
-from bench.config import BudgetConfig, TrainingConfig
 from bench.models.recommender import Recommender
 from bench.models.user_encoder import UserEncoder
 from bench.train import Trainer
+from bench.training.config import BudgetConfig, TrainingConfig
 from methods.base import Group
 
 

@@ -16,7 +16,7 @@ class Catalogue:
     """
 
     name: str
-    """The source, as `bench.config.DatasetConfig` names it."""
+    """The source, as `bench.data.config.DatasetConfig` names it."""
     digest: str
     """sha256 over ids, titles, sequences and images (see `catalogue_digest` in `bench.data.cache`)."""
     item_ids: tuple[str, ...]

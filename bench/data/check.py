@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config import DatasetConfig
 from bench.data import near_duplicates
 from bench.data.catalogue import Catalogue
+from bench.data.config import DatasetConfig
 from bench.data.datasets import describe, files_config, load, references, split_catalogue
 from bench.data.near_duplicates import Alike
 from bench.data.ragged import Ragged

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config import DatasetConfig
 from bench.data.cache.catalogue_store import cached_catalogue
 from bench.data.catalogue import Catalogue
+from bench.data.config import DatasetConfig
 from bench.data.ragged import Ragged
 from bench.data.readers.amazon import load_amazon
 from bench.data.readers.images import Policies

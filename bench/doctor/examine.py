@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from bench.config import Matrix
+from bench.config.matrix import Matrix
 from bench.data.cache.location import cache_dir
 from bench.doctor import driver, host, software, storage
 from bench.doctor.driver import TorchSees

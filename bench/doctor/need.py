@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import DatasetConfig, Matrix, MethodConfig, build_method
+from bench.config.matrix import Matrix, MethodConfig, build_method
+from bench.data.config import DatasetConfig
 from bench.data.datasets import files_config
 from bench.data.readers.columns import read_chunks
 from bench.data.readers.file_layouts import find_layout

@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+
+from bench.records.columns import PHASES, Phase
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Phase: TypeAlias = Literal["data", "transfer", "backbone", "forward", "backward", "optimizer"]
 Row: TypeAlias = dict[str, float | None]
 
-PHASES: tuple[Phase, ...] = ("data", "transfer", "backbone", "forward", "backward", "optimizer")
 DRIFT_LIMIT = 0.05
 CV_LIMIT = 0.10
 # A third of fewer steps has no median worth comparing: one slow step would be the drift.

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
-from bench.config import parse, read_preset
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, read_preset
 from bench.data.batches import epoch_batches, log_popularity
-from bench.matrix import Cell, cells
 from bench.measure.clock import StepClock
 from bench.measure.meters import TrainingMeters
 from bench.run import resolve_device

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.assemble import build_model, kept_layers, load_data, load_encoders, locate_all, reads_cache
-from bench.config import build_method
+from bench.config.cells import Cell
+from bench.config.matrix import build_method
 from bench.data.batches import largest_batch
-from bench.data.items import tokenise
 from bench.data.splits import MAX_INPUTS, Splits
-from bench.matrix import Cell
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.measure.probe import probe, step_account
-from bench.models.hidden import HIDDEN_KEY
+from bench.models.hidden_states import HIDDEN_KEY
+from bench.models.inputs import tokenise
 from bench.models.packed import count_values, parts, to_empty
 from bench.models.recommender import Recommender, TrainBatch
 from bench.scoring.roofline import Work

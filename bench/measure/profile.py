@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from bench import records
 from bench.budget import Budget
 from bench.data.batches import Batch
-from bench.data.items import ItemFeed
 from bench.measure.clock import Phase, StepClock
+from bench.models.inputs import ItemFeed
+from bench.records.record import write_trace
 from bench.train import Trainer, train
 
 
@@ -75,4 +75,4 @@ def trace_steps(
             validate=lambda: (0.0, 0.0),
             report=lambda _: None,
         )
-    records.write_trace(folder, profiler.export_chrome_trace)
+    write_trace(folder, profiler.export_chrome_trace)

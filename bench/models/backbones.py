@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.models import families
 from bench.models.families import Pooling
-from bench.models.folders import check_place, check_weights
+from bench.models.model_files import check_place, check_weights
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 

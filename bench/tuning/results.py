@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import records
-from bench.config import Matrix, to_toml
+from bench.config.matrix import Matrix, to_toml
+from bench.records.record import cell_folder, write_json, write_text
+from bench.records.tuned import Tuned
 from bench.tuning.space import with_values
 from bench.tuning.study import CELL, Search, finished, read
-from bench.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -27,7 +27,7 @@ def trials_of(study: Study, out: Path) -> list[Trial]:
     found = []
     for trial in finished(study):
         cell = trial.user_attrs.get(CELL)
-        record = read(records.cell_folder(out, cell)) if cell else None
+        record = read(cell_folder(out, cell)) if cell else None
         row = record["row"] if record is not None else {"status": "failed", "error": "left no record"}
         found.append(
             {
@@ -88,12 +88,12 @@ def write_results(
             for name, trials in tried.items()
         ],
     }
-    records.write_json(out / "tuning.json", content)
+    write_json(out / "tuning.json", content)
     if found:
         methods = tuple(
             with_values(method, found[method.name].options) for method in matrix.methods if method.name in found
         )
         name = f"{matrix.name.removesuffix('-tuning')}-tuned"
         best = dataclasses.replace(matrix, name=name, methods=methods, tuning=tuple(found.values()))
-        records.write_text(out / "best.toml", to_toml(best))
+        write_text(out / "best.toml", to_toml(best))
     return list(found.values())

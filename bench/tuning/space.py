@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.config import build_method
+from bench.config.matrix import build_method
 from bench.utils.errors import UserError
 from methods.base import Count, Method
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from bench.config import MethodConfig
+    from bench.config.matrix import MethodConfig
 
 
 @dataclass(frozen=True)

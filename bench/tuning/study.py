@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bench import records
-from bench.config import Matrix, MethodConfig
+from bench.config.cells import Cell, cells
+from bench.config.matrix import Matrix, MethodConfig
 from bench.launch import Report
-from bench.matrix import Cell, cells
+from bench.records.record import Damaged, amend, cell_folder, read_record
 from bench.tuning.space import Space, distributions, recipe, with_values
 from bench.utils.errors import UserError
 
@@ -141,7 +141,7 @@ def _trial(
 ) -> None:
     trial = next(iter(unfinished(study)), None) or _ask(matrix, device, method, search, study)
     cell = trial_cell(matrix, device, method, trial.params, trial.number)
-    folder = records.cell_folder(out, cell.cell_id)
+    folder = cell_folder(out, cell.cell_id)
     before, started = _seconds(folder), time.monotonic()
     try:
         go([cell], out, report)
@@ -153,7 +153,7 @@ def _trial(
         close(study, trial, out)
     finally:
         if read(folder) is not None:
-            records.amend(folder, trial={"number": trial.number + 1, "seconds": before + time.monotonic() - started})
+            amend(folder, trial={"number": trial.number + 1, "seconds": before + time.monotonic() - started})
 
 
 def _ask(matrix: Matrix, device: str, method: MethodConfig, search: Search, study: Study) -> FrozenTrial:
@@ -199,12 +199,12 @@ def _ended(trial: FrozenTrial, out: Path) -> bool:
 
 def _record(trial: FrozenTrial, out: Path) -> dict[str, Any] | None:
     cell = trial.user_attrs.get(CELL)
-    return read(records.cell_folder(out, cell)) if cell else None
+    return read(cell_folder(out, cell)) if cell else None
 
 
 def read(folder: Path) -> dict[str, Any] | None:
     """The record of a trial; None where there is none that can be relied on."""
     try:
-        return records.read_record(folder)
-    except (FileNotFoundError, records.Damaged):
+        return read_record(folder)
+    except (FileNotFoundError, Damaged):
         return None

@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import records
-from bench.config import Matrix, build_method
+from bench.config.cells import Cell
+from bench.config.matrix import Matrix, build_method
 from bench.data import options as cache_options
 from bench.launch import Launch, run_local
-from bench.matrix import Cell
 from bench.plan_command import Given
 from bench.progress import Reporter
+from bench.records import run_folder
+from bench.records.tuned import Tuned
 from bench.run import (
     Resolved,
     check_inputs,
@@ -31,7 +32,6 @@ from bench.stopping import stoppable
 from bench.tuning.results import write_results
 from bench.tuning.space import Space, searched
 from bench.tuning.study import Go, Search, finished, library, open_studies, run_trials, trial_cell
-from bench.tuning.tuned import Tuned
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 
@@ -74,7 +74,7 @@ def search_in(
         UserError: another process holds the folder, or it holds something else.
     """
     found: list[Tuned] = []
-    with records.locked(out), stoppable():
+    with run_folder.locked(out), stoppable():
         open_folder(out, matrix, fresh)
         studies = open_studies(matrix, search, out)
         describe_in(out, facts, device)
@@ -84,7 +84,7 @@ def search_in(
                 run_trials(matrix, device, search, studies, out, go, reporter)
         finally:
             found = write_results(matrix, search, studies, out, facts.get("digest"))
-            records.seal(out)
+            run_folder.seal(out)
             _say(matrix, found, out)
     return 0 if len(found) == len(matrix.methods) else 1
 

@@ -22,9 +22,9 @@ import torch
 
 from bench.data.batches import epoch_batches, largest_batch, log_popularity, median_batch
 from bench.data.datasets import popularity_ranks, split_catalogue
-from bench.data.items import ItemFeed, tokenise
 from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.models.backbones import locate
+from bench.models.inputs import ItemFeed, tokenise
 
 LAYERS, WIDTH = 7, 64
 BATCH_USERS = 32

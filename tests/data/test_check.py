@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.config import DatasetConfig
 from bench.data.check import examine
+from bench.data.config import DatasetConfig
 from bench.data.datasets import popularity_ranks, random_floor, rank_scores, split_catalogue
 from bench.data.readers.table_dataset import load_files
 from bench.data.splits import PAD

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from transformers import BertTokenizer
 
-from bench.data import items as module
 from bench.data.cache.location import cache_dir
-from bench.data.items import ItemFeed, pixels, tokenise
 from bench.data.shop.shop import ShopConfig, make_shop
+from bench.models import inputs as module
 from bench.models.backbones import Preprocessing, locate
+from bench.models.inputs import ItemFeed, pixels, tokenise
 from bench.utils.errors import UserError
 from tests.conftest import FamilyFolder
 

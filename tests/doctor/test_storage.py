@@ -10,12 +10,12 @@ import pytest
 from safetensors import safe_open
 
 from bench.cell import run_cell
-from bench.config import Matrix, parse
+from bench.config.cells import cells
+from bench.config.matrix import Matrix, parse
 from bench.data.cache.location import cache_dir
 from bench.doctor import storage
 from bench.doctor.finding import GIB
 from bench.doctor.need import HubModel, Need, hub_models, need_of
-from bench.matrix import cells
 from tests.data.conftest import write_amazon
 from tests.doctor.test_host import level_of
 from tests.test_cell import matrix

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bench import score as scoring
-from bench.config import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
+from bench.config.matrix import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
 from bench.data.catalogue import Catalogue
 from bench.data.readers.amazon import log_of, select
 from bench.data.readers.amazon_files import Tables, find_files, read

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.measure.clock import PHASES, StepClock
+from bench.measure.clock import StepClock
+from bench.records.columns import PHASES
 from tests.measure.hand import Hand
 
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from bench.assemble import assemble
 from bench.cell import run_cell
-from bench.config import parse, read_preset
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, read_preset
 from bench.data.batches import largest_batch, log_popularity
-from bench.matrix import Cell, cells
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.measure.plan import DataBatches, FullBatches, Plan, Planner, largest_batch_size, step_work

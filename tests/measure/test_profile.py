@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench import records
 from bench.cell import run_cell
-from bench.config import parse, to_toml
-from bench.matrix import Cell, cells
-from bench.measure.clock import PHASES
+from bench.config.cells import Cell, cells
+from bench.config.matrix import parse, to_toml
+from bench.records.columns import PHASES
+from bench.records.record import write_trace
 from bench.utils.errors import UserError
 from tests.test_cell import cell_of, matrix
 
@@ -69,7 +69,7 @@ def test_a_trace_that_cannot_be_written_is_a_warning(
     def full(folder: Path, export: Any) -> None:
         raise UserError(f"{folder / 'trace.json'}: No space left on device")
 
-    monkeypatch.setattr(records, "write_trace", full)
+    monkeypatch.setattr("bench.measure.profile.write_trace", full)
     record = run_cell(cell_of("frozen", model_folders, profile=1), tmp_path, lambda _: None)
     assert record["row"]["status"] == "ok"
     assert any("no trace" in warning and "No space left" in warning for warning in record["warnings"])
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_written_names_itself(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match=r"trace\.json: No space left on device"):
-        records.write_trace(tmp_path, fail)
+        write_trace(tmp_path, fail)
     assert list(tmp_path.iterdir()) == []
 
 

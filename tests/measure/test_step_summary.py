@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from bench.measure.clock import PHASES, Row, drift, step_warnings, summary
+from bench.measure.clock import Row, drift, step_warnings, summary
+from bench.records.columns import PHASES
 
 
 def rows_of(seconds: list[float], **phases: float) -> list[Row]:

@@ -15,9 +15,9 @@ import run_bench
 from bench.assemble import Assembly, assemble
 from bench.budget import Budget
 from bench.cell import run_cell
-from bench.config import build_method, parse, to_toml
+from bench.config.cells import Cell, cells
+from bench.config.matrix import build_method, parse, to_toml
 from bench.data.batches import all_batches, log_popularity
-from bench.matrix import Cell, cells
 from bench.measure.clock import StepClock
 from bench.measure.meters import Stretch
 from bench.measure.plan import DataBatches, Planner

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.config import MethodConfig, build_method
+from bench.config.matrix import MethodConfig, build_method
 from bench.utils.errors import UserError
 from methods.base import Shape, chosen_layers
 from methods.linear_probe import LinearProbe

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.config import MethodConfig, build_method
+from bench.config.matrix import MethodConfig, build_method
 from bench.utils.errors import UserError
 from methods.base import ItemEncoder, Shape, chosen_layers
 from methods.iisan import IISAN, Network

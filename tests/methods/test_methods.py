@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config import MethodConfig, build_method
+from bench.config.matrix import MethodConfig, build_method
 from bench.models.encoders import OUTPUT
-from bench.models.hidden import CachedHiddenStates, LiveHiddenStates
+from bench.models.hidden_states import CachedHiddenStates, LiveHiddenStates
 from bench.utils.errors import UserError
 from methods.adapter import Adapter
 from methods.base import EncoderMethod, Shape

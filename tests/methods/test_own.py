@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import MethodConfig, build_method
+from bench.config.matrix import MethodConfig, build_method
 from bench.utils.errors import UserError
 from methods import registry
 from methods.base import method_class

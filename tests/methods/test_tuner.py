@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import run_bench
-from bench.config import build_method, parse
+from bench.config.matrix import build_method, parse
 from bench.utils.errors import UserError
 from methods.lora import LoRA
 from methods.tried import MODALITIES, read_table, tuners

@@ -77,7 +77,7 @@ LARGE = """
 import sys, time
 from pathlib import Path
 import numpy as np, torch
-from bench.data.items import ItemFeed
+from bench.models.inputs import ItemFeed
 from bench.models.cache import open_or_build
 from bench.measure.process import peak_rss_bytes
 

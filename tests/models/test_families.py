@@ -9,7 +9,7 @@ from bench.gates import check_gates
 from bench.models import families
 from bench.models.backbones import locate
 from bench.models.encoders import OUTPUT, Encoder
-from bench.models.hidden import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
+from bench.models.hidden_states import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
 from bench.models.recommender import Recommender, TrainBatch
 from bench.models.structure import layers
 from bench.models.user_encoder import UserEncoder

@@ -15,12 +15,13 @@ from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5Encod
 
 from bench.assemble import assemble, build_model, encoder_digest, source_digest
 from bench.cell import run_cell
-from bench.config import Quantisation, build_method, parse
-from bench.matrix import Cell, cells
+from bench.config.cells import Cell, cells
+from bench.config.matrix import build_method, parse
 from bench.measure.memory import account
 from bench.models.backbones import locate
+from bench.models.config import Quantisation
 from bench.models.packed import count_values, parts
-from bench.models.quantise import LIBRARIES, quantise
+from bench.models.quantisation import LIBRARIES, quantise
 from bench.utils.errors import UserError
 from methods.tuner import Tuner
 from tests.conftest import VOCABULARY, FamilyFolder

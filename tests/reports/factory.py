@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.columns import CONTRACT, FURTHER
+from bench.records.columns import CONTRACT, FURTHER
 
 # method: HR@10, seconds of a step, trainable parameters, MiB at the peak, shares of data, backbone, forward, backward,
 # optimizer in a step.

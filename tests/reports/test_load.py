@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench import records
+from bench.records import run_folder
+from bench.records.record import write_record
 from bench.utils.errors import UserError
 from reports.build import build
 from reports.load import Run, load_run, merge
@@ -186,7 +187,7 @@ def test_a_record_vouches_for_itself_and_for_what_the_report_reads(tmp_path: Pat
     cells = {file.parent.name.split("--")[0]: file.parent for file in (path / "cells").glob("*/record.json")}
     for cell in cells.values():
         (cell / "trace.json").write_text("{}")
-        records.write_record(cell, json.loads((cell / "record.json").read_text()))
+        write_record(cell, json.loads((cell / "record.json").read_text()))
         (cell / "trace.json").unlink()  # a report does not need it
     assert load_run(path).damaged == ()
     edit(cells["lora"] / "record.json", lambda value: value["row"].update({"hr@10": 0.99}))
@@ -247,7 +248,7 @@ def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: P
     """A digit of the data's size is another: no file is malformed, and a report made of it does not hide that."""
     run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     build([run], run)
-    records.seal(run)
+    run_folder.seal(run)
     assert load_run(run).damaged == ()
     facts = run / "dataset.json"
     facts.write_text(facts.read_text().replace('"users": 1', '"users": 2', 1))
@@ -255,6 +256,6 @@ def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: P
     for _ in range(2):
         assert load_run(run).damaged == (f"{facts}: is not what was written",)
         build([run], run)
-        records.reseal(run)
-        assert records.damaged(run) == ["dataset.json"]
+        run_folder.reseal(run)
+        assert run_folder.damaged(run) == ["dataset.json"]
         assert "dataset.json: is not what was written" in (run / "report.md").read_text().replace("\\", "")

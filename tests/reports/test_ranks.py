@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import records
 from bench.evaluate import accuracy
+from bench.records.record import write_ranks
 from bench.utils.errors import UserError
 from reports import ranks
 from reports.build import build
@@ -23,7 +23,7 @@ from tests.reports.factory import make_run
 
 def test_what_cells_write_is_read(tmp_path: Path) -> None:
     users = ['with "quotes", and a comma', "NA", "007"]
-    records.write_ranks(tmp_path, users, [1, 2, 3], [30, 20, 10])
+    write_ranks(tmp_path, users, [1, 2, 3], [30, 20, 10])
     found = load_ranks(tmp_path / "ranks.csv")
     assert found is not None
     assert found.users == tuple(users)
@@ -32,7 +32,7 @@ def test_what_cells_write_is_read(tmp_path: Path) -> None:
 
 
 def test_users_without_one_of_the_targets(tmp_path: Path) -> None:
-    records.write_ranks(tmp_path, ["a", "b", "c", "d"], [1, None, 3, 4], [None, 20, 10, None])
+    write_ranks(tmp_path, ["a", "b", "c", "d"], [1, None, 3, 4], [None, 20, 10, None])
     found = load_ranks(tmp_path / "ranks.csv")
     assert found is not None
     assert found.users == ("b", "c")

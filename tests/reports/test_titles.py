@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.columns import GROUP
+from bench.records.columns import GROUP
 from reports.titles import differing, of_runs, titles
 
 

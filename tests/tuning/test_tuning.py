@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench import records
 from bench.cell import run_cell
-from bench.config import Matrix, parse, read_toml
+from bench.config.cells import Cell
+from bench.config.matrix import Matrix, parse, read_toml
 from bench.launch import Report
-from bench.matrix import Cell
+from bench.records import run_folder
+from bench.records.record import cell_folder, failure, read_record, write_record
 from bench.tuning.space import Space, distributions, searched
 from bench.tuning.study import Search, library
 from bench.tuning.tune import search_in
@@ -43,11 +44,11 @@ def made_up(figure: Figure, ran: list[Cell]) -> Callable[[Sequence[Cell], Path, 
         for cell in cells:
             ran.append(cell)
             value = figure(cell)
-            folder = records.cell_folder(run, cell.cell_id)
+            folder = cell_folder(run, cell.cell_id)
             folder.mkdir(parents=True, exist_ok=True)
-            record = records.failure(cell, "diverged" if value is None else "ok", "" if value else "loss is nan")
+            record = failure(cell, "diverged" if value is None else "ok", "" if value else "loss is nan")
             record["row"] |= {"valid_hr@10": value, "energy_joules": None if value is None else 5.0}
-            records.write_record(folder, record)
+            write_record(folder, record)
 
     return go
 
@@ -179,9 +180,9 @@ def test_what_an_interrupted_trial_took_counts(tmp_path: Path) -> None:
         [cell] = cells
         started = time.monotonic()
         time.sleep(0.2)
-        folder = records.cell_folder(run, cell.cell_id)
+        folder = cell_folder(run, cell.cell_id)
         folder.mkdir(parents=True, exist_ok=True)
-        records.write_record(folder, records.failure(cell, "interrupted", "stopped before its end"))
+        write_record(folder, failure(cell, "interrupted", "stopped before its end"))
         took.append(time.monotonic() - started)
         raise KeyboardInterrupt
 
@@ -257,7 +258,7 @@ def test_more_trials_extend_a_search_and_another_search_is_refused(tmp_path: Pat
 def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_path: Path) -> None:
     def here(cells: Sequence[Cell], run: Path, report: Report) -> None:
         for cell in cells:
-            folder = records.cell_folder(run, cell.cell_id)
+            folder = cell_folder(run, cell.cell_id)
             folder.mkdir(parents=True)
             run_cell(cell, folder, lambda _: None)
 
@@ -267,7 +268,7 @@ def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_p
     paths = list((tmp_path / "cells").glob("*/record.json"))
     assert len(paths) == 2
     for path in paths:
-        row = records.read_record(path.parent)["row"]
+        row = read_record(path.parent)["row"]
         assert row["status"] == "ok", row["error"]
         assert row["hr@10"] is row["ndcg@10"] is None
         ranks = pd.read_csv(path.parent / "ranks.csv")
@@ -288,10 +289,10 @@ def test_the_command(model_folders: dict[str, Path], tmp_path: Path, capsys: pyt
     assert ": validation HR@10" in said
     [trial] = look(out)["frozen"]["trials"]
     assert trial["status"] == "ok"
-    assert trial["seconds"] > records.read_record(out / "cells" / trial["cell"])["row"]["train_seconds"]
+    assert trial["seconds"] > read_record(out / "cells" / trial["cell"])["row"]["train_seconds"]
     assert 1e-3 <= trial["options"]["lr_head"] <= 2e-3
     assert "references" not in json.loads((out / "dataset.json").read_text())
-    assert records.damaged(out) == []
+    assert run_folder.damaged(out) == []
     assert "test_rank" in (out / "cells" / trial["cell"] / "ranks.csv").read_text()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import MethodFile
+from bench.config.matrix import MethodFile
 from bench.utils.errors import UserError
 from methods.own import Loaded, load_file
 

@@ -15,118 +15,23 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bench.explain import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
-from bench.recipes import extended
-from bench.tuning.tuned import Tuned
+from bench.config.recipes import extended
+from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
+from bench.data.config import DatasetConfig
+from bench.models.config import Backbones
+from bench.records.tuned import Tuned
+from bench.training.config import BudgetConfig, TrainingConfig
 from bench.utils.errors import UserError
 from bench.utils.text import did_you_mean
 from methods.registry import known
 
-STRICT = ConfigDict(extra="forbid")
 PRESETS = Path(__file__).parent / "presets"
-MODALITIES = ("text+image", "text", "image")
 
 Modality = Literal["text+image", "text", "image"]
-ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Quantisation = Literal["bnb-nf4", "torchao-int8"]
 
 
 Schema = TypeVar("Schema")
-Moment = Annotated[str, Field(min_length=1)]
-ColumnName = Annotated[str, Field(min_length=1)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Columns:
-    """What the columns of tables are called, where that is not the usual name."""
-
-    user: ColumnName | None = None
-    item: ColumnName | None = None
-    title: ColumnName | None = None
-    timestamp: ColumnName | None = None
-    image: ColumnName | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class DatasetConfig:
-    """Which catalogue.
-
-    Attributes:
-        seed, items, users: of the generated shop.
-        data_dir, image_dir: of data in files; images default to ``images/`` inside ``data_dir``.
-        missing_images, bad_images: what to do about items whose image is not there, or cannot be read.
-        columns: of the datasets table, recbole and microlens.
-        split: which interactions train, validate and test.
-        valid_from, test_from: for the temporal split, on the scale of the timestamps.
-        force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
-    """
-
-    name: Literal["shop", "amazon", "table", "recbole", "microlens"] = "shop"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
-    users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500
-    data_dir: str | None = None
-    image_dir: str | None = None
-    missing_images: ImagePolicy = "fail"
-    bad_images: ImagePolicy = "fail"
-    columns: Columns = Columns()
-    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
-    valid_from: Moment | None = None
-    test_from: Moment | None = None
-    max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
-    force_tokenizer: bool = False
-
-
-@dataclass(frozen=True, config=STRICT)
-class Backbones:
-    """A pair of encoders: built-in name, folder or hub id each.
-
-    Attributes:
-        text_pooling, image_pooling: how an item's tokens become one vector; "auto" is what suits the family.
-        trust_remote_code: let transformers run the Python files that come with a model.
-        quantise: the linear maps of both encoders' layers in 4 or 8 bit (``bench.models.quantise``).
-    """
-
-    text: str = "shop-partial"
-    image: str = "shop-partial"
-    weights: Literal["pretrained", "random"] = "pretrained"
-    text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
-    image_pooling: Literal["auto", "cls", "mean"] = "auto"
-    trust_remote_code: bool = False
-    quantise: Quantisation | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class BudgetConfig:
-    """The same for every method: exactly one of epochs, steps and seconds of training."""
-
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-    seconds: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None = None
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
-
-
-@dataclass(frozen=True, config=STRICT)
-class TrainingConfig:
-    """What the loop does, for every method alike.
-
-    Attributes:
-        gradient_checkpointing: layers of the encoders keep their input alone and run again for the backward pass.
-        compile: torch.compile for what ``bench.compiling`` names.
-    """
-
-    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    logit_scale: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 20
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    cache_dtype: Literal["float16", "float32"] = "float16"
-    timing_warmup_steps: Annotated[int, Field(ge=0, le=1000)] = 3
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="allow", arbitrary_types_allowed=True))
@@ -138,7 +43,7 @@ class MethodConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class MethodFile:
     """A file with methods of one's own that was run, and what stood in it."""
 
@@ -146,7 +51,7 @@ class MethodFile:
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Matrix:
     """Everything that a run needs to know.
 
@@ -154,7 +59,7 @@ class Matrix:
         profile: steps of every cell to trace, after its measurement; no part of what a cell is.
         checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
         save_adapters: whether cells leave what they trained in ``adapter/``; no part of what a cell is.
-        method_files: where methods that are not built in come from (``bench.method_files``).
+        method_files: where methods that are not built in come from (``bench.config.method_files``).
         tuning: how the methods' options were found, if by ``tune``.
     """
 

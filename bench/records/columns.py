@@ -1,6 +1,21 @@
-"""The columns of results.csv: their order is a contract, and what kind each is decides how it is read and written."""
+"""Columns of every table that a run leaves, declared once for whoever writes or reads them.
+
+The order of ``CONTRACT`` is relied on from outside; the kind of a column decides how it is read and written.
+"""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
+
+Phase = Literal["data", "transfer", "backbone", "forward", "backward", "optimizer"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""Phases of a training step, in their order; seconds are exclusive, so that they sum to the step."""
+
+STEPS = ("epoch", "step", "seconds", *PHASES, "loss")
+"""Columns of steps.csv."""
+
+RANKS = ("user", "valid_rank", "test_rank")
+"""Columns of ranks.csv."""
 
 CONTRACT = (
     "cell_id",
@@ -50,6 +65,9 @@ FURTHER = (
     "warnings",
 )
 """Columns that every record has after those of the contract."""
+
+RECORD = CONTRACT + FURTHER
+"""Columns of a record's row."""
 
 ADDED = ("dataset_digest", "budget", "training", "machine", "run")
 """Columns that the tables add, so that a row says on its own what it may be compared with."""
@@ -124,3 +142,9 @@ GROUP = (
 
 NOT_A_FIGURE = ("seed", "dataset_seed", "batch_size", "tpme")
 """Numeric columns that are part of the question, or (tpme) have a meaning of their own: no mean, no interval."""
+
+
+def model_label(name: str, pooling: str, quantise: str | None) -> str:
+    """Name of an encoder in tables, with a pooling or quantisation that is not the default in brackets."""
+    said = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
+    return f"{name} ({said})" if said else name

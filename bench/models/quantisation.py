@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from bench.config import Quantisation
+from bench.models.config import Quantisation
 from bench.models.structure import replace, targets
 from bench.utils.errors import UserError
 

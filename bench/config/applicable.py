@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.config import Matrix
-from bench.explain import Path_
+from bench.config.matrix import Matrix
+from bench.config.validation_messages import Path_
 from bench.models.backbones import CONFIGURATIONS, PRETRAINED
 from bench.utils.errors import UserError
 

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import Backbones, BudgetConfig, DatasetConfig, Matrix, MethodConfig, MethodFile, TrainingConfig
+from bench.config.matrix import Matrix, MethodConfig, MethodFile
+from bench.data.config import DatasetConfig
+from bench.models.config import Backbones
+from bench.records.columns import model_label
+from bench.training.config import BudgetConfig, TrainingConfig
 from methods.registry import known
 
 # A trace, adapters and the test come after what is measured, a checkpoint between two steps, a file may lie anywhere:
@@ -57,9 +61,34 @@ class Cell:
         return getattr(self.backbones, f"{modality}_pooling")
 
     def shown_model(self, modality: str) -> str | None:
-        """Name of the encoder for tables, see :func:`shown`."""
+        """Name of the encoder for tables; None when the cell does not use it."""
         name = self.model(modality)
-        return None if name is None else shown(name, self.pooling(modality), self.backbones.quantise)
+        return None if name is None else model_label(name, self.pooling(modality), self.backbones.quantise)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Column of results.csv -> value, for the columns that the configuration decides."""
+        return {
+            "cell_id": self.cell_id,
+            "method": self.method.name,
+            "dataset": self.dataset.name,
+            "modality": self.modality,
+            "text_model": self.shown_model("text"),
+            "image_model": self.shown_model("image"),
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "batch_size": self.budget.batch_size,
+            "epochs": self.budget.epochs,
+            "steps": self.budget.steps,
+            "weights": self.backbones.weights,
+            "dataset_seed": self.dataset.seed if self.dataset.name == "shop" else None,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Name, kind and options of the method, as they stand in ``record.json``."""
+        return {"name": self.method.name, "type": self.method.kind, "options": self.method.options}
 
     def to_json(self) -> str:
         """For handing over to the cell's process."""
@@ -76,12 +105,6 @@ class Cell:
         data["training"] = TrainingConfig(**data["training"])
         data["method_file"] = MethodFile(**data["method_file"]) if data.get("method_file") else None
         return cls(**data)
-
-
-def shown(name: str, pooling: str, quantise: str | None) -> str:
-    """An encoder's name and what it has of its own: a pooling that is not the family's, quantised weights."""
-    said = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
-    return f"{name} ({said})" if said else name
 
 
 def _label(cell: Cell) -> str:
