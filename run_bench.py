@@ -14,10 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import cache_command, check_command, data_command, data_options, doctor_command, plan_command, tune_command
+from bench.commands import cache as cache_command
+from bench.commands import compare as compare_command
+from bench.commands import data_options
+from bench.commands import plan as plan_command
+from bench.commands.check import command as check_command
+from bench.commands.data import command as data_command
+from bench.commands.doctor import command as doctor_command
+from bench.commands.tune import command as tune_command
 from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
-from reports import compare_command
 
 if TYPE_CHECKING:
     from bench.scoring.pscp import Penalties
@@ -241,13 +247,13 @@ def _add_own(run: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from bench.run import run
+    from bench.commands.run import run
 
     return run(args, shown_command(sys.argv[1:]))
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from bench.tuning.tune import tune
+    from bench.commands.tune.tune import tune
 
     return tune(args, shown_command(sys.argv[1:]))
 
@@ -282,7 +288,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from bench.score import score
+    from bench.commands.score import score
     from bench.scoring.tpme import WEIGHTS
 
     rows = score(args.table, args.metric, args.weights or WEIGHTS, args.reference, _penalties(args))
@@ -301,8 +307,8 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from bench.listing import catalogue_of_parts, tuners_of_peft
-    from methods.own import load_file
+    from bench.commands.list import catalogue_of_parts, tuners_of_peft
+    from methods.loading import load_file
 
     for path in args.method_file:
         load_file(path)

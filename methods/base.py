@@ -65,7 +65,8 @@ class Adaptation:
     Attributes:
         parameters: what trains, by learning rate.
         modules: how many modules were adapted; 0 fails the cell's gate.
-        save: writes what was trained into a folder in a format of its own; None: the harness's (``bench.adapters``).
+        save: writes what was trained into a folder in a format of its own; None: the harness's
+        (``bench.cell.saved_weights``).
     """
 
     parameters: Iterable[nn.Parameter]

@@ -1,7 +1,7 @@
 """Which methods there are: one line each. Imports nothing heavy, so that ``list`` answers at once.
 
 Three kinds of them: those of this package, those that an installed package announces in the entry-point group
-``iisan_bench.methods``, and those that a method file registers while it is loaded (``methods.own``).
+``iisan_bench.methods``, and those that a method file registers while it is loaded (``methods.loading``).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ REGISTRY: dict[str, Entry] = {
     "frozen": Entry("methods.frozen:Frozen", "frozen encoders, only the head and the user encoder train"),
     "bitfit": Entry("methods.bitfit:BitFit", "every bias of the encoders (Ben Zaken et al. 2022)"),
     "adapter": Entry("methods.adapter:Adapter", "two bottleneck adapters per layer (Houlsby et al. 2019)"),
-    "lora": Entry("methods.lora:LoRA", "low-rank updates of query and value, by peft (Hu et al. 2022)"),
-    "peft": Entry("methods.tuner:Tuner", "any tuner of peft: peft = { type, target, ... }; IA3 unless told"),
-    "prefix": Entry("methods.prefix:Prefix", "trained keys and values before each layer's own (Li & Liang 2021)"),
+    "lora": Entry("methods.peft.lora:LoRA", "low-rank updates of query and value, by peft (Hu et al. 2022)"),
+    "peft": Entry("methods.peft.tuner:Tuner", "any tuner of peft: peft = { type, target, ... }; IA3 unless told"),
+    "prefix": Entry("methods.peft.prefix:Prefix", "trained keys and values before each layer's own (Li & Liang 2021)"),
     "iisan": Entry("methods.iisan:IISAN", "side networks on hidden states, computed in every step (Fu et al. 2024)"),
     "iisan-cached": Entry("methods.iisan:IISAN", "the same, on hidden states cached once", {"cached": True}),
     "lst": Entry("methods.lst:LST", "ladder side networks on hidden states (after Sung et al. 2022)"),
@@ -54,7 +54,7 @@ REGISTRY: dict[str, Entry] = {
 }
 
 FROM_FILES: dict[str, Entry] = {}
-"""Filled by :func:`register` and emptied by ``methods.own``, a file at a time."""
+"""Filled by :func:`register` and emptied by ``methods.loading``, a file at a time."""
 
 
 def known() -> Mapping[str, Entry]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from bench.data.summary import rows
+from bench.commands.data.summary import rows
 from bench.records.record import write_json, write_text
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
@@ -22,7 +22,7 @@ from reports.style import DPI, RC
 from reports.text import escape, table
 
 if TYPE_CHECKING:
-    from bench.data.check import Examination
+    from bench.commands.data.dataset_check import Examination
 
 _COLOR = "#0072B2"
 _MOST_BARS = 40

@@ -1,0 +1,1 @@
+"""The matrix file: its schema, shipped recipes, and the cells that it stands for."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.config.matrix import MethodFile
 from bench.utils.errors import UserError
-from methods.own import Loaded, load_file
+from methods.loading import Loaded, load_file
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     matrix.toml  environment.json  dataset.json  SHA256SUMS
     cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json, checkpoint/, adapter/}
 
-``checkpoint/`` is ``bench.checkpoint``'s, ``adapter/`` that of ``bench.adapters``. Tables, report and figures are
-rendered from the rest by ``reports``.
+``checkpoint/`` is ``bench.cell.checkpoint_files``'s, ``adapter/`` that of ``bench.cell.saved_weights``. Tables,
+report and figures are rendered from the rest by ``reports``.
 """
 
 from __future__ import annotations

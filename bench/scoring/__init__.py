@@ -1,0 +1,1 @@
+"""Scores from numbers that were measured: TPME, PSCP, roofline."""

@@ -24,7 +24,7 @@ class TrainingConfig:
 
     Attributes:
         gradient_checkpointing: layers of the encoders keep their input alone and run again for the backward pass.
-        compile: torch.compile for what ``bench.compiling`` names.
+        compile: torch.compile for what ``bench.training.compile`` names.
     """
 
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64

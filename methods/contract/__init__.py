@@ -1,7 +1,8 @@
 """What every method owes the table: checks that a stranger's method passes like ours.
 
 The checks are here, and what they are run on is not: a :class:`Rig` builds, steps and measures as the harness does
-(``bench.check`` has it), so that this room stays free of the harness's loop, and what passes here is what a cell runs.
+(``bench.commands.check.conformance`` has it), so that this room stays free of the harness's loop, and what passes
+here is what a cell runs.
 
 Each check either returns or raises :class:`Broken`, which says what was found and what to do about it, or
 :class:`NotApplicable`.

@@ -1,4 +1,7 @@
-"""What the checks are run on, and what they say. The harness supplies the rig (``bench.check``)."""
+"""What the checks are run on, and what they say.
+
+The harness supplies the rig (``bench.commands.check.conformance``).
+"""
 
 from __future__ import annotations
 

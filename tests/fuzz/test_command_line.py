@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bench.run
+import bench.commands.run
 import run_bench
 from tests.data.conftest import write_amazon
 from tests.fuzz.harness import cases
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_amazon(folder / "data", titles, {f"U{u}": [f"B{(u * 7 + k) % 30:03}" for k in range(6)] for u in range(30)})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(bench.run, "run_local", lambda cells, out, report, launch: None)
+        patch.setattr(bench.commands.run, "run_local", lambda cells, out, report, launch: None)
         yield folder
 
 

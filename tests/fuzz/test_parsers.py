@@ -11,7 +11,7 @@ import tomli_w
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench import score as scoring
+from bench.commands import score as scoring
 from bench.config.matrix import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
 from bench.data.catalogue import Catalogue
 from bench.data.readers.amazon import log_of, select

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import check as checking
+from bench.commands.check import conformance as checking
 from methods.contract import CHECKS, Outcome
 from methods.contract.rig import BOTH
 from methods.registry import REGISTRY
@@ -218,7 +218,7 @@ def test_our_methods_keep_it(name: str) -> None:
 def test_a_method_that_goes_along_with_training_keeps_it(tmp_path: Path) -> None:
     """What it keeps of every step is in buffers that change; its penalty is planned to the byte as well."""
     text = """
-    from methods.tuner import Tuner
+    from methods.peft.tuner import Tuner
 
     @register("broken")
     @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.gates import check_gates
+from bench.cell.sanity_checks import check_gates
 from bench.models import families
 from bench.models.backbones import locate
 from bench.models.encoders import OUTPUT, Encoder

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.evaluate import accuracy
 from bench.records.record import write_ranks
+from bench.training.evaluate import accuracy
 from bench.utils.errors import UserError
 from reports import ranks
 from reports.build import build

@@ -1,0 +1,1 @@
+"""Caches on disk: converted datasets, and arrays that are computed once."""

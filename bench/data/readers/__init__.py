@@ -1,0 +1,1 @@
+"""Datasets in files, from their tables and pictures to a catalogue."""

@@ -1,0 +1,1 @@
+"""The ``check`` command: conformance checks for built-in and third-party methods."""

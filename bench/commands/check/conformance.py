@@ -1,0 +1,255 @@
+"""Runs the contract of ``methods.contract`` on a method, built, stepped and measured as a cell does it.
+
+The encoders are a BERT and a ViT of 12 layers as every built-in pair has them, but narrow and random, and the batch is
+made by hand: no data, no cache and no network, and seconds per method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.cell.assemble import build_model, kept_layers, load_encoders, reads_cache
+from bench.cell.planner import Planner, Sizes
+from bench.config.cells import Cell, cells
+from bench.config.matrix import build_method, parse
+from bench.data.batches import Batch, make_batch
+from bench.data.splits import MAX_INPUTS, PAD
+from bench.measure.memory import MemoryAccount
+from bench.models.backbones import Source, locate
+from bench.models.encoders import Encoder
+from bench.models.hidden_states import HIDDEN_KEY
+from bench.models.packed import count_values
+from bench.models.recommender import TrainBatch
+from bench.training.loop import Trainer
+from bench.training.probe import probe, step_account
+from methods.base import HiddenMethod, Method, method_class
+from methods.contract import Outcome, outcomes
+from methods.contract.rig import BOTH
+from methods.contract.surroundings import differences, generators, settings, world
+from methods.loading import line_of, load_file
+from methods.registry import known
+
+CPU = torch.device("cpu")
+WIDTH = 16
+USERS, ITEMS, TOKENS, VOCABULARY = 6, 40, 9, 60
+LAYERS = {"num_hidden_layers": 12, "num_attention_heads": 2, "intermediate_size": 48, "hidden_size": 24}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "text": {"model_type": "bert", "vocab_size": VOCABULARY, "max_position_embeddings": 16, **LAYERS},
+    "image": {"model_type": "vit", "image_size": 32, "patch_size": 16, **LAYERS},
+}
+
+
+class BuiltCase:
+    """A :class:`methods.contract.rig.Case`."""
+
+    def __init__(self, trainer: Trainer, encoders: Mapping[str, Encoder], inputs: dict[str, Tensor], batch: Batch):
+        self.trainer = trainer
+        self.model: nn.Module = trainer.model
+        self.items: Any = trainer.model.item_encoder
+        self.groups = trainer.groups
+        self.encoders = encoders
+        self.optimised: Sequence[nn.Parameter] = [
+            p for group in trainer.optimizer.param_groups for p in group["params"]
+        ]
+        self._inputs = inputs
+        self._batch = batch
+
+    def batch(self) -> TrainBatch:
+        """A fresh copy, as every step gets one: a method may do with its inputs what it likes."""
+        inputs = {key: value.clone() for key, value in self._inputs.items()}
+        popularity = np.full(ITEMS, -np.log(ITEMS), dtype=np.float32)
+        return self.trainer.transfer(self._batch, inputs, popularity)
+
+    @torch.no_grad()
+    def vectors(self) -> Tensor:
+        """Item vectors of the batch in eval mode, (n, d)."""
+        self.model.eval()
+        return self.items(self.batch().inputs)
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Of the batch, in eval mode."""
+        self.model.eval()
+        return float(self.model(self.batch()))
+
+    def forward(self) -> Tensor:
+        """The loss, in train mode."""
+        self.model.train()
+        return self.trainer.forward(self.batch())
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients."""
+        self.trainer.backward(loss)
+
+    def update(self) -> None:
+        """Steps and frees the gradients."""
+        self.trainer.update()
+
+    def peak(self, steps: int) -> int:
+        """Live tensor bytes at the peak of so many further steps."""
+        self.model.train()
+        return step_account(self.trainer, self.batch(), steps).peak_bytes
+
+
+class HarnessRig:
+    """A :class:`methods.contract.rig.Rig` for one method with its default options."""
+
+    def __init__(self, name: str, folder: Path, import_changes: Sequence[str]):
+        self._cell = _cell(name, folder)
+        self.method: Method = build_method(self._cell.method, "check")
+        self.width = WIDTH
+        self.import_changes = import_changes
+        rows = np.random.default_rng(0).integers(0, ITEMS, size=(USERS, MAX_INPUTS + 1), dtype=np.int32)
+        rows[0, :4] = PAD
+        self._batch = make_batch(rows)
+        self.before = world(self)
+
+    def _sources(self, modalities: Sequence[str]) -> dict[str, Source]:
+        return {m: locate(str(self._cell.model(m)), m, "random") for m in modalities}  # type: ignore[arg-type]
+
+    def encoder(self, modality: str) -> Encoder:
+        """A backbone as a method gets it, always with the same weights."""
+        return load_encoders(self._sources((modality,)), self._cell)[modality]
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Of the distinct items of the batch."""
+        generator = torch.Generator().manual_seed(1)
+        n = len(self._batch.unique)
+        mask = torch.ones(n, TOKENS, dtype=torch.int64)
+        mask[::3, TOKENS // 2 :] = 0
+        return {
+            "input_ids": torch.randint(1, VOCABULARY, (n, TOKENS), generator=generator),
+            "attention_mask": mask,
+            "pixels": torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8, generator=generator),
+        }
+
+    def case(self, modalities: Sequence[str] = BOTH, seed: int = 0, cached: bool | None = None) -> BuiltCase:
+        """Builds the method; everything that it draws is drawn from ``seed``, the backbones and the batch are not."""
+        method: Any = self.method if cached is None else dataclasses.replace(self.method, cached=cached)  # type: ignore[call-arg]
+        cell = dataclasses.replace(self._cell, modality="+".join(modalities), seed=seed)
+        sources = self._sources(modalities)
+        encoders = load_encoders(sources, self._cell)
+        inputs = self.inputs()
+        if reads_cache(method):
+            inputs = self._states(method, encoders, inputs)
+        built = build_model(cell, method, sources, encoders)
+        trainer = Trainer(built.model, built.groups, cell.training, cell.precision, CPU)
+        torch.manual_seed(seed)
+        return BuiltCase(trainer, {} if reads_cache(method) else encoders, inputs, self._batch)
+
+    @torch.no_grad()
+    def _states(
+        self, method: HiddenMethod, encoders: Mapping[str, Encoder], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        kept = kept_layers(method, self._sources(tuple(encoders)))
+        return {HIDDEN_KEY.format(m): e.eval().hidden_states(inputs, kept[m]) for m, e in encoders.items()}
+
+    def planned(self) -> dict[str, int]:
+        """Costs of a step on fake tensors, by name."""
+        plan = Planner(self._cell).plan(self, USERS)
+        return _costs(plan.memory, plan.trainable_params, plan.total_params) | dataclasses.asdict(plan.flops)
+
+    def measured(self) -> dict[str, int]:
+        """The same on real ones."""
+        case = self.case()
+        memory, flops = probe(case.trainer, case.batch())
+        trained = sum(group.count for group in case.groups)
+        total = count_values(case.model.parameters())
+        return _costs(memory, trained, total) | dataclasses.asdict(flops)
+
+    # The rest is the Workload that a plan asks for.
+    name = "check"
+    n_items = ITEMS
+    most_users = USERS
+
+    def sizes(self, users: int) -> Sizes:
+        """Of the batch."""
+        return Sizes(users, len(self._batch.unique), len(self._batch.positions), TOKENS, padded=True)
+
+
+def _costs(memory: MemoryAccount, trained: int, total: int) -> dict[str, int]:
+    return {"trained parameters": trained, "parameters": total, **memory.as_dict()}
+
+
+def _cell(name: str, folder: Path) -> Cell:
+    recipe = {
+        "name": "check",
+        "methods": [{"name": name}],
+        "backbones": [{m: str(folder / m) for m in BOTH} | {"weights": "random"}],
+        "budget": {"epochs": 1, "batch_size": USERS},
+        "training": {
+            "width": WIDTH,
+            "logit_scale": WIDTH**-0.5,
+            "lr_warmup_steps": 0,
+            "lr_schedule": "constant",
+            "cache_dtype": "float32",
+        },
+    }
+    return cells(parse(recipe, "check"), "cpu")[0]
+
+
+@contextmanager
+def encoder_folders() -> Iterator[Path]:
+    """A folder with the configurations of both encoders, for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="iisan-bench-check-") as folder:
+        for modality, configuration in CONFIGURATIONS.items():
+            place = Path(folder) / modality
+            place.mkdir()
+            (place / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
+        yield Path(folder)
+
+
+def watched_import(load: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What ``load`` returns, and what of torch and the random generators it changed."""
+    before = settings() | generators()
+    result = load()
+    return result, differences(before, settings() | generators())
+
+
+def load_methods(files: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]]:
+    """Runs method files and imports named methods; gives the methods to check and what their import changed.
+
+    Raises:
+        UserError: a file or a name that there is not.
+    """
+    found: dict[str, list[str]] = {}
+    for path in files:
+        loaded, changed = watched_import(lambda path=path: load_file(path))  # type: ignore[misc]
+        found |= dict.fromkeys(loaded.names, changed)
+    for name in names:
+        _, changed = watched_import(lambda name=name: method_class(name))  # type: ignore[misc]
+        found.setdefault(name, changed)
+    return found
+
+
+def check(name: str, import_changes: Sequence[str] = ()) -> Iterator[tuple[Outcome, float]]:
+    """Outcomes of one method and the seconds that each took.
+
+    Raises:
+        UserError: its default options are not allowed.
+    """
+    origin = known()[name].origin
+
+    def explain(error: Exception) -> str:
+        line = line_of(Path(origin), error) if origin else None
+        at = "" if line is None else f" ({Path(origin).name}, line {line})"
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{at}"
+
+    with encoder_folders() as folder:
+        rig = HarnessRig(name, folder, import_changes)
+        started = time.perf_counter()
+        for outcome in outcomes(rig, explain):
+            now = time.perf_counter()
+            yield outcome, now - started
+            started = time.perf_counter()

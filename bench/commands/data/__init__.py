@@ -1,0 +1,1 @@
+"""The ``data`` command: facts about a dataset before a long run."""

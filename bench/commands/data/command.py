@@ -1,0 +1,112 @@
+"""The ``data`` command: what is in a dataset, and what of it could spoil a long run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.commands import data_options
+from bench.commands.data.summary import rows
+from bench.utils.errors import UserError
+from bench.utils.text import as_json, printable
+
+if TYPE_CHECKING:
+    from bench.data.config import DatasetConfig
+
+# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+
+# Files by which a folder is recognised.
+_SIGNS = {
+    "amazon": "*users*.tsv",
+    "table": "interactions.*",
+    "recbole": "*.inter",
+    "microlens": "*_pairs.csv",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options and its example."""
+    parser.description = (
+        "Reads and splits a dataset as a run would, and says what was left out and why, how long sequences are, what "
+        "is there twice or almost, which test targets training never sees, and what popularity alone reaches. With "
+        "--missing-images or --bad-images every picture is decoded, and the rest is as these options leave it. Exit "
+        "status: 0, or 2 where a run could not start."
+    )
+    parser.epilog = "example: python run_bench.py data DIR --dataset table --out checks/mine"
+    parser.add_argument("data_dir", nargs="?", metavar="DIR", help="folder of the dataset's files (default: the shop)")
+    data_options.add_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="writes data.md with figures, and data.json, there")
+    parser.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines and prints.
+
+    Raises:
+        UserError: for anything wrong with options or files.
+    """
+    from bench.commands.data.dataset_check import examine
+
+    config = _config(args)
+    print(f"data: reading {printable(config.data_dir or 'the shop')}", file=sys.stderr)
+    found = examine(config)
+    if args.out is not None:
+        from reports.datasheet import write
+
+        write(found, args.out)
+        print(f"data: {printable(args.out / 'data.md')}", file=sys.stderr)
+    if args.json:
+        print(as_json(found.facts))
+    else:
+        print(show(found.facts))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> DatasetConfig:
+    from bench.config.applicable import check_dataset
+    from bench.config.matrix import parse_dataset
+
+    table: dict[str, Any] = {}
+    options: dict[tuple[str | int, ...], str] = {}
+    for option, place in data_options.PLACES.items():
+        value = getattr(args, option)
+        if value is None:
+            continue
+        inner = table
+        for key in place[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[place[-1]] = value
+        options[place] = "DIR" if option == "data_dir" else "--" + option.replace("_", "-")
+    if args.data_dir is not None:
+        if not Path(args.data_dir).is_dir():
+            raise UserError(f"{args.data_dir}: no such folder")
+        table["name"] = args.dataset or _recognised(Path(args.data_dir))
+        if table["name"] == "shop":
+            raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
+    dataset = parse_dataset(table, options)
+    check_dataset(dataset.name, options)
+    return dataset
+
+
+def _recognised(folder: Path) -> str:
+    """The dataset whose files are in a folder.
+
+    Raises:
+        UserError: none, or several could be meant.
+    """
+    found = [name for name, sign in _SIGNS.items() if any(folder.glob(sign))]
+    if len(found) != 1:
+        what = " and ".join(found) or "no known dataset"
+        raise UserError(f"{folder}: looks like {what}; --dataset names one of {', '.join(_SIGNS)}")
+    return found[0]
+
+
+def show(facts: dict[str, Any]) -> str:
+    """The facts as lines of a name and a value, warnings first."""
+    lines = rows(facts)
+    width = max(len(name) for name, _ in lines)
+    text = [f"warning: {warning}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
+    text += [f"{name:{width}}  {value}" for name, value in lines]
+    return "\n".join(map(printable, text))

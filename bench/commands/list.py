@@ -1,0 +1,56 @@
+"""What can be named on the command line. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from methods.registry import known
+
+PRESETS = Path(__file__).parents[1] / "config" / "presets"
+DATASETS = {
+    "shop": "generated shop with known truth (built in)",
+    "amazon": "Amazon files as released with the IISAN paper (--data-dir)",
+    "table": "items.csv|parquet and interactions.csv|parquet (--data-dir)",
+    "recbole": "RecBole's atomic files, .item and .inter (--data-dir)",
+    "microlens": "MicroLens as released: *_titles|title_en|title.csv, *_pairs.csv, *_covers (--data-dir)",
+}
+BACKBONES = {
+    "shop-partial": "12 layers x 64, pretrained; never taught purpose (titles) and pattern (pictures)",
+    "shop-full": "12 layers x 64, pretrained on all attributes",
+    "bert-base": "text, configuration only (--weights random)",
+    "vit-base": "image, 224 x 224, patch 16, configuration only (--weights random)",
+    "clip-base": "text and image, 224 x 224, patch 32, configuration only (--weights random)",
+}
+
+
+def _first_comment(path: Path) -> str:
+    """A preset says in its first comment what it is for."""
+    tomllib.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).partition(". ")[0].rstrip(".")
+
+
+def tuners_of_peft() -> dict[str, list[dict[str, str]]]:
+    """The tuners of the installed peft, each with the encoders that it has run on here and why not on others."""
+    from methods.peft.tried_tuners import tuners
+
+    return {
+        "tuners": [
+            {"name": t["name"], "summary": "; ".join(filter(None, (t["runs"], t["why_not"]))), **t} for t in tuners()
+        ]
+    }
+
+
+def catalogue_of_parts() -> dict[str, list[dict[str, str]]]:
+    """Methods, presets, datasets and built-in backbones, each with a summary in one line."""
+    return {
+        "methods": [{"name": name, "summary": entry.summary} for name, entry in known().items()],
+        "presets": [{"name": path.stem, "summary": _first_comment(path)} for path in sorted(PRESETS.glob("*.toml"))],
+        "datasets": [{"name": name, "summary": summary} for name, summary in DATASETS.items()],
+        "backbones": [{"name": name, "summary": summary} for name, summary in BACKBONES.items()],
+    }

@@ -1,0 +1,342 @@
+"""The ``plan`` command: the table of costs before a GPU is rented."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.commands import data_options
+from bench.utils.errors import UserError
+from bench.utils.sizes import parse_size, readable
+from bench.utils.text import as_json, printable
+
+if TYPE_CHECKING:
+    from bench.cell.planner import Plan, Planner, Workload
+    from bench.config.cells import Cell
+    from bench.config.matrix import Matrix
+    from bench.scoring.roofline import Roof
+
+# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+
+Row = dict[str, Any]
+
+
+class Given(argparse.Namespace):
+    """Options of ``run`` that this command lacks read as not given."""
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options and its example."""
+    parser.epilog = "example: python run_bench.py plan --preset paper --card a100-80g --fit 24GiB"
+    recipe = parser.add_mutually_exclusive_group()
+    recipe.add_argument("--preset", help="a shipped recipe, see list; paper is that of the IISAN paper")
+    recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
+    parser.add_argument("--methods", metavar="A,B", help="only these methods")
+    parser.add_argument(
+        "--method-file", type=Path, action="append", metavar="MY.py", help="with the methods of this file; repeatable"
+    )
+    parser.add_argument(
+        "--text-model", metavar="ID|DIR", help="built-in name, folder or hub id; only its configuration"
+    )
+    parser.add_argument("--image-model", metavar="ID|DIR")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="let Python files that come with a model run"
+    )
+    parser.add_argument(
+        "--hidden-states",
+        choices=["live", "cached"],
+        help="how methods that read hidden states alone get them (default: as the recipe says)",
+    )
+    parser.add_argument("--modality", help="text+image, text or image")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="users per step")
+    parser.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
+    parser.add_argument(
+        "--quantise",
+        metavar="KIND",
+        help="bnb-nf4 or torchao-int8: the encoders' linear maps in 4 or 8 bit, for every method alike",
+    )
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_const",
+        const=True,
+        help="run the encoders' layers again in the backward pass instead of keeping what they compute",
+    )
+    parser.add_argument(
+        "--shapes",
+        choices=["data", "full"],
+        help="data: the batch that a cell is probed with; full: 11 distinct items per user and the longest titles, "
+        "without data (default: full for random weights, otherwise data)",
+    )
+    parser.add_argument("--items", type=int, metavar="N", help="catalogue of the cache with --shapes full")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files, for --shapes data")
+    data_options.add_arguments(parser)
+    parser.add_argument("--fit", metavar="SIZE", help="memory, such as 24GiB: finds the largest batch that fits")
+    parser.add_argument("--card", metavar="NAME", help="bounds the step's time from below by the card's data sheet")
+    parser.add_argument("--peak-flops", type=float, metavar="X", help="instead of --card: operations per second")
+    parser.add_argument("--bandwidth", type=float, metavar="X", help="instead of --card: bytes per second")
+    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans every method on every dataset and prints the tables.
+
+    Raises:
+        UserError: for anything wrong with options, files or models.
+    """
+    limit = None if args.fit is None else parse_size(args.fit, "--fit")
+    matrices, origin = _matrices(args)
+    roof = _roof(args, matrices[0].precision)
+    shapes = args.shapes or _default_shapes(matrices[0])
+    for matrix in matrices:
+        _check_shapes(args, matrix, shapes)
+    todo = [_cells(matrix, origin) for matrix in matrices]
+    rows: list[list[Row]] = [[] for _ in todo]
+    workloads: dict[Any, Workload] = {}
+    for number, same in enumerate(zip(*todo, strict=True), start=1):  # a cell and its like on the other datasets
+        print(f"plan: {same[0].method.name} ({number}/{len(todo[0])})", file=sys.stderr)
+        planner = _planner(same[0])
+        for matrix, cell, own in zip(matrices, same, rows, strict=True):
+            key = (cell.dataset, cell.backbones, cell.modality)
+            if key not in workloads:
+                workloads[key] = _workload(cell, shapes, args.items)
+            own.append({"run": matrix.name, **_row(planner, cell, workloads[key], roof, limit)})
+    found = [row for own in rows for row in own]
+    if args.json:
+        print(as_json(found))
+    else:
+        print(_table(found))
+    return 0
+
+
+def _matrices(args: argparse.Namespace) -> tuple[tuple[Matrix, ...], str]:
+    """One per dataset, and what messages call the recipe."""
+    from bench.commands.run import resolve_all
+    from bench.models.backbones import CONFIGURATIONS
+
+    given = dict(vars(args))
+    if args.methods is not None:
+        given["methods"] = [name.strip() for name in args.methods.split(",")]
+        if not all(given["methods"]):
+            raise UserError(f"--methods: an empty name in {args.methods!r}")
+    if args.text_model in CONFIGURATIONS or args.image_model in CONFIGURATIONS:
+        given["weights"] = "random"  # nothing else is to be had of them
+    found = resolve_all(Given(**given), needs_data=False)
+    return found.matrices, found.origin
+
+
+def _default_shapes(matrix: Matrix) -> str:
+    """Random weights mean that the recipe asks what things cost; with pretrained ones a run has its data."""
+    return "full" if any(pair.weights == "random" for pair in matrix.backbones) else "data"
+
+
+def _check_shapes(args: argparse.Namespace, matrix: Matrix, shapes: str) -> None:
+    if shapes == "data" and matrix.dataset.name != "shop" and not matrix.dataset.data_dir:
+        raise UserError(f"dataset {matrix.dataset.name} needs --data-dir DIR, or --shapes full, which looks at no data")
+    if args.items is not None and shapes == "data":
+        raise UserError("--items: the catalogue of --shapes data has its own number of items")
+    for option in data_options.PLACES:
+        if option != "dataset" and getattr(args, option) is not None and shapes == "full":
+            raise UserError(f"--{option.replace('_', '-')}: --shapes full looks at no data")
+
+
+def _cells(matrix: Matrix, origin: str) -> list[Cell]:
+    """The cells of the first seed: costs do not depend on it. Weights are not needed, so random ones do."""
+    from bench.config.cells import cells
+    from bench.config.matrix import build_method
+
+    for method in matrix.methods:
+        built = build_method(method, origin)
+        # How many steps some epochs are, the data say; a budget of another kind is known without them.
+        if matrix.budget.epochs is None and (why := built.unfit(matrix.budget.steps)):
+            raise UserError(f"{origin}: method {method.name}: {why}")
+    pairs = tuple(dataclasses.replace(pair, weights="random") for pair in matrix.backbones)
+    return cells(dataclasses.replace(matrix, backbones=pairs, seeds=matrix.seeds[:1]), "cpu")
+
+
+def _workload(cell: Cell, shapes: str, items: int | None) -> Workload:
+    from bench.cell.planner import PAPER_ITEMS, DataBatches, FullBatches
+
+    if shapes == "data":
+        from bench.commands.cache_options import check_writable
+
+        check_writable()
+        return DataBatches.of(cell)
+    if items is not None and items < 1:
+        raise UserError(f"--items {items}: must be above zero")
+    return FullBatches(cell.dataset.max_tokens, PAPER_ITEMS if items is None else items)
+
+
+def _roof(args: argparse.Namespace, precision: str) -> Roof | None:
+    from bench.scoring.roofline import Roof, find_card, roof_of
+
+    limits = {"--peak-flops": args.peak_flops, "--bandwidth": args.bandwidth}
+    given = [option for option, value in limits.items() if value is not None]
+    if args.card is not None and given:
+        raise UserError(f"{given[0]}: not allowed with --card")
+    if args.card is not None:
+        return roof_of(find_card(args.card), precision)
+    if not given:
+        return None
+    for option, value in limits.items():
+        if value is None:
+            raise UserError(f"{given[0]}: needs {option} beside it")
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"{option} {value:g}: must be above zero")
+    return Roof(args.peak_flops, args.bandwidth)
+
+
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """Shapes that do not fit together, or an operation without a fake counterpart, as an error of the method."""
+    from bench.records.record import one_line
+
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"method {cell.method.name}: {error}") from error
+    except (RuntimeError, ValueError) as error:  # shapes that do not fit together, or an operation without a fake one
+        raise UserError(f"method {cell.method.name}: cannot be planned: {one_line(str(error))}") from error
+
+
+def _planner(cell: Cell) -> Planner:
+    from bench.cell.planner import Planner
+
+    with _named(cell):
+        return Planner(cell)
+
+
+def _row(planner: Planner, cell: Cell, workload: Workload, roof: Roof | None, limit: int | None) -> Row:
+    from bench.scoring.roofline import lower_bound
+
+    with _named(cell):
+        plan = planner.plan(workload, cell.budget.batch_size)
+    parts = plan.memory.as_dict()
+    row: Row = {
+        "method": cell.method.name,
+        "text_model": cell.shown_model("text"),
+        "image_model": cell.shown_model("image"),
+        "modality": cell.modality,
+        "precision": cell.precision,
+        "batch_size": cell.budget.batch_size,
+        "shapes": workload.name,
+        "items_per_step": plan.sizes.items,
+        "tokens": plan.sizes.tokens,
+        "trainable_params": plan.trainable_params,
+        "total_params": plan.total_params,
+        "peak_memory_bytes": parts.pop("peak_bytes"),
+        **parts,
+        "flops_forward": plan.flops.forward,
+        "flops_backward": plan.flops.backward,
+        "cache_bytes": plan.cache_bytes,
+        "cache_items": None if plan.cache_bytes is None else plan.n_items,
+    }
+    if cell.training.compile:
+        row["step"] = "eager"
+    if roof is not None:
+        row["step_seconds_lower_bound"] = lower_bound(roof, plan.work)
+    return row if limit is None else row | _fit(planner, plan, workload, cell.budget.batch_size, limit)
+
+
+def _fit(planner: Planner, plan: Plan, workload: Workload, users: int, limit: int) -> Row:
+    """The largest batch, and what is to be said about it when the memory is not what limits it."""
+    from bench.cell.planner import SMALLEST, largest_batch_size
+
+    most = workload.most_users
+    known = {min(users, most): plan.memory.peak_bytes}
+    largest = largest_batch_size(lambda n: planner.peak(workload, n), limit, most, known)
+    note = ""
+    if largest is None:
+        needed = planner.peak(workload, SMALLEST)
+        note = f"not even {SMALLEST} users fit: they take {readable(needed)}"
+    elif largest == most:
+        note = "all users fit" if workload.name == "data" else "the largest batch size that there is"
+    return {"fit_bytes": limit, "largest_batch_size": largest, "fit_note": note}
+
+
+COLUMNS = (
+    ("method", "method"),
+    ("trainable_params", "trained"),
+    ("total_params", "parameters"),
+    ("peak_memory_bytes", "peak"),
+    ("parameters", "weights"),
+    ("gradients", "gradients"),
+    ("optimizer", "optimizer"),
+    ("activations", "activations"),
+    ("cache", "cache"),
+    ("rest", "rest"),
+    ("flops_forward", "forward"),
+    ("flops_backward", "backward"),
+    ("cache_bytes", "on disk"),
+    ("step_seconds_lower_bound", "step >="),
+    ("largest_batch_size", "largest batch"),
+)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """One table per dataset, pair of encoders and modality; one for all datasets whose plans are the same."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["run"], row["text_model"], row["image_model"], row["modality"]), []).append(row)
+    alike: dict[str, list[str]] = {}
+    for (run, *_), group in groups.items():
+        alike.setdefault(_block(group), []).append(printable(run))
+    several = len({row["run"] for row in rows}) > 1
+    return "\n\n".join(f"{', '.join(runs)}:\n{block}" if several else block for block, runs in alike.items())
+
+
+def _block(rows: Sequence[Row]) -> str:
+    shown = [(key, title) for key, title in COLUMNS if key in rows[0]]
+    cells = [[title for _, title in shown]] + [[_text(key, row[key]) for key, _ in shown] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    return "\n".join([_heading(rows[0]), "", *lines, "", *_notes(rows)])
+
+
+def _heading(row: Row) -> str:
+    models = " + ".join(printable(name) for name in (row["text_model"], row["image_model"]) if name is not None)
+    source = (
+        "the largest batch of the first epoch" if row["shapes"] == "data" else "all distinct, titles at full length"
+    )
+    tokens = f", {row['tokens']} tokens" if row["tokens"] else ""
+    return (
+        f"{models}, {row['precision']}, {row['batch_size']} users per step: {row['items_per_step']} items "
+        f"({source}{tokens})"
+    )
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    lines = ["Bytes of live tensors in decimal units; an allocator and a driver take more. FLOPs of one step."]
+    if any(row["cache_items"] is not None for row in rows):
+        count = next(row["cache_items"] for row in rows if row["cache_items"] is not None)
+        lines.append(f"on disk: hidden states of {count:,} items.")
+    if rows[0].get("step") == "eager":
+        lines.append("compile = true: memory, FLOPs and bounds are those of the eager step, not of a compiled one.")
+    lines += [f"{row['method']}: {row['fit_note']}." for row in rows if row.get("fit_note")]
+    return lines
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "none" if key == "largest_batch_size" else "-"
+    if key in ("trainable_params", "total_params", "largest_batch_size"):
+        return f"{value:,}"
+    if key.startswith("flops"):
+        return f"{value:.3g}"
+    if key == "step_seconds_lower_bound":
+        return f"{value * 1000:.3g} ms"
+    return readable(value) if isinstance(value, int) else str(value)

@@ -1,0 +1,54 @@
+"""What the ``tune`` command takes (``bench.commands.tune.tune`` does it).
+
+Imports nothing heavy: --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "find learning rates and sizes, as many trials for every method"
+DESCRIPTION = (
+    "Every method gets the same number of trials and the same rules: each learning rate is drawn from --lr-range (on a "
+    "log scale), each rank, bottleneck or number of positions from --sizes; other options stay as the recipe has them. "
+    "The first trial is the recipe itself. A trial is a cell in a fresh process that never looks at the test targets; "
+    "validation HR@10 decides. Leaves tuning.json and best.toml, a matrix for run --config. The same command goes on "
+    "with a search that was stopped, and with more --trials extends it. Needs the extra [tune]. Exit status: 0 every "
+    "method has a trial that ended ok; 1 not so, or stopped; 2 bad usage or input."
+)
+EPILOG = "example: python run_bench.py tune --shop-seed 100 --trials 8 --epochs 3 --out runs/tuning"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``tune`` takes beside the options of a matrix."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument(
+        "--trials", type=_at_least_one, required=True, metavar="N", help="per method; those that fail count"
+    )
+    parser.add_argument("--lr-range", type=_range, metavar="LOW,HIGH", help="default: 1e-5,1e-2")
+    parser.add_argument("--sizes", type=_sizes, metavar="A,B", help="default: 4,8,16,32,64")
+    parser.add_argument("--search-seed", type=_whole, default=0, metavar="N", help="of the draws (default: 0)")
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _at_least_one(text: str) -> int:
+    if _whole(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected two numbers separated by a comma, got {text!r}") from None
+    return low, high
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(_at_least_one(part) for part in text.split(","))

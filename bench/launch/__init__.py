@@ -1,0 +1,1 @@
+"""Cells in processes of their own, on this machine or on a Ray cluster."""

@@ -1,0 +1,241 @@
+"""Any tuner of the installed peft that fits an encoder, by its type and the options of its configuration class.
+
+    peft = { type = "LOKR", target = ["query", "value"], r = 4 }
+
+``target`` names roles, which ``bench.models.structure`` finds in each encoder: names of modules that fit BERT miss ViT.
+What of peft has been tried with this suite, and why the rest does not run, is in ``peft_tuners.json`` beside this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.models import families
+from bench.models.structure import Target, targets
+from bench.utils.errors import UserError
+from bench.utils.text import did_you_mean
+from methods.base import Adaptation, Encoder, EncoderMethod, Saver
+from methods.peft import adalora
+
+ROLES = typing.get_args(Target)
+# Those whose place is a part of what they are; all others default to LoRA's.
+PLACES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN_TUNING": ("norm",)}
+# Vectors in front of the token embeddings, and keys and values in front of each layer's own: peft has them for text.
+EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
+PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
+COUNTED = ("r", "num_virtual_tokens", "subspace_rank", "effective_rank")
+LAYERS = ("layers_to_transform", "layers_pattern")  # peft asks them only where a module is not named in full
+UNFIT = {
+    "ADAPTION_PROMPT": "peft has it for the attention of a few decoders alone",
+    "CPT": "peft has it for causal language models alone",
+    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every input",
+    "POLY": "it needs the number of a task with every input",
+    "SHADOW": "it runs beside the layers of decoders",
+    "XLORA": "it mixes adapters that have been trained before",
+}
+
+
+@dataclass(frozen=True)
+class Tuner(EncoderMethod):
+    """A tuner of peft.
+
+    Attributes:
+        peft: ``type`` as peft names it, ``target`` (roles), and options of its configuration class.
+    """
+
+    peft: dict[str, Any] = field(default_factory=lambda: {"type": "IA3"})
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options = self._options()
+        if self._type in PROMPTS:
+            if "target" in self.peft:
+                raise UserError(f"option peft: {self._type} has no target")
+            if not isinstance(options.get("num_virtual_tokens"), int) or options["num_virtual_tokens"] < 1:
+                raise UserError(f"option peft: {self._type} needs num_virtual_tokens of at least 1")
+        elif options.get("target_modules") is None:
+            self._roles()
+            for name in LAYERS:
+                if options.get(name) is not None:
+                    raise UserError(f"option peft: {name} has no effect on target; it goes with target_modules")
+            options["target_modules"] = ["anything"]
+        elif "target" in self.peft:
+            raise UserError("option peft: target and target_modules exclude each other")
+        config = self._config(**options)
+        if self._type == adalora.TYPE:
+            adalora.check_options(options, config)
+
+    def counted(self) -> tuple[str, ...]:
+        """Ranks and numbers of positions among peft's options, where they are given."""
+        return tuple(f"peft.{name}" for name in COUNTED if type(self.peft.get(name)) is int)
+
+    def unfit(self, steps: int | None) -> str:
+        """Ranks that fall while it trains need the number of steps."""
+        return adalora.unfit(self._config(**self._options()), steps) if self._type == adalora.TYPE else ""
+
+    @property
+    def _type(self) -> str:
+        return str(self.peft.get("type", "")).upper()
+
+    def _options(self) -> dict[str, Any]:
+        """What goes to peft's configuration class, the names checked."""
+        from peft import PeftConfig
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        if not self._type:
+            raise UserError("option peft: type is missing; list --peft shows what there is")
+        if self._type not in known:
+            raise UserError(f"option peft: unknown type {self.peft.get('type')!r}{did_you_mean(self._type, known)}")
+        if self._type in UNFIT:
+            raise UserError(f"option peft: {self._type}: {UNFIT[self._type]}")
+        ours = {f.name for f in dataclasses.fields(PeftConfig)}
+        fields = {f.name for f in dataclasses.fields(known[self._type])} - ours
+        options = {name: value for name, value in self.peft.items() if name not in ("type", "target")}
+        for name in options:
+            if name not in fields:
+                raise UserError(f"option peft: {self._type} has no option {name!r}{did_you_mean(name, fields)}")
+        return options
+
+    def _roles(self) -> list[Target]:
+        roles: Any = self.peft.get("target", PLACES.get(self._type, ("query", "value")))
+        if not isinstance(roles, str | list | tuple):
+            raise UserError(f"option peft: target must be a role or a list of them, got {roles!r}")
+        roles = [roles] if isinstance(roles, str) else list(roles)
+        for role in roles:
+            if role not in ROLES:
+                raise UserError(f"option peft: unknown target {role!r}{did_you_mean(str(role), ROLES)}")
+        if not roles:
+            raise UserError("option peft: target is empty")
+        return roles
+
+    def _config(self, **options: Any) -> Any:
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        if self._type == adalora.TYPE:
+            options = {"total_step": adalora.placeholder(options), **options}
+        cls = next(cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items() if kind.value == self._type)
+        try:
+            return cls(**options)
+        except (TypeError, ValueError, ImportError) as error:
+            raise UserError(f"option peft: {self._type}: {' '.join(str(error).split())}") from error
+
+    def adapt(self, encoder: Encoder) -> Adaptation:
+        """Puts the tuner into the encoder.
+
+        Raises:
+            UserError: a role that the encoder does not have, or what peft refuses.
+        """
+        wrapped = self._prompted(encoder) if self._type in PROMPTS else self._injected(encoder)
+        parameters = [p for p in wrapped.parameters() if p.requires_grad]
+        save: Saver = partial(save_tuner, wrapped)
+        if self._type == adalora.TYPE:
+            allocation = adalora.Allocation(wrapped.base_model)
+            encoder.add_module("allocation", allocation)
+            save = partial(allocation.save, save)
+        return Adaptation(parameters, self.lr, _hits(wrapped), save)
+
+    def _injected(self, encoder: Encoder) -> nn.Module:
+        from transformers.pytorch_utils import Conv1D
+
+        options = self._options()
+        if options.get("target_modules") is None:
+            found = {name: m for role in self._roles() for name, m in targets(encoder.model, role).items()}
+            options["target_modules"] = list(found)
+            config = self._config(**options)
+            if hasattr(config, "fan_in_fan_out"):
+                config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in found.values())
+            if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
+                config.feedforward_modules = {
+                    name for role in self._roles() if role.startswith("mlp") for name in targets(encoder.model, role)
+                }
+        else:
+            config = self._config(**options)
+        wrapped: Any = self._wrapped(encoder.model, config)
+        # The model stays in its place and carries the layers. What peft keeps beside them must move with the encoder,
+        # but once: under fake tensors a module that is met twice cannot be moved.
+        there = {id(tensor) for tensor in _tensors(encoder.model)}
+        for name, child in wrapped.base_model.named_children():
+            if child is not encoder.model and any(id(tensor) not in there for tensor in _tensors(child)):
+                encoder.add_module(f"tuner_{name}", child)
+        return wrapped
+
+    def _prompted(self, encoder: Encoder) -> nn.Module:
+        if encoder.modality != "text":
+            raise UserError(f"{self._type}: peft has it for text alone; use --modality text, or the method prefix")
+        config = self._config(**self._options())
+        config.task_type = "FEATURE_EXTRACTION"
+        wrapped = self._wrapped(encoder.model, config)
+        encoder.model = Prompted(wrapped, config.num_virtual_tokens, self._type in EMBEDDED)
+        return wrapped
+
+    def _wrapped(self, model: nn.Module, config: Any) -> nn.Module:
+        from peft import get_peft_model
+
+        try:
+            return get_peft_model(model, config)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self._type} does not fit {type(model).__name__}: {' '.join(said.split())}") from error
+
+
+class Prompted(nn.Module):
+    """A text encoder behind peft's virtual tokens, which are taken off again before anything is pooled.
+
+    Args:
+        wrapped: peft's model.
+        positions: number of virtual tokens.
+        embedded: they run through the layers as tokens do and come out again; else they are keys and values alone.
+    """
+
+    def __init__(self, wrapped: nn.Module, positions: int, embedded: bool):
+        super().__init__()
+        self.wrapped = wrapped
+        self.positions = positions
+        self.embedded = embedded
+
+    @property
+    def config(self) -> Any:
+        """Of the encoder."""
+        return self.wrapped.config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """The encoder's output with last_hidden_state (n, tokens, width)."""
+        if not self.embedded and any(getattr(m, "gradient_checkpointing", False) for m in self.wrapped.modules()):
+            raise UserError("gradient_checkpointing: transformers drops the keys and values that peft puts in front")
+        room = families.positions(self.config)
+        if room is not None and input_ids.shape[1] + self.positions > room:
+            raise UserError(
+                f"{self.positions} virtual tokens and titles of {input_ids.shape[1]} are more than the encoder's {room}"
+            )
+        out = self.wrapped(input_ids=input_ids, attention_mask=attention_mask)
+        if self.embedded:
+            out.last_hidden_state = out.last_hidden_state[:, self.positions :]
+        return out
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _hits(wrapped: nn.Module) -> int:
+    """Modules that peft has put a tuner into; the prompt of a model counts as one."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if getattr(wrapped, "prompt_encoder", None):
+        return 1
+    return sum(isinstance(module, BaseTunerLayer) for module in wrapped.modules())
+
+
+def save_tuner(wrapped: Any, folder: Path) -> None:
+    """Writes a model of peft in peft's own format: ``adapter_model.safetensors`` and ``adapter_config.json``."""
+    wrapped.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # a form for a hub, to be filled in

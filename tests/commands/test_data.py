@@ -1,0 +1,99 @@
+"""The data command: text, JSON, page, what it refuses, and that it loads nothing heavy for its help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import run_bench
+from tests.data.conftest import write_amazon
+from tests.data.readers.test_table_dataset import ROWS, TITLES, USERS, write_microlens, write_recbole, write_table
+
+ROOT = Path(__file__).parents[2]
+WRITERS = {"table": write_table, "recbole": write_recbole, "microlens": write_microlens}
+
+
+def call(*arguments: str) -> int:
+    try:
+        return run_bench.main(["data", *arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_is_recognised_or_named(
+    name: str, named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS[name](tmp_path)
+    assert call(str(tmp_path), *(["--dataset", name] if named else []), "--json") == 0
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert (facts["name"], facts["users"], facts["items"]) == (name, 3, 21)
+    assert err.startswith("data: reading")
+
+
+def test_text_keeps_a_terminal_safe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_amazon(tmp_path, {item: f"\x1b[2Jx {item}" for item in TITLES}, USERS)
+    assert call(str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "users with fewer than 5 interactions" in out
+
+
+def test_the_shop_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--shop-seed", "3") == 0
+    out = capsys.readouterr().out
+    assert "1,500 train, 1,500 valid, 1,500 test" in out
+    assert "of bayes" in out
+
+
+def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    titles = {**TITLES, "B3": "<script>alert(1)</script> | `x`", "B4": "<script>alert(1)</script> | `x`"}
+    write_table(tmp_path / "data", titles, ROWS)
+    out = tmp_path / "deep" / "out"
+    assert call(str(tmp_path / "data"), "--out", str(out), "--json") == 0
+    page = (out / "data.md").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert json.loads((out / "data.json").read_text()) == json.loads(capsys.readouterr().out)
+    figures = [line.split("(")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")]
+    assert figures == ["figures/lengths.png", "figures/popularity.png", "figures/title-words.png"]
+    for figure in figures:
+        with Image.open(out / figure) as image:
+            assert image.width == 1280
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no/such"], "no/such: no such folder"),
+        (["{empty}"], "looks like no known dataset; --dataset names one of amazon, table"),
+        (["{empty}", "--dataset", "table"], "no file named items.csv or items.parquet"),
+        (["{empty}", "--dataset", "tabel"], "--dataset: "),
+        (["{empty}", "--dataset", "shop"], "the shop is generated and reads no folder"),
+        (["--dataset", "table"], "needs --data-dir"),
+        (["{table}", "--split", "temporal"], "needs --valid-from and --test-from"),
+        (["{table}", "--split", "sideways"], "--split: "),
+        (["{table}", "--user-column", "who"], "no column 'who' (user)"),
+        (["{table}", "--image-dir", "no/such"], "--image-dir no/such: no such folder"),
+        (["--split", "temporal", "--valid-from", "1", "--test-from", "2"], "dataset shop has no timestamps"),
+    ],
+)
+def test_refusals(arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    write_table(tmp_path / "table")
+    folders = {"empty": tmp_path / "empty", "table": tmp_path / "table"}
+    assert call(*(argument.format(**folders) for argument in arguments)) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, run_bench\ntry: run_bench.main(['data', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "example:" in done.stdout
+    assert not {"numpy", "pandas", "torch", "pydantic"} & set(done.stdout.splitlines()[-1].split())

@@ -1,0 +1,134 @@
+"""Meters over several processes: sums, peaks and means of the parts by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.measure.nvml import NvmlReading, NvmlSampler
+from bench.measure.training_meters import Stretch, TrainingMeters, joined, memory_columns
+from tests.measure.fake_nvml import A, FakeDevice, FakeNvml, process
+from tests.measure.test_nvml import OWN, ticking
+
+FIRST = NvmlReading(
+    name="H100", uuid=A, mig=False, seconds=10.0, samples=100, process_bytes=700, device_bytes=900, reserved_bytes=5,
+    total_bytes=1000, memory_info="v2", utilisation_mean=50.0, utilisation_peak=60.0, power_mean_watts=200.0,
+    power_peak_watts=300.0, sm_clock_mean_mhz=1000.0, sm_clock_lowest_mhz=900.0, temperature_peak_celsius=50.0,
+    throttled={"heat": 0.5, "cap": 0.0}, energy_joules=2000.0, energy_source="counter", other_processes=0,
+    other_bytes=None, warnings=("a", "b"),
+)  # fmt: skip
+SECOND = replace(
+    FIRST, seconds=30.0, samples=300, process_bytes=None, device_bytes=950, utilisation_mean=70.0,
+    utilisation_peak=55.0,
+    sm_clock_mean_mhz=None, sm_clock_lowest_mhz=950.0, throttled={"heat": 0.1, "cap": 0.2}, energy_joules=500.0,
+    energy_source="power", other_processes=2, warnings=("b", "c"),
+)  # fmt: skip
+
+
+def test_two_readings_make_one() -> None:
+    both = joined(FIRST, SECOND)
+    assert both is not None
+    assert (both.seconds, both.samples) == (40.0, 400)
+    assert (both.process_bytes, both.device_bytes, both.other_processes, both.other_bytes) == (700, 950, 2, None)
+    assert (both.utilisation_mean, both.utilisation_peak) == (65.0, 60.0)
+    assert (both.sm_clock_mean_mhz, both.sm_clock_lowest_mhz) == (1000.0, 900.0)
+    assert both.throttled == pytest.approx({"heat": 0.2, "cap": 0.15})
+    assert (both.energy_joules, both.energy_source) == (2500.0, "power")
+    assert both.warnings == ("a", "b", "c")
+
+
+def test_a_sum_with_an_unknown_part_is_unknown_and_a_peak_is_not() -> None:
+    for pair in ((FIRST, None), (None, FIRST), (FIRST, replace(SECOND, energy_joules=None, energy_source=None))):
+        both = joined(*pair)
+        assert both is not None
+        assert (both.energy_joules, both.energy_source, both.process_bytes) == (None, None, 700)
+    assert joined(None, None) is None
+
+
+def test_a_stretch_comes_back_from_json_and_goes_on() -> None:
+    before = Stretch(FIRST, {"peak_rss_bytes": 5, "peak_reserved_bytes": None, "peak_allocated_bytes": 7}, ("slow",))
+    assert Stretch.from_dict(json.loads(json.dumps(before.as_dict()))) == before
+    after = Stretch(None, {"peak_rss_bytes": 3, "peak_reserved_bytes": 2, "peak_allocated_bytes": 9}, ("hot", "slow"))
+    both = after.after(before)
+    assert both.peaks == {"peak_rss_bytes": 5, "peak_reserved_bytes": 2, "peak_allocated_bytes": 9}
+    assert both.warnings == ("slow", "hot")
+    assert both.nvml is not None
+    assert both.nvml.energy_joules is None
+    assert after.after(None) == after
+
+
+def test_the_nearest_meter_there_is_feeds_the_peak_and_without_one_it_is_unknown() -> None:
+    peaks = {"peak_rss_bytes": 5, "peak_reserved_bytes": 20, "peak_allocated_bytes": 7}
+    host = {**peaks, "peak_reserved_bytes": None, "peak_allocated_bytes": None}
+    for nvml, known, account, expected in (
+        (FIRST, peaks, 6, (700, "nvml_process_bytes")),
+        (SECOND, peaks, 6, (20, "peak_reserved_bytes")),
+        (None, peaks, None, (20, "peak_reserved_bytes")),
+        (None, host, 6, (6, "account")),
+        (None, host, None, (None, None)),
+    ):
+        found = memory_columns(Stretch(nvml, known, ()), account)
+        assert (found["peak_memory_bytes"], found["memory_source"]) == expected
+        assert found["peak_rss_bytes"] == 5
+        assert found["energy_joules"] == (None if nvml is None else nvml.energy_joules)
+
+
+def test_on_a_cpu_there_is_memory_of_the_process_and_no_reading() -> None:
+    with TrainingMeters(torch.device("cpu")) as meters:
+        with meters.paused():
+            pass
+        during = meters.stretch()
+    assert meters.stretch().nvml is during.nvml is None
+    peak = during.peaks.pop("peak_rss_bytes")  # type: ignore[attr-defined]
+    assert peak > 2**20
+    assert during.peaks == {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
+
+
+def test_a_reading_in_the_middle_does_not_disturb_the_one_at_the_end() -> None:
+    def read(ask: bool) -> tuple[Any, Any]:
+        card = FakeDevice(A, milliwatts=[100_000, 200_000, 300_000, 300_000], compute=[[process(OWN, 7)]])
+        times = ticking()
+        middle = None
+        with NvmlSampler(A, interval=60, pynvml=FakeNvml([card]), now=lambda: next(times)) as sampler:
+            assert sampler.reading is None
+            with sampler.paused():
+                middle = sampler.so_far() if ask else None
+        assert sampler.so_far() is sampler.reading
+        return middle, sampler.reading
+
+    middle, end = read(ask=True)
+    assert end == read(ask=False)[1]
+    assert (middle.samples, middle.seconds) == (2, 2.0)
+    assert middle.energy_joules == 2.0 * (100 + 200) / 2
+    assert end.samples == 4
+
+
+def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by an allocator that counts as torch's does: peaks since the last reset, never below what is live."""
+    live, peak = 0, 0
+
+    def allocate(count: int) -> None:
+        nonlocal live, peak
+        live += count
+        peak = max(peak, live)
+
+    def reset(_: torch.device) -> None:
+        nonlocal peak
+        peak = live
+
+    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", lambda _: (peak, 2 * peak))
+    monkeypatch.setattr("bench.measure.training_meters.reset_allocator_peaks", reset)
+    meters = TrainingMeters(torch.device("cpu"))
+    with meters:
+        allocate(10)
+        with meters.paused():
+            allocate(90)
+            allocate(-90)
+        allocate(5)
+    allocate(1000)
+    peaks = meters.stretch().peaks
+    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (15, 30)
