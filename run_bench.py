@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.commands import cache as cache_command
 from bench.commands import compare as compare_command
-from bench.commands import data_options
-from bench.commands import plan as plan_command
-from bench.commands.check import command as check_command
+from bench.commands import data_options, plan
+from bench.commands.check import command
 from bench.commands.data import command as data_command
 from bench.commands.doctor import command as doctor_command
 from bench.commands.tune import command as tune_command
@@ -112,11 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help=compare_command.HELP, epilog=compare_command.EPILOG)
     compare_command.add_arguments(compare)
     planning = commands.add_parser("plan", help="predicted memory per method, without a GPU and without weights")
-    plan_command.add_arguments(planning)
+    plan.add_arguments(planning)
     checking = commands.add_parser("data", help="check a dataset before a long run")
     data_command.add_arguments(checking)
     check = commands.add_parser("check", help="does a method keep the contract: yours by file, or any by name")
-    check_command.add_arguments(check)
+    command.add_arguments(check)
     doctor = commands.add_parser("doctor", help="what on this machine would make the numbers wrong")
     doctor_command.add_arguments(doctor)
     cache = commands.add_parser("cache", help="list, verify or clear hidden states and converted data on disk")
@@ -267,9 +266,9 @@ def shown_command(arguments: Sequence[str]) -> str:
 
 def _report(args: argparse.Namespace) -> int:
     from bench.records import run_folder
+    from reports.analysis.options import DEFAULT
     from reports.build import build
-    from reports.load import run_folders
-    from reports.options import DEFAULT
+    from reports.load.run_folders import run_folders
 
     if len(args.runs) > 1 and args.out is None:
         raise UserError("report: several runs need --out DIR")
@@ -330,9 +329,9 @@ COMMANDS = {
     "report": _report,
     "score": _score,
     "compare": compare_command.run,
-    "plan": plan_command.run,
+    "plan": plan.run,
     "data": data_command.run,
-    "check": check_command.run,
+    "check": command.run,
     "doctor": doctor_command.run,
     "cache": cache_command.run,
     "list": _list,

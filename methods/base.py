@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.models.encoders import OUTPUT, Encoder, Inputs
-from bench.models.packed import check_adapted
+from bench.models.quantisation import check_adapted
 from bench.utils.errors import UserError
 from bench.utils.text import did_you_mean
 from methods.registry import known, register

@@ -14,19 +14,19 @@ from bench.scoring import tpme
 from bench.scoring.pscp import Penalties
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
-from reports.blocks import Block, blocks
-from reports.exports import frame, grid_frame, grid_latex, latex, stem_of
-from reports.figures import STEMS as FIGURES
-from reports.figures import Drawing, draw
-from reports.html import page
-from reports.load import Record, Run, load_run, merge
-from reports.markdown import chapters, report
-from reports.options import DEFAULT, Costs, Options
-from reports.studies import STEMS as STUDIES
-from reports.studies import studies
-from reports.study import Study
-from reports.style import styles
-from reports.tables import results, summary
+from reports.analysis.comparison import Block, blocks
+from reports.analysis.options import DEFAULT, Costs, Options
+from reports.analysis.tables import results, summary
+from reports.figures.draw import STEMS as FIGURES
+from reports.figures.draw import Drawing, draw
+from reports.figures.style import styles
+from reports.load.run_folders import Record, Run, load_run, merge
+from reports.render.exports import frame, grid_frame, grid_latex, latex, stem_of
+from reports.render.html import page
+from reports.render.markdown import chapters, report
+from reports.studies.all_studies import STEMS as STUDIES
+from reports.studies.all_studies import studies
+from reports.studies.study import Study
 from reports.text import guard_formulas
 
 

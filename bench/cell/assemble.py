@@ -21,13 +21,18 @@ from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.data.splits import Splits
 from bench.models.backbones import Source, locate
-from bench.models.cache import CacheFile, cache_key, open_or_build
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
-from bench.models.hidden_states import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
+from bench.models.hidden_states import (
+    HIDDEN_KEY,
+    CachedHiddenStates,
+    CacheFile,
+    LiveHiddenStates,
+    cache_key,
+    open_or_build,
+)
 from bench.models.inputs import ItemFeed, pixels, tokenise
 from bench.models.quantisation import check_installed, quantise
-from bench.models.recommender import Recommender
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import Recommender, UserEncoder
 from bench.training.budget import Budget
 from bench.utils.errors import UserError
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape

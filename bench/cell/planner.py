@@ -31,7 +31,7 @@ from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.models.hidden_states import HIDDEN_KEY
 from bench.models.inputs import tokenise
-from bench.models.packed import count_values, parts, to_empty
+from bench.models.quantisation import count_values, parts, to_empty
 from bench.models.recommender import Recommender, TrainBatch
 from bench.scoring.roofline import Work
 from bench.training.loop import Trainer

@@ -46,7 +46,7 @@ from bench.measure.environment import capture
 from bench.measure.flops import Flops, count_flops
 from bench.measure.memory import MemoryAccount, reset_allocator_peaks
 from bench.measure.training_meters import Stretch, TrainingMeters, memory_columns
-from bench.models.packed import count_values
+from bench.models.quantisation import count_values
 from bench.models.recommender import TrainBatch
 from bench.records.record import SCHEMA, empty_row, one_line, write_ranks, write_record, write_steps
 from bench.training.budget import Budget
@@ -322,6 +322,7 @@ class CellRun:
             "method": {
                 "name": self.cell.method.name,
                 "type": self.cell.method.kind,
+                "class": known()[self.cell.method.kind].target,
                 "origin": known()[self.cell.method.kind].origin or None,
                 "sha256": None if self.cell.method_file is None else self.cell.method_file.sha256,
                 "options": self.cell.method.options,

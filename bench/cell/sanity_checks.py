@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.models.packed import parts
+from bench.models.quantisation import parts
 from bench.models.recommender import Recommender, TrainBatch
 
 LOSS_STEPS = (5, 15, 30)

@@ -12,7 +12,7 @@ from bench.utils import text
 from bench.utils.text import printable
 
 if TYPE_CHECKING:
-    from reports.compare import Comparison, Ratio, Threshold
+    from reports.analysis.compare import Comparison, Ratio, Threshold
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 1 if a cell broke that had ended ok, or under thresholds one is beyond them or missing.
 
     Raises:
-        UserError: as `reports.compare.compare` and `parse_threshold`.
+        UserError: as `reports.analysis.compare.compare` and `parse_threshold`.
     """
-    from reports.compare import as_json, compare, parse_threshold
+    from reports.analysis.compare import as_json, compare, parse_threshold
 
     thresholds = [parse_threshold(text) for text in args.fail_if]
     comparison = compare(args.first, args.second, thresholds, args.allow_different)

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 def _matrices(args: argparse.Namespace) -> tuple[tuple[Matrix, ...], str]:
     """One per dataset, and what messages call the recipe."""
     from bench.commands.run import resolve_all
-    from bench.models.backbones import CONFIGURATIONS
+    from bench.models.config import CONFIGURATIONS
 
     given = dict(vars(args))
     if args.methods is not None:

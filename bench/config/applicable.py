@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bench.config.matrix import Matrix
 from bench.config.validation_messages import Path_
-from bench.models.backbones import CONFIGURATIONS, PRETRAINED
+from bench.models.config import CONFIGURATIONS, PRETRAINED
 from bench.utils.errors import UserError
 
 _PICTURES: tuple[Path_, ...] = (("image_dir",), ("missing_images",), ("bad_images",))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.measure.clock import Row
 from bench.measure.flops import Flops
-from bench.models.cache import CacheFile
+from bench.models.hidden_states import CacheFile
 
 
 def epoch_times(rows: Sequence[Row], per_epoch: int) -> tuple[dict[str, Any], list[str]]:

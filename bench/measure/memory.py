@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.models.packed import parts
+from bench.models.quantisation import parts
 
 Kind: TypeAlias = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
 

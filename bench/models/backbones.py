@@ -7,9 +7,10 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bench.models import families
+from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
 from bench.models.model_files import check_place, check_weights
 from bench.utils.errors import UserError
@@ -19,15 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-Modality = Literal["text", "image"]
 BUILTIN_DIR = Path(__file__).parent / "builtin"
-PRETRAINED = ("shop-partial", "shop-full")
-# Known by configuration alone: transformers' defaults for these classes are the base models of the papers.
-CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
-    "bert-base": (("text",), "bert"),
-    "vit-base": (("image",), "vit"),
-    "clip-base": (("text", "image"), "clip"),
-}
 DEFAULT_MEAN_STD = (0.5, 0.5, 0.5)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+Modality = Literal["text", "image"]
 Quantisation = Literal["bnb-nf4", "torchao-int8"]
 
 
@@ -27,3 +28,12 @@ class Backbones:
     image_pooling: Literal["auto", "cls", "mean"] = "auto"
     trust_remote_code: bool = False
     quantise: Quantisation | None = None
+
+
+PRETRAINED = ("shop-partial", "shop-full")
+# Known by configuration alone: transformers' defaults for these classes are the base models of the papers.
+CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
+    "bert-base": (("text",), "bert"),
+    "vit-base": (("image",), "vit"),
+    "clip-base": (("text", "image"), "clip"),
+}

@@ -20,12 +20,9 @@ from torch import Tensor, nn
 
 from bench.data.batches import Batch, log_popularity, make_batch
 from bench.data.splits import PAD, split
-from bench.models.cache import open_or_build
-from bench.models.hidden_states import CachedHiddenStates
+from bench.models.hidden_states import CachedHiddenStates, open_or_build
 from bench.models.inputs import ItemFeed
-from bench.models.loss import sequence_loss
-from bench.models.recommender import Recommender
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import Recommender, UserEncoder, sequence_loss
 from bench.training.config import TrainingConfig
 from bench.training.evaluate import ranks_of
 from bench.training.loop import Trainer

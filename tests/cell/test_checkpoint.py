@@ -19,8 +19,7 @@ from bench.cell.checkpoint_files import checkpoint_folder, checkpoints
 from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, to_toml
-from bench.models.recommender import Recommender
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import Recommender, UserEncoder
 from bench.training.loop import Trainer, Training
 from methods.base import Group
 from tests.cell.test_run_cell import cell_of, matrix

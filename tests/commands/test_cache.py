@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.cell.assemble import assemble
-from bench.commands import run as run_module
+from bench.commands import run
 from bench.data.cache.eviction import entries
 from tests.cell.test_run_cell import cell_of
 from tests.commands.test_command_line import call, recipe
@@ -141,7 +141,7 @@ def test_a_cache_that_cannot_be_had_is_told_before_anything_runs(
 ) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / place
-    monkeypatch.setattr(run_module, "run_local", lambda *_: pytest.fail("a cell was started"))
+    monkeypatch.setattr(run, "run_local", lambda *_: pytest.fail("a cell was started"))
     for options in (["--cache-dir", str(folder)], []):
         if not options:
             monkeypatch.setenv("IISAN_BENCH_CACHE", str(folder))

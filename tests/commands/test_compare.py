@@ -13,7 +13,7 @@ import pytest
 
 from bench.commands import compare as compare_command
 from bench.utils.errors import UserError
-from reports.compare import Comparison, Ratio, Threshold, compare, parse_threshold
+from reports.analysis.compare import Comparison, Ratio, Threshold, compare, parse_threshold
 from tests.reports.factory import make_run, set_machine, write_json
 
 METHODS = ["fft", "lora"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from bench.commands import plan as plan_command
+from bench.commands import plan
 from bench.scoring.roofline import CARDS
 from bench.utils.errors import UserError
 from methods.registry import REGISTRY
@@ -19,8 +19,8 @@ from tests.cell.test_run_cell import matrix
 
 def call(*arguments: str) -> int:
     parser = Parser()
-    plan_command.add_arguments(parser)
-    return plan_command.run(parser.parse_args(arguments))
+    plan.add_arguments(parser)
+    return plan.run(parser.parse_args(arguments))
 
 
 @pytest.fixture

@@ -190,10 +190,10 @@ def test_bad_usage_is_one_clear_line_and_exit_2(
 def test_a_failed_check_is_exit_1_and_says_what_to_do(
     mine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.commands.check import conformance as checking
+    from bench.commands.check import conformance
 
-    less = {m: {**c, "num_hidden_layers": 1} for m, c in checking.CONFIGURATIONS.items()}
-    monkeypatch.setattr(checking, "CONFIGURATIONS", less)
+    less = {m: {**c, "num_hidden_layers": 1} for m, c in conformance.CONFIGURATIONS.items()}
+    monkeypatch.setattr(conformance, "CONFIGURATIONS", less)
     mine.write_text(example().replace("nn.LayerNorm", "nn.GroupNorm"))
     assert call("check", str(mine)) == 1
     lines = capsys.readouterr().out.splitlines()

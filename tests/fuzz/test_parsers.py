@@ -11,7 +11,7 @@ import tomli_w
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.commands import score as scoring
+from bench.commands import score
 from bench.config.matrix import PRESETS, Matrix, build_method, parse, preset_names, read_toml, to_toml
 from bench.data.catalogue import Catalogue
 from bench.data.readers.amazon import log_of, select
@@ -137,7 +137,7 @@ ROWS = st.lists(st.tuples(texts | st.sampled_from("abc"), *[CELLS] * 5).map(list
 
 
 def score_of(path: Path, metric: str, reference: Path | None = None) -> None:
-    rows = answered(lambda: scoring.score(path, metric, reference=reference), str(path), str(reference))
+    rows = answered(lambda: score.score(path, metric, reference=reference), str(path), str(reference))
     for row in rows or []:
         if metric != "pscp" and reference is None:
             assert -1e-9 <= row["tpme"] <= 1 + 1e-9

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import reports.build
-from reports import stats
-from reports.compare import compare
-from reports.load import load_run
+from reports.analysis import resampling
+from reports.analysis.compare import compare
+from reports.load.run_folders import load_run
 from tests.fuzz.harness import answered, cases
 from tests.fuzz.hostile import changed, mutated, texts
 from tests.fuzz.test_texts import controls
@@ -62,9 +62,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_resamples() -> Iterator[None]:
     """Intervals from a few draws: what is looked for here does not hang on how many there are."""
     with pytest.MonkeyPatch.context() as patch:
-        for function in (stats.resampled_means, stats.resampled_block_means, stats.over_seeds):
+        for function in (resampling.resampled_means, resampling.resampled_block_means, resampling.over_seeds):
             patch.setattr(function, "__defaults__", (20,))
-        patch.setattr(stats, "RESAMPLES", 20)
+        patch.setattr(resampling, "RESAMPLES", 20)
         yield
 
 

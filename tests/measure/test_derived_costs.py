@@ -15,7 +15,7 @@ from bench.data.splits import split
 from bench.measure.clock import Row
 from bench.measure.derived_costs import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops
-from bench.models.cache import CacheFile
+from bench.models.hidden_states import CacheFile
 from tests.cell.test_run_cell import cell_of
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.commands.check import conformance as checking
+from bench.commands.check import conformance
 from methods.contract import CHECKS, Outcome
 from methods.contract.rig import BOTH
 from methods.registry import REGISTRY
@@ -191,18 +191,18 @@ BROKEN = {
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer layers, so that the whole suite takes a second or two; the command has its own depth."""
-    less = {m: {**c, "num_hidden_layers": SHALLOW} for m, c in copy.deepcopy(checking.CONFIGURATIONS).items()}
-    monkeypatch.setattr(checking, "CONFIGURATIONS", less)
+    less = {m: {**c, "num_hidden_layers": SHALLOW} for m, c in copy.deepcopy(conformance.CONFIGURATIONS).items()}
+    monkeypatch.setattr(conformance, "CONFIGURATIONS", less)
 
 
 def outcomes(name: str, changed: list[str] | None = None) -> dict[str, Outcome]:
-    return {outcome.check: outcome for outcome, _ in checking.check(name, changed or [])}
+    return {outcome.check: outcome for outcome, _ in conformance.check(name, changed or [])}
 
 
 def of_text(text: str, tmp_path: Path) -> dict[str, Outcome]:
     file = tmp_path / "broken.py"
     file.write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
-    ((name, changed),) = checking.load_methods([file], []).items()
+    ((name, changed),) = conformance.load_methods([file], []).items()
     return outcomes(name, changed)
 
 
@@ -296,8 +296,8 @@ def test_further_findings(check: str, text: str, said: str, tmp_path: Path, monk
 
 
 def test_the_rig_gives_both_modalities_and_padding(tmp_path: Path) -> None:
-    with checking.encoder_folders() as folder:
-        rig = checking.HarnessRig("bitfit", folder, [])
+    with conformance.encoder_folders() as folder:
+        rig = conformance.HarnessRig("bitfit", folder, [])
         case = rig.case()
         assert set(case.encoders) == set(BOTH)
         batch = case.batch()

@@ -5,7 +5,7 @@ import torch
 
 from bench.models.backbones import locate
 from bench.models.encoders import Encoder
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import UserEncoder
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY
 

@@ -10,9 +10,8 @@ from bench.models import families
 from bench.models.backbones import locate
 from bench.models.encoders import OUTPUT, Encoder
 from bench.models.hidden_states import HIDDEN_KEY, CachedHiddenStates, LiveHiddenStates
-from bench.models.recommender import Recommender, TrainBatch
+from bench.models.recommender import Recommender, TrainBatch, UserEncoder
 from bench.models.structure import layers
-from bench.models.user_encoder import UserEncoder
 from bench.utils.errors import UserError
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.models.loss import sequence_loss
-from bench.models.recommender import Recommender
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import Recommender, UserEncoder, sequence_loss
 from methods.base import Shape
 from methods.iisan import IISAN
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data.cache.array_cache import _free_bytes
-from bench.models.cache import cache_key, open_or_build
+from bench.models.hidden_states import cache_key, open_or_build
 from bench.utils.errors import UserError
 
 SHAPE = (600, 3, 8)
@@ -78,7 +78,7 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from bench.models.inputs import ItemFeed
-from bench.models.cache import open_or_build
+from bench.models.hidden_states import open_or_build
 from bench.measure.host import peak_rss_bytes
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from transformers import BertTokenizer
 
 from bench.data.cache.location import cache_dir
 from bench.data.shop.shop import ShopConfig, make_shop
-from bench.models import inputs as module
+from bench.models import inputs
 from bench.models.backbones import Preprocessing, locate
 from bench.models.inputs import ItemFeed, pixels, tokenise
 from bench.utils.errors import UserError
@@ -47,10 +47,10 @@ def test_a_kept_copy_serves_and_a_damaged_one_is_made_again(
 ) -> None:
     source = locate(str(model_folders["bert"]), "text")
     first = tokenise(SHOP, source, 30)
-    real = module._tokenised
-    monkeypatch.setattr(module, "_tokenised", lambda *_: pytest.fail("tokenised twice"))
+    real = inputs._tokenised
+    monkeypatch.setattr(inputs, "_tokenised", lambda *_: pytest.fail("tokenised twice"))
     assert np.array_equal(tokenise(SHOP, source, 30).ids, first.ids)
-    monkeypatch.setattr(module, "_tokenised", real)
+    monkeypatch.setattr(inputs, "_tokenised", real)
     (kept,) = (cache_dir() / "tokens").glob("*.npz")
     kept.write_bytes(kept.read_bytes()[:200])
     assert np.array_equal(tokenise(SHOP, source, 30).ids, first.ids)

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from bench.models.loss import sequence_loss
+from bench.models.recommender import sequence_loss
 
 
 def plain_loss(

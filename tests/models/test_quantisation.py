@@ -20,8 +20,7 @@ from bench.config.matrix import build_method, parse
 from bench.measure.memory import account
 from bench.models.backbones import locate
 from bench.models.config import Quantisation
-from bench.models.packed import count_values, parts
-from bench.models.quantisation import LIBRARIES, quantise
+from bench.models.quantisation import LIBRARIES, count_values, parts, quantise
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
 from tests.cell.test_planner import measured, planned

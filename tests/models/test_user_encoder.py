@@ -1,6 +1,6 @@
 import torch
 
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import UserEncoder
 
 
 def test_causal_and_blind_to_padding() -> None:

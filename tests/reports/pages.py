@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.blocks import blocks
-from reports.figures import Drawing
-from reports.html import page
-from reports.load import load_run, merge
-from reports.markdown import chapters
-from reports.options import DEFAULT, Options
-from reports.style import styles
-from reports.tables import results, summary
+from reports.analysis.comparison import blocks
+from reports.analysis.options import DEFAULT, Options
+from reports.analysis.tables import results, summary
+from reports.figures.draw import Drawing
+from reports.figures.style import styles
+from reports.load.run_folders import load_run, merge
+from reports.render.html import page
+from reports.render.markdown import chapters
 
 
 @dataclass(frozen=True)

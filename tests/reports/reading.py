@@ -8,11 +8,11 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from reports.blocks import blocks
+from reports.analysis.comparison import blocks
+from reports.analysis.tables import results, summary
 from reports.build import build
-from reports.load import load_run
-from reports.markdown import chapters, report
-from reports.tables import results, summary
+from reports.load.run_folders import load_run
+from reports.render.markdown import chapters, report
 from tests.reports.factory import make_run
 
 PARSER = MarkdownIt("commonmark").enable("table")

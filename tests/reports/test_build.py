@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from bench.utils.errors import UserError
-from reports.blocks import blocks
+from reports.analysis.comparison import blocks
+from reports.analysis.tables import results, summary
 from reports.build import build
-from reports.load import Run, load_run
-from reports.tables import results, summary
+from reports.load.run_folders import Run, load_run
 from tests.reports.factory import METHODS, dataset, environment, make_run, set_machine, write_json
 from tests.reports.reading import PARSER, images, report_of, row_of, tables, text_of
 

@@ -16,8 +16,8 @@ from bench.cell.assemble import Assembly, assemble
 from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell
 from bench.data.batches import Batch, all_batches, largest_batch, log_popularity, smallest_batch
-from bench.models.user_encoder import UserEncoder
-from bench.training import compile as compiling
+from bench.models.recommender import UserEncoder
+from bench.training import compile
 from bench.training.compile import StepCompiler
 from bench.training.evaluate import evaluate
 from bench.training.loop import Trainer
@@ -140,7 +140,7 @@ def test_compilations_while_steps_are_timed_are_told(model_folders: Folders) -> 
 
 @pytest.mark.usefixtures("quick")
 def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "MOST_GRAPHS", 1)
+    monkeypatch.setattr(compile, "MOST_GRAPHS", 1)
     rig = Rig(plain(model_folders))
     rig.warm()
     rig.trainer.precision = "bf16"

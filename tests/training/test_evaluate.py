@@ -4,7 +4,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
 from bench.cell.heartbeat import Heartbeat
 from bench.data.splits import PAD
-from bench.training import evaluate as module
+from bench.training import evaluate
 from bench.training.evaluate import accuracy, ranks_of
 
 
@@ -37,13 +37,13 @@ def test_against_torchmetrics() -> None:
 def test_chunks_do_not_matter(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     u, v, target, history = table()
     whole = ranks_of(u, v, target, history)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 7 * len(v))
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", 7 * len(v))
     assert np.array_equal(ranks_of(u, v, target, history), whole)
 
 
 def test_every_chunk_is_a_sign_of_life(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     u, v, target, history = table(users=50)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 7 * len(v))
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", 7 * len(v))
     signs: list[int] = []
     ranks_of(u, v, target, history, lambda: signs.append(1))
     assert len(signs) == 8  # 50 users, 7 at a time

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.models.recommender import Recommender
-from bench.models.user_encoder import UserEncoder
+from bench.models.recommender import Recommender, UserEncoder
 from bench.training.budget import Budget
 from bench.training.config import BudgetConfig, TrainingConfig
 from bench.training.loop import Trainer

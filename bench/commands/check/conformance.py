@@ -29,7 +29,7 @@ from bench.measure.memory import MemoryAccount
 from bench.models.backbones import Source, locate
 from bench.models.encoders import Encoder
 from bench.models.hidden_states import HIDDEN_KEY
-from bench.models.packed import count_values
+from bench.models.quantisation import count_values
 from bench.models.recommender import TrainBatch
 from bench.training.loop import Trainer
 from bench.training.probe import probe, step_account

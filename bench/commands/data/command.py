@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"data: reading {printable(config.data_dir or 'the shop')}", file=sys.stderr)
     found = examine(config)
     if args.out is not None:
-        from reports.datasheet import write
+        from bench.commands.data.datasheet import write
 
         write(found, args.out)
         print(f"data: {printable(args.out / 'data.md')}", file=sys.stderr)

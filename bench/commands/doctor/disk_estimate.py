@@ -11,7 +11,8 @@ from bench.data.config import DatasetConfig
 from bench.data.datasets import files_config
 from bench.data.readers.columns import read_chunks
 from bench.data.readers.file_layouts import find_layout
-from bench.models.backbones import CONFIGURATIONS, PRETRAINED, Modality, Source, locate
+from bench.models.backbones import Source, locate
+from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.utils.errors import UserError
 from methods.base import HiddenMethod, Shape
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.commands.doctor import command as doctor_command
-from bench.commands.doctor import examine as examining
+from bench.commands.doctor import command, examine
 from bench.commands.doctor.examine import torch_sees
 from bench.commands.doctor.finding import Finding, gib, ok
 from bench.utils.errors import UserError
@@ -29,17 +28,17 @@ FLAG_CHECKS = ["tf32", "cudnn.benchmark", "deterministic", "cuda variables"]
 
 @pytest.fixture(autouse=True)
 def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examining, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(examine, "WATCH_SECONDS", 0.01)
 
 
 def call(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    doctor_command.add_arguments(parser)
-    return doctor_command.run(parser.parse_args(arguments))
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments))
 
 
 def told(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    monkeypatch.setattr(examining, "examine", lambda *_: list(findings))
+    monkeypatch.setattr(examine, "examine", lambda *_: list(findings))
 
 
 @pytest.mark.parametrize(("findings", "status"), [([FINE], 0), ([FINE, DOUBTFUL], 0), ([FINE, DOUBTFUL, BAD], 1)])
@@ -94,7 +93,7 @@ def test_the_environment_that_is_given_is_the_one_examined(tmp_path: Path) -> No
 
     matrix = parse(read_preset("smoke") | {"device": "cpu"}, "t")
     variables = {"CUDA_LAUNCH_BLOCKING": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "77"}
-    found = {finding.check: finding for finding in examining.examine(matrix, tmp_path, variables)}
+    found = {finding.check: finding for finding in examine.examine(matrix, tmp_path, variables)}
     assert found["cuda variables"].level == "wrong"
     assert "OMP_NUM_THREADS=77" in found["threads"].finding
     assert "(offline)" in found["hub"].finding
@@ -104,7 +103,7 @@ def test_too_many_threads_are_found_in_a_fresh_process(tmp_path: Path) -> None:
     """The whole way: the variable is set, torch obeys it, and the command says that it is wrong."""
     cores = len(os.sched_getaffinity(0))
     program = (
-        "import argparse, sys; from bench import doctor_command as d; from bench.doctor import examine as e\n"
+        "import argparse, sys; from bench.commands.doctor import command as d, examine as e\n"
         "e.WATCH_SECONDS = 0.01; p = argparse.ArgumentParser(); d.add_arguments(p)\n"
         "sys.exit(d.run(p.parse_args(['--device', 'cpu', '--json'])))\n"
     )

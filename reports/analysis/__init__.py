@@ -1,0 +1,1 @@
+"""Comparisons, their tables and statistics: no text and no figures."""

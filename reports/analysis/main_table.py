@@ -1,0 +1,158 @@
+"""The main table of a block as rows and cells, before Markdown, HTML, LaTeX or CSV is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reports.analysis.comparison import BASELINE, Block, Spread
+from reports.text import count, number, ratio, size
+
+Kind = Literal["floor", "method", "ceiling"]
+
+REFERENCES = {"random": "random order", "popularity": "popularity", "bayes": "Bayes ceiling", "oracle": "oracle"}
+"""Floors and ceilings by the name they have in dataset.json, and in words."""
+WARNED = "†"
+"""Stands after the name of a method whose figures are to be read with care."""
+_FLOORS = ("random", "popularity")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table, and how it is written."""
+
+    name: str
+    title: str
+    words: Callable[[float], str]
+    higher_is_better: bool = False
+    reference: bool = False
+    """Whether floors and ceilings have it. It is an accuracy then."""
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best of some values, at least one."""
+        return max(values) if self.higher_is_better else min(values)
+
+
+def _three_decimals(value: float) -> str:
+    return f"{value:.3f}"
+
+
+COLUMNS = (
+    Column("hr@10", "HR@10", _three_decimals, higher_is_better=True, reference=True),
+    Column("ndcg@10", "NDCG@10", _three_decimals, higher_is_better=True, reference=True),
+    Column("epoch_seconds", "s per epoch", number),
+    Column("trainable_params", "Trainable parameters", count),
+    Column("peak_memory_bytes", "Peak memory", size),
+    Column("tpme", "TPME", _three_decimals),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row; all texts are plain, as nothing that comes from data is in them."""
+
+    value: float | None = None
+    text: str = ""
+    half: str = ""
+    """Half of the 95 % interval in the words of the figure; empty where there is none to show."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the interval."""
+    ratio: str = ""
+    """Against the baseline; empty where that has no figure, and for the baseline itself."""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, or a floor or ceiling, with its cells in the order of `COLUMNS`."""
+
+    name: str
+    kind: Kind
+    cells: tuple[Cell, ...]
+    ended: tuple[str, ...] = ()
+    """How the cells of a method ended that has no accuracy."""
+    warned: bool = False
+    """Whether a cell of the method has a warning, so that its figures are to be read with care."""
+
+
+def rows(block: Block) -> list[Row]:
+    """The floors, the methods in the order of the block, the ceilings."""
+    best = {column.name: _best(block, column) for column in COLUMNS}
+    floors = [_reference_row(block, name, "floor") for name in _FLOORS if name in block.references]
+    above = [name for name in REFERENCES if name not in _FLOORS and name in block.references]
+    methods = [_method_row(block, method, best) for method in block.methods]
+    return floors + methods + [_reference_row(block, name, "ceiling") for name in above]
+
+
+def _best(block: Block, column: Column) -> float | None:
+    values = [value for method in block.methods if (value := block.value(method, column.name)) is not None]
+    if len(values) < 2 or (column.reference and block.random_weights):
+        return None
+    return column.best(values)
+
+
+def _reference_row(block: Block, name: str, kind: Kind) -> Row:
+    values = [block.reference(name, column.name) if column.reference else None for column in COLUMNS]
+    cells = [
+        Cell() if value is None else Cell(value, column.words(value))
+        for column, value in zip(COLUMNS, values, strict=True)
+    ]
+    return Row(REFERENCES[name], kind, tuple(cells))
+
+
+def _method_row(block: Block, method: str, best: dict[str, float | None]) -> Row:
+    cells = tuple(_cell(block, method, column, best[column.name]) for column in COLUMNS)
+    ended = block.results.loc[block.results["method"] == method, "status"].unique()
+    broken = () if cells[0].text else tuple(str(status) for status in ended if status != "ok")
+    return Row(method, "method", cells, broken, block.warned(method))
+
+
+def _cell(block: Block, method: str, column: Column, best: float | None) -> Cell:
+    spread = block.spread(method, column.name)
+    if spread is None:
+        return Cell()
+    base = block.value(BASELINE, column.name)
+    return Cell(
+        value=spread.mean,
+        text=column.words(spread.mean),
+        half=_half(spread, column),
+        low=spread.low,
+        high=spread.high,
+        ratio=ratio(spread.mean, base) if base and method != BASELINE else "",
+        best=spread.mean == best,
+    )
+
+
+def _half(spread: Spread, column: Column) -> str:
+    # What is counted exactly (parameters, bytes of an account) is the same for each seed: ± 0 would only be noise.
+    if not spread.half:
+        return ""
+    decimals = len(number(spread.mean).partition(".")[2])
+    if column.words is number and decimals and float(f"{spread.half:.{decimals}f}"):
+        return f"{spread.half:.{decimals}f}"
+    return column.words(spread.half)
+
+
+def legend(block: Block, ratios: bool = True) -> str:
+    """What the figures of the table are, as plain text; memory sources come from data."""
+    seeds = sorted({block.seeds(method) for method in block.methods} - {0})
+    if not seeds:
+        return "No method has figures."
+    parts = [f"Means over the seeds that ended ok ({' or '.join(map(str, seeds))} per method)"]
+    if any(block.seeds(method) > 1 for method in block.methods):
+        parts.append("± is half of the 95 % t interval over seeds")
+    if 1 in seeds and block.paired:
+        parts.append(f"with one seed, that of HR@10 and NDCG@10 is over {count(block.paired.users)} users (bootstrap)")
+    elif 1 in seeds and block.users:
+        parts.append(f"with one seed, that of HR@10 is 1.96 √(p(1−p)/{count(block.users)} users)")
+    if 2 in seeds:
+        parts.append("with two seeds the t interval is 12.7 standard errors to either side and itself very uncertain")
+    if ratios and block.seeds(BASELINE):
+        parts.append(f"in brackets the ratio to {BASELINE}")
+    parts.append("bold is the best of a column, whether or not the spread allows to call it better")
+    sources = sorted({str(source) for source in block.results["memory_source"].dropna()})
+    if sources:
+        parts.append(f"memory source: {', '.join(sources)}")
+    return "; ".join(parts) + "."

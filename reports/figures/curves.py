@@ -1,0 +1,135 @@
+"""The figures of what accuracy takes: validation HR@10 over seconds, computation and energy of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from reports.analysis.comparison import Block
+from reports.figures import style
+from reports.figures.style import DECADES, NotDrawn, Styles, accuracy_label, short
+from reports.load.run_folders import Record
+from reports.load.validation import Json
+
+FloatArray = NDArray[np.float64]
+Spent = Callable[[Record, Json], float | None]
+"""What a cell had spent at a point of its curve; None where that is not known."""
+
+HEADROOM = 1.07
+"""So that the marker of the highest point is not cut."""
+
+
+def over_seconds(block: Block, styles: Styles) -> Figure:
+    """Validation HR@10 over the seconds of training: thin lines are seeds, the thick one is their mean."""
+    return _learning(block, styles, _seconds, "seconds of training (evaluation and cache building apart)")
+
+
+def over_flops(block: Block, styles: Styles) -> Figure:
+    """The same over floating-point operations: those of a step of median size, times the steps."""
+    label = "TFLOPs of training (evaluation and cache building apart)"
+    return _learning(block, styles, _tera_flops, label, "the operations of a step were not counted")
+
+
+def over_energy(block: Block, styles: Styles) -> Figure:
+    """The same over energy, as if the power had been even over the training."""
+    label = "energy of the card during training, kJ"
+    return _learning(block, styles, _kilojoules, label, "no energy was measured")
+
+
+def _seconds(_: Record, point: Json) -> float | None:
+    return _known(point.get("train_seconds"))
+
+
+def _tera_flops(record: Record, point: Json) -> float | None:
+    figures = [_known(value) for value in (
+        point.get("step"), record.compute.get("flops_forward"), record.compute.get("flops_backward")
+    )]  # fmt: skip
+    steps, forward, backward = figures
+    return None if steps is None or forward is None or backward is None else steps * (forward + backward) / 1e12
+
+
+def _kilojoules(record: Record, point: Json) -> float | None:
+    seconds = _known(point.get("train_seconds"))
+    energy, whole = _known(record.row.get("energy_joules")), _known(record.row.get("train_seconds"))
+    return None if seconds is None or energy is None or not whole else energy * seconds / whole / 1e3
+
+
+def _known(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _learning(block: Block, styles: Styles, spent: Spent, label: str, why_not: str = "") -> Figure:
+    if not any(_curves(block, method, _seconds) for method in block.drawn):
+        raise NotDrawn("no validation was recorded")
+    curves = {method: found for method in block.drawn if (found := _curves(block, method, spent))}
+    if not curves:
+        raise NotDrawn(why_not)
+    figure = style.new_figure(4.9)
+    longest = max(len(short(method)) for method in curves)
+    axes = figure.add_axes((0.085, 0.12, 0.9 - 0.0118 * max(longest, 6), 0.86))
+    ends = {}
+    for method, lines in curves.items():
+        look = styles[method]
+        mean = mean_curve(lines)
+        for line in lines if len(lines) > 1 else []:
+            axes.plot(line[:, 0], line[:, 1], color=look.color, lw=0.8, alpha=0.4)
+        axes.plot(
+            mean[:, 0], mean[:, 1], color=look.color, lw=1.8, marker=look.marker, ms=6 * look.size, mec="white", mew=0.6
+        )
+        ends[method] = (float(mean[-1, 0]), float(mean[-1, 1]))
+    _logarithmic_if_wide(axes, [line for lines in curves.values() for line in lines])
+    highest = max(line[:, 1].max() for lines in curves.values() for line in lines)
+    axes.set_ylim(0, HEADROOM * highest or 1)
+    axes.set_xlabel(label)
+    axes.set_ylabel(accuracy_label("validation HR@10", block.random_weights))
+    label_ends(axes, ends, styles)
+    return figure
+
+
+def _logarithmic_if_wide(axes: Axes, lines: Sequence[FloatArray]) -> None:
+    starts = [line[0, 0] for line in lines if line[0, 0] > 0]
+    if starts and max(line[-1, 0] for line in lines) / min(starts) >= DECADES:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _curves(block: Block, method: str, spent: Spent) -> list[FloatArray]:
+    """Per seed that ended ok an array of shape (evaluations, 2): what was spent, HR@10."""
+    lines = []
+    for record in block.records:
+        if record.row["method"] != method or not record.ok:
+            continue
+        points = [(spent(record, dict(point)), _known(point.get("valid_hr@10"))) for point in record.curve]
+        known = [(x, y) for x, y in points if x is not None and y is not None]
+        if known:
+            lines.append(np.array(known, dtype=np.float64))
+    return lines
+
+
+def mean_curve(lines: Sequence[FloatArray]) -> FloatArray:
+    """Point by point over the evaluations that every seed has."""
+    length = min(len(line) for line in lines)
+    return np.asarray(np.mean([line[:length] for line in lines], axis=0))
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
+    """Names on the right of the frame, moved apart, each with a thin line from the end of its curve."""
+    low, high = axes.get_ylim()
+    right = axes.get_xlim()[1]
+    gap = min(0.045, 1 / len(ends)) * (high - low)
+    heights = style.spread_out([y for _, y in ends.values()], gap)
+    lift = max(0.0, low + gap / 2 - min(heights)) - max(0.0, max(heights) - (high - gap / 2))
+    for (method, (x, y)), height in zip(ends.items(), heights, strict=True):
+        color = styles[method].color
+        axes.plot([x, right], [y, height + lift], color=color, lw=0.6, alpha=0.6, ls=(0, (2, 2)))
+        axes.annotate(short(method), (1, height + lift), (4, 0), xycoords=("axes fraction", "data"), va="center",
+                      textcoords="offset points", color=color, fontweight="bold", annotation_clip=False)  # fmt: skip
+    axes.set_ylim(low, high)
+    axes.set_xlim(right=right)

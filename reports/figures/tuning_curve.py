@@ -1,0 +1,32 @@
+"""The figure of a search for options: the best validation HR@10 so far over trials."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reports.analysis.comparison import Block
+from reports.analysis.tuning_costs import costs
+from reports.figures import style
+from reports.figures.curves import HEADROOM, label_ends
+from reports.figures.style import Styles, accuracy_label
+
+
+def best_so_far(block: Block, styles: Styles) -> Figure:
+    """Best validation HR@10 over trials, a line of steps per method; one that has no figure yet has no line."""
+    curves = {method: one.curve for method, one in costs(block).items() if method in block.drawn and one.curve}
+    if not curves:
+        raise style.NotDrawn("no trial has a figure")
+    figure = style.new_figure(4.9)
+    longest = max(len(style.short(method)) for method in curves)
+    axes = figure.add_axes((0.1, 0.12, 0.885 - 0.0118 * max(longest, 6), 0.86))
+    for method, curve in curves.items():
+        look = styles[method]
+        axes.plot(*zip(*curve, strict=True), color=look.color, lw=1.8, drawstyle="steps-post", marker=look.marker,
+                  ms=6 * look.size, mec="white", mew=0.6)  # fmt: skip
+    axes.set_ylim(0, HEADROOM * max(value for curve in curves.values() for _, value in curve) or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("trials, those that failed included")
+    axes.set_ylabel(accuracy_label("best validation HR@10 so far", block.random_weights))
+    label_ends(axes, {method: curve[-1] for method, curve in curves.items()}, styles)
+    return figure

@@ -1,0 +1,163 @@
+"""The figure of the TPME's weights: a triangle, cut into the parts in which each method is first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.path import Path
+from matplotlib.patheffects import Normal, Stroke
+from numpy.typing import NDArray
+
+from bench.scoring.tpme import WEIGHTS
+from bench.scoring.weight_regions import Region, first_regions
+from bench.utils.errors import UserError
+from reports.analysis.comparison import Block
+from reports.analysis.tradeoff import comparable_costs, trade_off
+from reports.figures import style
+from reports.figures.style import FAINT, INK, SOFT, NotDrawn, Styles, short
+
+FloatArray = NDArray[np.float64]
+
+# In inches, so that text can be measured against the parts of the triangle.
+_SIDE = 4.7
+_LEFT, _BOTTOM = (style.WIDTH_INCHES - _SIDE) / 2, 0.62
+_HEIGHT = 5.15
+_CORNERS = np.array(
+    [
+        (_LEFT + _SIDE / 2, _BOTTOM + _SIDE * np.sqrt(3) / 2),  # time
+        (_LEFT, _BOTTOM),  # parameters
+        (_LEFT + _SIDE, _BOTTOM),  # memory
+    ]
+)
+_LINE = 0.19
+_LETTER = 0.088
+_SPOTS = 40
+"""Places to try for a text, across and up."""
+_NARROW = 14
+"""Letters of a name beside the widest part of the triangle."""
+
+
+def weights(block: Block, styles: Styles) -> Figure:
+    """Which method has the lowest TPME under which weights; the weights of this report are marked."""
+    try:
+        trade_off(block)
+        regions = first_regions(comparable_costs(block), block.options.reference)
+    except UserError as error:
+        raise NotDrawn(f"TPME cannot be computed: {error}") from None
+    figure = style.new_figure(_HEIGHT)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, style.WIDTH_INCHES)
+    axes.set_ylim(0, _HEIGHT)
+    axes.set_axis_off()
+    point = _place(np.array(block.options.weights))
+    outside: list[tuple[FloatArray, str, str]] = []
+    for region in regions:
+        if region.share:
+            outside += _region(axes, region, styles, point)
+    _frame(axes)
+    axes.plot(*point, "o", color="white", mec=INK, mew=1.6, ms=8, zorder=5)
+    words = "\n".join(f"{weight:.3g} {name}" for weight, name in zip(block.options.weights, _NAMES, strict=True))
+    usual = "the paper's weights" if tuple(block.options.weights) == WEIGHTS else "the weights chosen"
+    outside.append((point, f"{usual}:\n{words}", INK))
+    _outside(axes, outside)
+    _never(axes, regions)
+    return figure
+
+
+_NAMES = ("time", "parameters", "memory")
+
+
+def _place(weights: FloatArray) -> FloatArray:
+    """From weights, (..., 3), to inches, (..., 2)."""
+    return np.asarray(weights @ _CORNERS)
+
+
+def _region(axes: Axes, region: Region, styles: Styles, marked: FloatArray) -> list[tuple[FloatArray, str, str]]:
+    """Fill one part and write into it, clear of the marked point; what does not fit goes outside."""
+    corners = _place(region.corners)
+    color = styles[region.methods[0]].color
+    axes.add_patch(Polygon(corners, facecolor=color, alpha=0.5, edgecolor="none"))
+    axes.add_patch(Polygon(corners, facecolor="none", edgecolor="white", lw=1.5))
+    share = _percent(region.share)
+    text = "\n".join([*map(short, region.methods), share])
+    spot = _spot(corners, text, marked)
+    if spot is None:
+        return [(_centroid(corners), "\n".join([*(short(name, _NARROW) for name in region.methods), share]), color)]
+    label = axes.text(spot[0], spot[1], text, ha="center", va="center", fontweight="bold", color=INK, zorder=4)
+    label.set_path_effects([Stroke(linewidth=2.5, foreground="white", alpha=0.8), Normal()])
+    return []
+
+
+def _percent(share: float) -> str:
+    if 0.9995 <= share < 1:
+        return "more than 99.9%"
+    return f"{share:.1%}" if share >= 0.0005 else "less than 0.1%"
+
+
+def _centroid(corners: FloatArray) -> FloatArray:
+    """Centre of the area of a polygon."""
+    following = np.roll(corners, -1, axis=0)
+    cross = corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]
+    return np.asarray(((corners + following) * cross[:, None]).sum(axis=0) / (3 * cross.sum()))
+
+
+def _spot(corners: FloatArray, text: str, marked: FloatArray) -> FloatArray | None:
+    """Where a text fits into a polygon, as near to its centre as may be; None where it does not."""
+    lines = text.split("\n")
+    half = np.array([max(map(len, lines)) * _LETTER, len(lines) * _LINE]) / 2
+    box = half * np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
+    centre = _centroid(corners)
+    steps = [np.linspace(*ends, _SPOTS) for ends in zip(corners.min(axis=0), corners.max(axis=0), strict=True)]
+    spots = np.concatenate([[centre], np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)])
+    outline = Path(np.concatenate([corners, corners[:1]]), closed=True)
+    inside = outline.contains_points((spots[:, None] + box).reshape(-1, 2)).reshape(-1, len(box)).all(axis=1)
+    fitting = spots[inside & (np.abs(spots - marked) > half + 0.1).any(axis=1)]
+    return fitting[np.argmin(((fitting - centre) ** 2).sum(axis=1))] if len(fitting) else None
+
+
+def _frame(axes: Axes) -> None:
+    """Edges, thin lines of equal weight, and what each corner stands for."""
+    for weight in (0.25, 0.5, 0.75):
+        for first in range(3):
+            ends = np.zeros((2, 3))
+            ends[:, first] = weight
+            ends[0, (first + 1) % 3] = ends[1, (first + 2) % 3] = 1 - weight
+            axes.plot(*_place(ends).T, color="white", lw=0.8, alpha=0.6, zorder=2)
+    axes.add_patch(Polygon(_CORNERS, facecolor="none", edgecolor=FAINT, lw=1.2, zorder=3))
+    top, left, right = _CORNERS
+    axes.text(top[0], top[1] + 0.08, "time alone", ha="center", va="bottom")
+    axes.text(left[0], left[1] - 0.09, "parameters alone", ha="center", va="top")
+    axes.text(right[0], right[1] - 0.09, "memory alone", ha="center", va="top")
+
+
+def _outside(axes: Axes, labels: Sequence[tuple[FloatArray, str, str]]) -> None:
+    """Write beside the triangle, left or right of it, each text with a thin line to its place."""
+    middle = _CORNERS[0, 0]
+    for side in (-1, 1):
+        mine = [label for label in labels if (1 if label[0][0] >= middle else -1) == side]
+        if not mine:
+            continue
+        tallest = max(text.count("\n") + 1 for _, text, _ in mine)
+        heights = style.spread_out([place[1] for place, _, _ in mine], (tallest + 0.6) * _LINE)
+        floor = _BOTTOM + tallest * _LINE / 2
+        lift = max(0.0, floor - min(heights))
+        for (place, text, color), height in zip(mine, heights, strict=True):
+            y = height + lift
+            slope = max(0.0, min(1.0, (y - _BOTTOM) / (_CORNERS[0, 1] - _BOTTOM)))
+            x = middle + side * (_SIDE / 2 * (1 - slope) + 0.3)
+            axes.plot([place[0], x - side * 0.05], [place[1], y], color=color, lw=0.8, marker="o", ms=3, markevery=[0],
+                      zorder=4)  # fmt: skip
+            axes.text(x, y, text, ha="left" if side > 0 else "right", va="center", color=color, fontweight="bold",
+                      zorder=5)  # fmt: skip
+
+
+def _never(axes: Axes, regions: Sequence[Region]) -> None:
+    """The methods that no weights make first."""
+    names = [short(method) for region in regions if not region.share for method in region.methods]
+    if names:
+        lines = ["first under no weights:", *names[:12], *(["…"] if len(names) > 12 else [])]
+        axes.text(0.25, _HEIGHT - 0.25, "\n".join(lines), ha="left", va="top", color=SOFT, fontsize=9.5)

@@ -1,0 +1,104 @@
+"""Tables for other programs: as frames, that of a block in plain numbers, and as LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from bench.records.columns import INTEGERS
+from reports.analysis.comparison import Block
+from reports.analysis.main_table import COLUMNS, Cell, Row, legend, rows
+from reports.studies.study import Grid, Strong
+from reports.text import escape_latex
+
+
+def stem_of(name: str, block: Block) -> str:
+    """The name of a block's file without its ending."""
+    return f"{name}-{block.slug}" if block.slug else name
+
+
+def frame(block: Block) -> pd.DataFrame:
+    """A row per floor, method and ceiling, as in the report; seconds, bytes and shares as they are, unrounded.
+
+    For each figure there are the mean and the ends of its 95 % interval, missing where there is none.
+    """
+    table = pd.DataFrame([_plain(block, row) for row in rows(block)])
+    whole = [name for name in table.columns if re.sub("_(low|high)$", "", name) in (*INTEGERS, "seeds")]
+    table[whole] = table[whole].convert_dtypes()
+    return table
+
+
+def _plain(block: Block, row: Row) -> dict[str, Any]:
+    measured = row.kind == "method"
+    found: dict[str, Any] = {
+        "method": row.name,
+        "kind": row.kind,
+        "seeds": block.seeds(row.name) if measured else None,
+        "memory_source": block.summary.at[row.name, "memory_source"] if measured else None,
+    }
+    for column, cell in zip(COLUMNS, row.cells, strict=True):
+        found[column.name] = cell.value
+        if column.name != "tpme":
+            found |= {f"{column.name}_low": cell.low, f"{column.name}_high": cell.high}
+    return found
+
+
+def latex(block: Block) -> str:
+    """A `table` with caption and label, to be put into a paper with `\\input`."""
+    found = rows(block)
+    note = r" \textdagger{} a cell of this method has a warning." if any(row.warned for row in found) else ""
+    caption = f"{escape_latex(block.title)}. {escape_latex(legend(block, ratios=False))}{note}"
+    header = ["Method", *(escape_latex(column.title) for column in COLUMNS)]
+    groups = ([_row(row) for row in group] for _, group in groupby(found, key=lambda row: row.kind))
+    return _floating(caption, block.slug or "main", "l" + "r" * len(COLUMNS), header, groups)
+
+
+def grid_frame(grid: Grid) -> pd.DataFrame:
+    """The table of a study as the report has it, in words."""
+    return pd.DataFrame([list(map(str, row)) for row in grid.rows], columns=list(grid.header))
+
+
+def grid_latex(title: str, grid: Grid) -> str:
+    """The same as a `table` whose caption is the study's title."""
+    columns = "l" * grid.words + "r" * (len(grid.header) - grid.words)
+    rows = [_line([rf"\textbf{{{escape_latex(c)}}}" if isinstance(c, Strong) else escape_latex(c) for c in row])
+            for row in grid.rows]  # fmt: skip
+    return _floating(escape_latex(title), grid.stem, columns, [*map(escape_latex, grid.header)], [rows])
+
+
+def _floating(caption: str, label: str, columns: str, header: list[str], groups: Iterable[Sequence[str]]) -> str:
+    """A `table`, its caption and cells escaped already, with a rule above each group of lines."""
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _line(header),
+    ]
+    for group in groups:
+        lines += [r"\midrule", *group]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _row(row: Row) -> str:
+    name = escape_latex(row.name) + (r"\textsuperscript{\textdagger}" if row.warned else "")
+    first, *others = [_cell(cell) for cell in row.cells]
+    if not first and row.ended:
+        first = rf"\textit{{{escape_latex(', '.join(row.ended))}}}"
+    return _line([name if row.kind == "method" else rf"\textit{{{name}}}", first, *others])
+
+
+def _cell(cell: Cell) -> str:
+    text = rf"\textbf{{{escape_latex(cell.text)}}}" if cell.best else escape_latex(cell.text)
+    return rf"{text} $\pm$ {escape_latex(cell.half)}" if cell.half else text

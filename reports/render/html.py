@@ -1,0 +1,154 @@
+"""report.html: one file that asks nothing of a network, with a table that sorts and a TPME that follows its weights."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.scoring import tpme
+from bench.utils.errors import UserError
+from reports.analysis import main_table
+from reports.analysis.comparison import Block
+from reports.analysis.tradeoff import comparable_costs, trade_off
+from reports.figures.draw import Drawing
+from reports.figures.style import Styles, on_dark
+from reports.load.run_folders import Run
+from reports.render.html_parts import anchor, plain, to_html
+from reports.render.markdown import Chapter, title
+
+_FOLDER = Path(__file__).parent / "page"
+
+MOST_WITH_FIGURES = 12
+"""A page with more comparisons holds links to their figures: the live figure of each is there in any case."""
+MOST_OPEN = 3
+"""A page with more comparisons shows each folded up."""
+
+
+def page(runs: Sequence[Run], parts: Sequence[Chapter], drawings: Sequence[Sequence[Drawing]], styles: Styles) -> str:
+    """The whole page.
+
+    Args:
+        runs: The runs that were merged into the report.
+        parts: What `reports.render.markdown.chapters` makes of them, one at least about a comparison.
+        drawings: The figures that the chapters name.
+        styles: Of every method.
+    """
+    blocks = [part.block for part in parts if part.block is not None]
+    style_sheet = _own("page.css") + _dark_colors(styles)
+    script = _own("page.js")
+    pictures = {drawing.stem: drawing for drawn in drawings for drawing in drawn}
+    if len(blocks) > MOST_WITH_FIGURES:
+        pictures = {}
+    places = {id(block): place for place, block in enumerate(blocks)}
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": False}
+    return environment.get_template("report.html.j2").render(
+        title=plain(title(runs)),
+        style_sheet=Markup(style_sheet),
+        script=Markup(script),
+        policy=_policy(style_sheet, script),
+        chapters=[_chapter(chapter, pictures, places) for chapter in parts],
+        columns=main_table.COLUMNS,
+        warned=main_table.WARNED,
+        tables=[main_table.rows(block) for block in blocks],
+        folded=len(blocks) > MOST_OPEN,
+        data={"weights": list(blocks[0].options.weights), "blocks": [_block(block, styles) for block in blocks]},
+    )
+
+
+def _own(name: str) -> str:
+    """Text of the page's own making, which goes in as it is."""
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(style_sheet: str, script: str) -> str:
+    """A content security policy under which nothing is loaded, and nothing runs but the page's own script."""
+    return (
+        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style_sheet)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _dark_colors(styles: Styles) -> str:
+    """What the colours of methods turn to on a dark page, so that each stands out."""
+    colors = sorted({look.color for look in styles.values()})
+    return "".join(
+        f'[{kind}="{shade}"] {{ {kind}: light-dark({color}, {on_dark(color)}); }}\n'
+        for color in colors
+        for shade in dict.fromkeys([color, color.lower()])
+        for kind in ("fill", "stroke")
+    )
+
+
+def _chapter(chapter: Chapter, pictures: Mapping[str, Drawing], places: Mapping[int, int]) -> dict[str, Any]:
+    name = plain(chapter.title)
+    own = chapter.parts if chapter.block is None else chapter.parts[1:]
+    place = None if chapter.block is None else places[id(chapter.block)]
+    return {
+        "title": name,
+        "anchor": anchor(name) if place is None else f"comparison-{place + 1}",
+        "place": place,
+        "legend": "" if chapter.block is None else main_table.legend(chapter.block),
+        "body": Markup(to_html("\n\n".join(part for part in own if part), pictures, name)),
+    }
+
+
+def _block(block: Block, styles: Styles) -> dict[str, Any]:
+    """What the page's script must know of a comparison."""
+    costs, reason = _costs(block)
+    pinned = block.options.reference
+    return {
+        "title": block.title,
+        "reason": reason,
+        "low": None if pinned is None else [min(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
+        "high": None if pinned is None else [max(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
+        "meaningless": block.random_weights,
+        "lines": [
+            {"name": main_table.REFERENCES[name], "value": value}
+            for name in ("popularity", "bayes")
+            if (value := block.reference(name, "hr@10")) is not None
+        ],
+        "methods": [
+            _method(block, row, costs.get(row.name), styles) for row in main_table.rows(block) if row.kind == "method"
+        ],
+    }
+
+
+def _costs(block: Block) -> tuple[dict[str, dict[str, float]], str]:
+    """The costs of the methods that a TPME compares; none, and the reason, where it cannot be computed."""
+    try:
+        trade_off(block)
+    except UserError as error:
+        return {}, f"TPME cannot be computed: {error}."
+    return comparable_costs(block), ""
+
+
+def _method(block: Block, row: main_table.Row, costs: Mapping[str, float] | None, styles: Styles) -> dict[str, Any]:
+    spread = block.spread(row.name, "hr@10")
+    return {
+        "name": row.name,
+        "costs": None if costs is None else [costs[name] for name in tpme.COLUMNS],
+        "accuracy": None if spread is None else spread.mean,
+        "low": None if spread is None or spread.low is None else max(spread.low, 0.0),
+        "high": None if spread is None or spread.high is None else min(spread.high, 1.0),
+        "color": styles[row.name].color,
+        "marker": styles[row.name].marker,
+        "facts": [
+            f"{column.title}: {cell.text}{f' ± {cell.half}' if cell.half else ''}"
+            for column, cell in zip(main_table.COLUMNS, row.cells, strict=True)
+            if cell.text and column.name != "tpme"
+        ],
+    }

@@ -1,0 +1,233 @@
+"""report.md: the parts in their order. Whatever comes from data is escaped on its way in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reports.analysis.comparison import Block
+from reports.analysis.titles import of_runs
+from reports.analysis.tuning_costs import costs
+from reports.figures.draw import Drawing
+from reports.load.run_folders import Record, Run
+from reports.sections import accuracy, caching, comparison, computing, meters, plan_vs_measured, scores, theory, tuning
+from reports.sections.reader_warnings import cautions
+from reports.sections.verdict import verdict
+from reports.studies.study import Study
+from reports.text import code_block, count, escape, size, table, visible
+
+_SIZES = ("users", "items", "interactions", "train_interactions")
+_APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the report under a heading of its own."""
+
+    title: str
+    """Escaped."""
+    parts: Sequence[str]
+    """Markdown; those that are empty do not count."""
+    block: Block | None = None
+    """The comparison that it is about, whose first part is the main table; None for a chapter about all."""
+
+
+def report(runs: Sequence[Run], parts: Sequence[Chapter]) -> str:
+    """The whole report of some runs from its `chapters`."""
+    text = [f"# {title(runs)}"]
+    for chapter in parts:
+        text += [f"## {chapter.title}", *chapter.parts]
+    return "\n\n".join(part for part in text if part) + "\n"
+
+
+def chapters(
+    runs: Sequence[Run],
+    blocks: Sequence[Block],
+    drawings: Sequence[Sequence[Drawing]],
+    merge_notes: Sequence[str],
+    out: Path,
+    studies: Sequence[Study] = (),
+) -> list[Chapter]:
+    """What stands under each heading.
+
+    Args:
+        runs: The runs that were merged into the report, at least one.
+        blocks: Their comparisons.
+        drawings: The figures of each block, in the order of `blocks`.
+        merge_notes: What merging had to decide.
+        out: The folder that the report goes to.
+        studies: What some of the cells say together about one question.
+    """
+    warnings = cautions(runs, blocks, merge_notes)
+    below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""
+    records = [record for block in blocks for record in block.records]
+    return [
+        Chapter("Verdict", [*_verdicts(blocks), below]),
+        *(
+            Chapter(escape(block.title), _block(block, drawn, alone=len(blocks) == 1), block)
+            for block, drawn in zip(blocks, drawings, strict=True)
+        ),
+        *(Chapter(escape(study.title), [*study.markdown, comparison.figures(study.drawings)]) for study in studies),
+        Chapter("Budget and methods", [_budgets(blocks), _methods(records)]),
+        Chapter("Data", _per_run(runs, _data)),
+        Chapter("Environment", _per_run(runs, _environment)),
+        Chapter("Warnings", ["\n".join(f"- {text}" for text in warnings) or "None."]),
+        Chapter("Make it again", _commands(runs, out)),
+    ]
+
+
+def title(runs: Sequence[Run]) -> str:
+    """What the report is about, escaped."""
+    names = [str(run.matrix.get("name") or run.path.resolve().name) for run in runs]
+    return f"What fine-tuning costs and what it buys: {escape(of_runs(names))}"
+
+
+def _verdicts(blocks: Sequence[Block]) -> list[str]:
+    if len(blocks) == 1:
+        return [" ".join(verdict(blocks[0]))]
+    return [f"_{escape(block.title)}:_ {' '.join(verdict(block))}" for block in blocks]
+
+
+def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
+    suffix = "" if alone else f": {escape(block.title)}"
+    return [
+        comparison.main_table(block),
+        comparison.failures(block),
+        f"### Differences in accuracy{suffix}",
+        accuracy.section(block),
+        f"### How far to trust the TPME{suffix}",
+        scores.robustness(block),
+        f"### PSCP beside TPME{suffix}",
+        scores.beside_pscp(block),
+        f"### Theory against measurement{suffix}",
+        theory.section(block),
+        f"### Figures{suffix}",
+        comparison.figures(drawings),
+        f"### Planned against measured{suffix}",
+        plan_vs_measured.section(block),
+        f"### Memory by meter{suffix}",
+        meters.section(block),
+        f"### What the hidden-state cache costs{suffix}",
+        caching.section(block),
+        f"### Computing{suffix}",
+        computing.section(block),
+        *([f"### What tuning cost{suffix}", tuning.section(block)] if costs(block) else []),
+    ]
+
+
+def _budgets(blocks: Sequence[Block]) -> str:
+    """What holds for all methods alike; comparisons that share it are named together."""
+    of_blocks: dict[str, list[str]] = {}
+    for block in blocks:
+        of_blocks.setdefault(_settings(block.records), []).append(escape(block.title))
+    if len(of_blocks) == 1:
+        return f"The same for every method:\n\n{next(iter(of_blocks))}"
+    parts = [f"The same for every method of {'; '.join(titles)}:\n\n{text}" for text, titles in of_blocks.items()]
+    return "\n\n".join(parts)
+
+
+def _settings(records: Sequence[Record]) -> str:
+    settings = [values for record in records for values in (record.budget, record.training) if values]
+    lines = list(dict.fromkeys(_pairs(values) for values in settings))
+    for column, words in (("device", "device"), ("precision", "precision"), ("seed", "seeds")):
+        known = dict.fromkeys(value for record in records if (value := record.row.get(column)) is not None)
+        lines.append(f"{words} {', '.join(escape(value) for value in known) or 'unknown'}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _methods(records: Sequence[Record]) -> str:
+    rows: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        method = record.method
+        name, options = escape(method.get("name") or record.row["method"]), _pairs(method.get("options"))
+        groups = [group for group in method.get("groups") or [] if isinstance(group, dict)]
+        rates = ", ".join(f"{escape(group.get('name'))} {_plain(group.get('lr'))}" for group in groups)
+        row = [name, options, rates, _pairs(method.get("adapted"))]
+        # A cell that failed early does not know its groups; another of the same method may.
+        if not any(rows.get((name, options), ["", "", "", ""])[2:]):
+            rows[name, options] = row
+    header = ["Method", "Options", "Learning rate per group", "Adapted modules per encoder"]
+    return table(header, list(rows.values()), numbers_from=len(header))
+
+
+def _pairs(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return "" if value is None else escape(value)
+    known = [(str(key).replace("_", " "), entry) for key, entry in value.items() if entry is not None]
+    return ", ".join(f"{escape(key)} {_plain(entry)}" for key, entry in known)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else escape(value, limit=200)
+
+
+def _per_run(runs: Sequence[Run], describe: Any) -> list[str]:
+    """The description of each run; runs that share it are named together."""
+    described: dict[str, list[str]] = {}
+    for run in runs:
+        described.setdefault(describe(run), []).append(escape(run.path.resolve().name))
+    if len(runs) == 1:
+        return list(described)
+    return [part for text, names in described.items() for part in (f"Of {', '.join(names)}:", text)]
+
+
+def _data(run: Run) -> str:
+    data = run.dataset
+    if not data:
+        return "Unknown: the run has no dataset.json."
+    lines = [f"- {escape(data.get('name') or 'unnamed')}, digest {escape(data.get('digest') or 'unknown')}"]
+    known = [(key, data[key]) for key in _SIZES if isinstance(data.get(key), int)]
+    if known:
+        lines.append("- " + ", ".join(f"{count(value)} {key.replace('_', ' ')}" for key, value in known))
+    dropped = data.get("dropped") or {}
+    entries = dropped.items() if isinstance(dropped, Mapping) else [("dropped", dropped)]
+    left_out = [f"{escape(reason)}: {count(n) if isinstance(n, int) else escape(n)}" for reason, n in entries]
+    lines.append(f"- left out: {'; '.join(left_out) if left_out else 'nothing'}")
+    for key, value in _flat({key: value for key, value in data.items() if key not in _APART}):
+        lines.append(f"- {escape(key.replace('_', ' '))}: {_plain(value)}")
+    lines += [f"- {escape(note)}" for note in data.get("notes") or []]
+    return "\n".join(lines)
+
+
+def _environment(run: Run) -> str:
+    rows = [
+        [
+            escape(key.replace("_", " ")),
+            size(value) if key.endswith("_bytes") and isinstance(value, int) else _plain(value),
+        ]
+        for key, value in _flat(run.environment)
+    ]
+    return table(["Environment", ""], rows, numbers_from=2) if rows else "Unknown: the run has no environment.json."
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as one level, the keys one after the other, lists as text."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{key} ")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
+        else:
+            rows.append((f"{prefix}{key}", "none" if value is None or value == {} else value))
+    return rows
+
+
+def _commands(runs: Sequence[Run], out: Path) -> list[str]:
+    commands = [visible(str(run.dataset["command"])) for run in runs if run.dataset.get("command")]
+    folders = " ".join(shlex.quote(visible(str(run.path))) for run in runs)
+    target = f" --out {shlex.quote(visible(str(out)))}" if [run.path for run in runs] != [out] else ""
+    again = f"python run_bench.py report {folders}{target}"
+    parts = (
+        [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The runs do not say how they were made."]
+    )
+    return [*parts, "This report alone, from the records:", code_block(again)]

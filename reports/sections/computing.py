@@ -1,0 +1,137 @@
+"""What a step computes and how fast: FLOPs, the share of a card's peak, where the time goes and how even it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.records.columns import PHASES
+from bench.scoring.roofline import Card, card_of
+from reports.analysis.comparison import Block
+from reports.analysis.per_seed import Read, ended_ok, figure, mean, per_seed, share, spread
+from reports.load.run_folders import Record
+from reports.sections import compiled
+from reports.text import amount, count, escape, listing, number, table
+
+
+def section(block: Block) -> str:
+    """FLOPs and their rate, then the time of a step by phase; a sentence for what older records do not have."""
+    methods = [method for method in block.methods if block.seeds(method)]
+    counted = [method for method in methods if any(record.compute for record in ended_ok(block, method))]
+    timed = [method for method in methods if per_seed(block, method, _step("median"))]
+    parts = [_rates(block, counted)] if counted else []
+    silent = [method for method in methods if method not in counted]
+    if silent:
+        parts.append(f"The records of {listing([escape(method) for method in silent])} have no FLOPs of a median step.")
+    parts += [_times(block, timed)] if timed else []
+    parts = [part for part in (compiled.of_eager_steps(block), *parts, compiled.section(block, methods)) if part]
+    return "\n\n".join(parts) or "No cell ended ok."
+
+
+def peak_of(record: Record) -> tuple[float | None, Card | None, str]:
+    """Operations per second that the cell's card could do in its precision, the card, and where there is none why."""
+    if not str(record.row.get("device")).startswith("cuda"):
+        return None, None, "of a CPU no peak is known"
+    gpu = record.environment.get("gpu")
+    name = str(gpu.get("name") if isinstance(gpu, dict) else gpu)
+    if record.nvml.get("mig"):
+        return None, None, f"{name} is a slice of a card"
+    card = card_of(name)
+    if card is None:
+        return None, None, f"the peak of {name} is not known here"
+    precision = str(record.row.get("precision"))
+    if precision == "fp32" and _tf32(record):
+        return None, card, "TF32 was allowed, so that the products did not run at the rate of fp32"
+    peak = card.peak(precision)
+    return peak, card, "" if peak else f"{name} has no units for {precision}"
+
+
+def _tf32(record: Record) -> bool:
+    flags = record.environment.get("precision_flags")
+    known = flags if isinstance(flags, dict) else {}
+    return bool(known.get("cuda_matmul_tf32")) or known.get("float32_matmul_precision") in ("high", "medium")
+
+
+def _rate(record: Record) -> float | None:
+    return figure(record.compute, "model_flops_per_second")
+
+
+def _share_of_peak(record: Record) -> float | None:
+    rate, (peak, _, _) = _rate(record), peak_of(record)
+    return rate / peak if rate is not None and peak else None
+
+
+def _rates(block: Block, methods: Sequence[str]) -> str:
+    def cell(method: str, key: str, unit: str) -> str:
+        return spread(per_seed(block, method, lambda record: figure(record.compute, key)), lambda v: amount(v, unit))
+
+    rows = [
+        [
+            escape(method),
+            spread(per_seed(block, method, lambda record: figure(record.compute, "items")), count),
+            cell(method, "flops_forward", "FLOP"),
+            cell(method, "flops_backward", "FLOP"),
+            spread(per_seed(block, method, lambda record: figure(record.compute, "step_seconds")), _milliseconds),
+            cell(method, "model_flops_per_second", "FLOP/s"),
+            spread(per_seed(block, method, _share_of_peak), share),
+        ]
+        for method in methods
+    ]
+    header = ["Method", "Distinct items", "Forward", "Backward", "Median step", "Model FLOP/s", "Of the peak"]
+    return f"{_LEGEND} {_peaks(block, methods)}\n\n{table(header, rows)}"
+
+
+_LEGEND = (
+    "FLOPs are those of the products, convolutions and attentions of the batch with the median number of distinct "
+    "items, a multiplication and an addition as two. Model FLOP/s are both passes over the seconds of the median step, "
+    "waiting for data and the optimizer included; a method that computes less may well do so at a lower rate."
+)
+
+
+def _peaks(block: Block, methods: Sequence[str]) -> str:
+    """What the share is a share of, or why there is none."""
+    sentences: dict[str, list[str]] = {}
+    for method in methods:
+        for record in ended_ok(block, method):
+            peak, card, reason = peak_of(record)
+            text = (
+                f"The peak is {amount(peak, 'FLOP/s')}, dense, in {escape(record.row.get('precision'))} "
+                f"({escape(card.source)})."
+                if peak and card
+                else f"There is no share of a peak: {escape(reason)}."
+            )
+            sentences.setdefault(text, []).append(method)
+    return " ".join(sentences)
+
+
+def _step(*keys: str) -> Read:
+    return lambda record: figure(record.steps, *keys)
+
+
+def _times(block: Block, methods: Sequence[str]) -> str:
+    rows = []
+    for method in methods:
+        quartiles = [mean(per_seed(block, method, _step(key))) for key in ("q25", "q75")]
+        between = " to ".join(_milliseconds(value) for value in quartiles if value is not None)
+        variation = mean(per_seed(block, method, _step("cv")))
+        phases = [mean(per_seed(block, method, _step("phases", phase))) for phase in PHASES]
+        rows.append(
+            [
+                escape(method),
+                spread(per_seed(block, method, _step("count")), count),
+                spread(per_seed(block, method, _step("median")), _milliseconds),
+                between,
+                spread(per_seed(block, method, _step("p95")), _milliseconds),
+                "" if variation is None else share(variation),
+                *("" if value is None else share(value) for value in phases),
+            ]
+        )
+    header = ["Method", "Steps", "Median", "Quartiles", "95th percentile", "Variation"]
+    text = (
+        "Time of a training step and the share of each phase in all of it; variation is the standard deviation over "
+        "the mean. Empty is a phase that no step had."
+    )
+    return f"{text}\n\n{table([*header, *(phase.capitalize() for phase in PHASES)], rows)}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{number(1000 * seconds)} ms"

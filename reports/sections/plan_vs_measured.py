@@ -1,0 +1,170 @@
+"""What `plan` says of a cell beside what the cell measured, and where the two part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.analysis.comparison import Block
+from reports.analysis.per_seed import PARTS, Read, account, column, ended_ok, figure, mean
+from reports.load.run_folders import Record
+from reports.sections.compiled import of_eager_steps
+from reports.text import amount, count, escape, listing, size, table
+
+_SAME = "="
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """Something that is planned and measured."""
+
+    name: str
+    planned: str
+    """Its key in the plan."""
+    measured: Read
+    words: Callable[[float], str]
+    why: Mapping[str, str]
+    """Why the two may differ, by kind of device."""
+
+
+def _flops(value: float) -> str:
+    return amount(value, "FLOP")
+
+
+_KERNELS = {
+    "cpu": "nothing is known that would set them apart on a CPU, where both count the same operations",
+    "cuda": "the plan counts the operations of a CPU; on a GPU autocast also computes some of them in 32 bit, and the "
+    "attention kernel keeps and repeats others",
+}
+_EXACT = dict.fromkeys(_KERNELS, "both count the same parameters, so that one of them is wrong")
+_FILES = dict.fromkeys(_KERNELS, "the plan counts the states alone, a file on disk has a header as well")
+
+_PEAK = _Quantity("peak memory", "peak_memory_bytes", account("peak_bytes"), size, _KERNELS)
+_COUNTED = (
+    _Quantity("trainable parameters", "trainable_params", column("trainable_params"), count, _EXACT),
+    _Quantity("FLOPs forward", "flops_forward", column("flops_forward"), _flops, _KERNELS),
+    _Quantity("FLOPs backward", "flops_backward", column("flops_backward"), _flops, _KERNELS),
+    _Quantity("cache", "cache_bytes", column("cache_bytes"), size, _FILES),
+)
+_METERS = {
+    "Allocated": column("peak_allocated_bytes"),
+    "Reserved": column("peak_reserved_bytes"),
+    "NVML process": column("nvml_process_bytes"),
+}
+
+Pairs = list[tuple[float, float]]
+"""Planned and measured, per seed."""
+
+
+def section(block: Block) -> str:
+    """Tables of memory, parameters, FLOPs and cache, and where plan and measurement part; a sentence without plans."""
+    planned = [method for method in block.methods if any(record.plan for record in ended_ok(block, method))]
+    without = [method for method in block.methods if block.seeds(method) and method not in planned]
+    missing = (
+        f"No plan stands in the records of {listing([escape(method) for method in without])}: older records have none, "
+        "and where a cell could not be planned its stderr.txt says why."
+        if without
+        else ""
+    )
+    if not planned:
+        return missing or "No cell ended ok."
+    tables = _memory_table(block, planned), _counted_table(block, planned)
+    parts = [_INTRODUCTION, of_eager_steps(block), *tables, _findings(block, planned)]
+    return "\n\n".join(part for part in (*parts, missing) if part)
+
+
+_INTRODUCTION = (
+    "Planned is what the plan command says of the step that a cell is probed with (the largest batch of the first "
+    "epoch), from tensors that have sizes and no contents; measured is that step when it ran. Nothing measured goes "
+    "into the plan. Means are over the cells that have both; in brackets measured to planned, = where they are the "
+    "same to the last digit in every cell."
+)
+
+
+def _memory_table(block: Block, methods: Sequence[str]) -> str:
+    meters = {
+        name: read for name, read in _METERS.items() if any(_pairs(block, method, _PEAK, read) for method in methods)
+    }
+    rows = [
+        [
+            escape(method),
+            *_planned_and_measured(_pairs(block, method, _PEAK), size),
+            *(_planned_and_measured(_pairs(block, method, _PEAK, read), size)[1] for read in meters.values()),
+        ]
+        for method in methods
+    ]
+    return table(["Method", "Peak memory, planned", "Account", *meters], rows)
+
+
+def _counted_table(block: Block, methods: Sequence[str]) -> str:
+    shown = [quantity for quantity in _COUNTED if any(_pairs(block, method, quantity) for method in methods)]
+    header = ["Method"]
+    for quantity in shown:
+        header += [f"{quantity.name[0].upper()}{quantity.name[1:]}, planned", "measured"]
+    rows = [
+        [escape(method)]
+        + [cell for one in shown for cell in _planned_and_measured(_pairs(block, method, one), one.words)]
+        for method in methods
+    ]
+    return table(header, rows)
+
+
+def _pairs(block: Block, method: str, quantity: _Quantity, read: Read | None = None) -> Pairs:
+    """Planned and measured of each cell that has both."""
+    return [
+        (before, after)
+        for record in ended_ok(block, method)
+        if (before := figure(record.plan, quantity.planned)) is not None
+        and (after := (read or quantity.measured)(record)) is not None
+    ]
+
+
+def _planned_and_measured(pairs: Pairs, words: Callable[[float], str]) -> list[str]:
+    before, after = (mean([pair[side] for pair in pairs]) for side in (0, 1))
+    if before is None or after is None:
+        return ["", ""]
+    return [words(before), f"{words(after)} ({_apart(pairs)})"]
+
+
+def _apart(pairs: Pairs) -> str:
+    """Measured to planned, with as many digits as it takes to see a difference."""
+    if all(before == after for before, after in pairs):
+        return _SAME
+    before, after = (sum(pair[side] for pair in pairs) for side in (0, 1))
+    if not before:
+        return "planned none"
+    if before == after:
+        return "the same in the mean over seeds alone"
+    texts = (f"{after / before:.{digits}f}" for digits in range(2, 17))
+    return f"{next((text for text in texts if float(text) != 1), 'about 1')}×"
+
+
+def _findings(block: Block, methods: Sequence[str]) -> str:
+    """What agrees to the last digit, and for everything else for whom, by how much and why it does not."""
+    agree, lines = [], []
+    device = "cuda" if block.results["device"].dropna().str.startswith("cuda").any() else "cpu"
+    for quantity in (_PEAK, *_COUNTED):
+        pairs = {method: found for method in methods if (found := _pairs(block, method, quantity))}
+        parted = {method: apart for method, found in pairs.items() if (apart := _apart(found)) != _SAME}
+        if pairs and not parted:
+            agree.append(quantity.name)
+        elif parted:
+            above_all = {method: _part_apart(block, method) if quantity is _PEAK else "" for method in parted}
+            whom = listing([f"{escape(method)} ({apart}{above_all[method]})" for method, apart in parted.items()])
+            lines.append(f"- {quantity.name}: {whom}; {quantity.why[device]}.")
+    same = f"The same to the last digit for every method: {listing(agree)}." if agree else ""
+    apart = "\n".join(["Plan and measurement part here:\n", *lines]) if lines else ""
+    return "\n\n".join(part for part in (same, apart) if part)
+
+
+def _part_apart(block: Block, method: str) -> str:
+    """The part of the account that plan and measurement differ in most."""
+    records = ended_ok(block, method)
+    apart = {part: sum(_difference(record, part) for record in records) for part in PARTS}
+    largest = max(apart, key=lambda part: abs(apart[part]))
+    return f", above all in {largest}" if apart[largest] else ""
+
+
+def _difference(record: Record, part: str) -> float:
+    before, after = figure(record.plan, part), figure(record.memory, part)
+    return 0 if before is None or after is None else after - before

@@ -1,0 +1,136 @@
+"""What a reader must know before trusting the numbers, found in the records themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from reports.analysis.comparison import Block
+from reports.load.run_folders import Record, Run
+from reports.text import escape
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+UNKNOWN_TOKENS = 0.05
+"""From this share of unknown tokens on, a tokenizer does not speak the language of the catalogue."""
+
+
+def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence[str]) -> list[str]:
+    """Warnings in Markdown, one sentence each, without repetition."""
+    found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in (*run.notes, *run.damaged)]
+    found += [escape(note) for note in merge_notes]
+    for run in runs:
+        found += _unknown_tokens(run)
+        found += _foreign_code(run)
+    where: dict[str, list[str]] = {}
+    for block in blocks:
+        for text in _of_block(block):
+            where.setdefault(text, []).append(escape(block.title))
+    for text, titles in where.items():
+        found.append(f"{text}." if len(titles) == len(blocks) else f"{text} ({'; '.join(titles)}).")
+    found += _from_records([record for block in blocks for record in block.records])
+    return list(dict.fromkeys(found))
+
+
+def _unknown_tokens(run: Run) -> Iterator[str]:
+    shares = run.dataset.get("unknown_token_share")
+    named = shares if isinstance(shares, Mapping) else {"the tokenizer": shares}
+    for name, share in named.items():
+        if isinstance(share, int | float) and share >= UNKNOWN_TOKENS:
+            yield f"{share:.0%} of the tokens of the titles are unknown to {escape(name)}: accuracy suffers."
+
+
+def _foreign_code(run: Run) -> Iterator[str]:
+    """Models whose own Python files were allowed to run."""
+    pairs = run.matrix.get("backbones")
+    for pair in pairs if isinstance(pairs, list) else []:
+        if isinstance(pair, Mapping) and pair.get("trust_remote_code") is True:
+            names = " and ".join(str(pair[key]) for key in ("text", "image") if pair.get(key))
+            yield f"Python code that comes with {escape(names)} was allowed to run (--trust-remote-code)."
+
+
+def _of_block(block: Block) -> Iterator[str]:
+    if block.random_weights:
+        yield "The backbones were initialised at random: accuracy has no meaning, costs have"
+    timed = block.results.loc[block.results["epoch_seconds"].notna(), "device"]
+    if timed.dropna().str.startswith("cpu").any():
+        yield (
+            "Timed on a CPU: seconds hold as ratios between methods of this table, not as seconds on another machine "
+            "or on a GPU"
+        )
+    sources = sorted(block.results.loc[block.results["status"] == "ok", "memory_source"].dropna().unique())
+    if len(sources) > 1:
+        yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
+    if block.unmetered:
+        yield (
+            "Steps were compiled, and nothing measured what memory that takes (the account is of an eager step): peak "
+            "memory and TPME are left empty"
+        )
+    yield from _against_references(block)
+    yield from _other_ranks(block)
+    yield from _different_batches(block)
+    yield from _resumed(block)
+
+
+def _against_references(block: Block) -> Iterator[str]:
+    if block.random_weights:
+        return
+    floor, ceiling = block.reference("popularity", "hr@10"), block.reference("bayes", "hr@10")
+    spreads = {method: spread for method in block.measured("hr@10") if (spread := block.spread(method, "hr@10"))}
+    if floor is not None:
+        low = [f"{escape(method)} {spread.mean:.3f}" for method, spread in spreads.items() if spread.mean <= floor]
+        if low:
+            yield f"Not above popularity on HR@10 ({floor:.3f}): {', '.join(low)}"
+    for method, spread in spreads.items():
+        surely = spread.mean if spread.low is None else spread.low
+        if ceiling is not None and surely > ceiling:
+            yield (
+                f"{escape(method)} is above the Bayes ceiling by more than its spread "
+                f"({spread.mean:.3f} against {ceiling:.3f}): something leaks"
+            )
+
+
+def _other_ranks(block: Block) -> Iterator[str]:
+    for record in block.records:
+        said = record.row.get("hr@10")
+        counted = None if record.ranks is None else float((record.ranks.test <= 10).mean())
+        if said is not None and counted is not None and abs(said - counted) > 1e-6:
+            yield (
+                f"The ranks of {escape(record.cell_id)} give an HR@10 of {counted:.4f} where its record says {said:.4f}"
+            )
+
+
+def _different_batches(block: Block) -> Iterator[str]:
+    digests: dict[object, set[str]] = {}
+    for record in block.records:
+        if record.batch_digest:
+            digests.setdefault(record.row.get("seed"), set()).add(record.batch_digest)
+    for seed, different in digests.items():
+        if len(different) > 1:
+            yield f"The methods did not see the same batches with seed {escape(seed)}: they are not comparable"
+
+
+def _resumed(block: Block) -> Iterator[str]:
+    said = []
+    for record in block.records:
+        times, lost = record.resumed.get("times"), record.resumed.get("steps_lost")
+        if isinstance(times, int) and times:
+            steps = f"{lost} steps lost" if isinstance(lost, int) else "steps lost unknown"
+            said.append(f"{escape(record.cell_id)} {times} time{'s' * (times != 1)}, {steps}")
+    if said:
+        yield f"Resumed from a checkpoint ({'; '.join(said)}): time and energy of lost steps are not counted"
+
+
+def _from_records(records: Sequence[Record]) -> list[str]:
+    """The warnings of the cells; those that differ in nothing but their numbers make one line, with the largest."""
+    alike: dict[str, dict[str, str]] = {}
+    for record in records:
+        for warning in record.warnings:
+            alike.setdefault(_NUMBER.sub("#", warning), {})[record.cell_id] = warning
+    texts = []
+    for cells in alike.values():
+        worst = max(cells, key=lambda cell: [float(number) for number in _NUMBER.findall(cells[cell])])
+        others = f" and {len(cells) - 1} more cell{'s' * (len(cells) > 2)}" if len(cells) > 1 else ""
+        largest = ", at most" if len(set(cells.values())) > 1 else ""
+        texts.append(f"{escape(cells[worst], limit=300)}{largest} ({escape(worst)}{others})")
+    return texts

@@ -1,0 +1,169 @@
+"""The parts of a report about its scores: how far to trust the TPME, and PSCP beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.scoring import pscp, tpme
+from bench.utils.errors import UserError
+from reports.analysis import resampling
+from reports.analysis.comparison import Block
+from reports.analysis.tradeoff import (
+    PenalisedScores,
+    ScoreSpread,
+    comparable_costs,
+    first_shares,
+    penalised,
+    score_spread,
+    trade_off,
+    turned_pairs,
+)
+from reports.sections.accuracy import NO_DIFFERENCE
+from reports.text import count, escape, listing, number, table
+
+
+def robustness(block: Block) -> str:
+    """Whether the order by TPME survives other steps and seeds, other weights, and leaving each method out."""
+    try:
+        scores, costs = trade_off(block), comparable_costs(block)
+        spread = score_spread(block)
+        first = first_shares(block)
+        moved = tpme.weight_sensitivity(costs, block.options.weights, block.options.reference)
+    except UserError as error:
+        return f"TPME cannot be computed: {escape(error)}."
+    order = tpme.order_of(scores)
+    text = [_compared(block, scores, order), _spread_words(spread)]
+    header = [
+        "Method",
+        "TPME",
+        "95 % interval",
+        "First in this share of the draws",
+        NO_DIFFERENCE.capitalize() + " from",
+    ]
+    rows = [[escape(method), f"{scores[method]:.3f}", *_spread_cells(spread, method)] for method in order]
+    share_of_weights = "First in this share of the weightings"
+    text.append(
+        table(
+            [*header, share_of_weights],
+            [[*row, f"{first[method]:.1%}"] for row, method in zip(rows, order, strict=True)],
+        )
+    )
+    text.append(
+        "The last column is the exact share of the triangle of all weightings of time, parameters and memory (figure "
+        f"below). On a grid of {moved.points} weightings (step {moved.step:g}, corners included) the whole order is "
+        f"kept in {moved.order_kept:.1%}."
+    )
+    try:
+        left = tpme.leave_one_out(costs, block.options.weights, block.options.reference)
+        text.append(
+            table(["Left out", "Order of the others kept", "Turned round"], [_left_out(entry) for entry in left], 3)
+        )
+    except UserError as error:
+        text.append(f"Leaving methods out was not checked: {escape(error)}.")
+    return "\n\n".join(text)
+
+
+def _compared(block: Block, scores: dict[str, float], order: Sequence[str]) -> str:
+    machine = [str(value) for value in block.results["machine"].dropna().unique()]
+    weights = " / ".join(f"{weight:g}" for weight in block.options.weights)
+    text = (
+        f"Compared on {escape(machine[0]) if machine else 'an unknown machine'}: "
+        f"{', '.join(escape(method) for method in scores)}, weights {weights} for time, parameters and memory. "
+    )
+    if block.options.reference is not None:
+        pinned = ", ".join(escape(method) for method in block.options.reference)
+        text += f"Minima and maxima are those of {escape(block.options.reference_name)} ({pinned}). "
+    return f"{text}Order, best first: {' &lt; '.join(escape(method) for method in order)}."
+
+
+def _spread_words(spread: ScoreSpread | None) -> str:
+    if spread is None:
+        return "Not every method has left its steps, so the TPME has no interval."
+    seeds = (
+        "and of seeds, the same for all methods; drawing from a few seeds makes intervals too narrow"
+        if spread.seeds > 1
+        else "with one seed, which says nothing about others"
+    )
+    return (
+        f"Intervals come from {count(resampling.RESAMPLES)} draws of steps, in blocks of neighbours, {seeds}. "
+        "A machine that was slower for one method than for another is not in them. "
+        f"Where the difference of two scores has an interval that holds 0: {NO_DIFFERENCE}."
+    )
+
+
+def _spread_cells(spread: ScoreSpread | None, method: str) -> list[str]:
+    if spread is None:
+        return ["", "", ""]
+    low, high = spread.intervals[method]
+    level = ", ".join(escape(other) for other in spread.level_with(method))
+    return [f"{low:.3f} to {high:.3f}", f"{spread.first[method]:.1%}", level]
+
+
+def _left_out(entry: tpme.LeftOut) -> list[str]:
+    if entry.preserved is None:
+        return [escape(entry.left_out), "unknown", escape(entry.reason)]
+    pairs = ", ".join(f"{escape(b)} before {escape(a)}" for a, b in entry.turned)
+    return [escape(entry.left_out), "yes" if entry.preserved else "**no**", pairs]
+
+
+def beside_pscp(block: Block) -> str:
+    """PSCP of PEFT-Bench, and where its order and that of the TPME part."""
+    try:
+        found = penalised(block)
+    except UserError as error:
+        return f"PSCP cannot be computed: {escape(error)}."
+    try:
+        scores = trade_off(block)
+    except UserError:
+        scores = {}
+    return "\n\n".join([_definition(block, found), _table(scores, found), _disagreement(block, scores, found)])
+
+
+def _definition(block: Block, found: PenalisedScores) -> str:
+    settings = block.options.penalties
+    constants = f"{settings.constants[0]:g} values, {settings.constants[1]:g} TFLOPs, {settings.constants[2]:g} GB"
+    exponents = " / ".join(f"{exponent:g}" for exponent in settings.exponents)
+    factors = [math.prod(one.penalties) for one in found.scores.values()]
+    return (
+        "PSCP (PEFT-Bench, arXiv 2511.21285) is test HR@10 in percent, times a penalty each for trainable parameters, "
+        "extra inference and peak memory: (1 + cost / constant) to the power of minus the exponent; higher is better. "
+        f"Constants {constants}; exponents {exponents}. Extra inference is what the forward pass of the probe step "
+        f"(the largest batch of the first epoch) computes beyond that of {escape(found.yardstick)}, never below 0. "
+        f"All penalties together take {1 - max(factors):.2%} to {1 - min(factors):.2%} of a score here."
+    )
+
+
+def _table(scores: dict[str, float], found: PenalisedScores) -> str:
+    by_tpme = [method for method in tpme.order_of(scores) if method in found.scores]
+    by_pscp = list(pscp.order_of(found.scores))
+    rows = []
+    for method in by_pscp:
+        one = found.scores[method]
+        tpme_cells = [f"{scores[method]:.3f}", str(by_tpme.index(method) + 1)] if method in by_tpme else ["", ""]
+        penalties = [f"{factor:.4f}" for factor in one.penalties]
+        place = str(by_pscp.index(method) + 1)
+        rows.append([escape(method), number(one.score), place, *tpme_cells, number(one.performance), *penalties])
+    header = ["Method", "PSCP", "Place", "TPME", "Place", "HR@10 in %", "Parameters", "Inference", "Memory"]
+    return table(header, rows)
+
+
+def _disagreement(block: Block, scores: dict[str, float], found: PenalisedScores) -> str:
+    both = [method for method in scores if method in found.scores]
+    pairs = len(both) * (len(both) - 1) // 2
+    if not pairs:
+        return "There are no two methods with both scores, so their orders cannot be compared."
+    turned = turned_pairs(scores, found.scores)
+    if not turned:
+        return f"TPME and PSCP put all {pairs} pairs of methods in the same order."
+    behind: dict[str, list[str]] = {}
+    for ahead, other in turned:
+        behind.setdefault(ahead, []).append(escape(other))
+    words = "; ".join(f"{escape(method)} is ahead of {listing(others)} by TPME and behind by PSCP"
+                      for method, others in behind.items())  # fmt: skip
+    text = f"TPME and PSCP put {len(turned)} of {pairs} pairs of methods in opposite order: {words}."
+    tested = [difference for a, b in turned if (difference := block.tested(a, b))]
+    if not tested:
+        return text
+    shown = sum(difference.shown for difference in tested)
+    return f"{text} In {shown} of these pairs the paired test shows the difference in HR@10 that PSCP goes by."

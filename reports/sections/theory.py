@@ -1,0 +1,271 @@
+"""The complexity table of the IISAN paper (arXiv 2404.02059, Table 1), term by term beside what was measured.
+
+FP, BP and WU are the forward pass, the backward pass and the weight update of the backbones, MW and A their weights and
+activations; small letters are those of the small modules. The theory says which terms a method has. It holds when what
+has the same letters costs the same, and small letters cost less than capitals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+
+from reports.analysis import resampling
+from reports.analysis.comparison import BASELINE, Block
+from reports.analysis.resampled_steps import by_seed, resampled_means
+from reports.load.run_folders import Record
+from reports.load.steps import SECONDS
+from reports.sections.accuracy import NO_DIFFERENCE
+from reports.sections.compiled import of_eager_steps
+from reports.text import escape, listing, number, ratio, size, table
+
+TERMS: dict[str, tuple[str, ...]] = {
+    "fft": ("FP", "BP", "WU", "MW", "A"),
+    "adapter": ("FP", "BP", "wu", "MW", "A"),
+    "lora": ("FP", "BP", "wu", "MW", "A"),
+    "iisan": ("FP", "bp", "wu", "MW", "a"),
+    "iisan-cached": ("fp", "bp", "wu", "mw", "a"),
+}
+"""Kind of method -> its terms of time (three) and of memory (two), as the paper has them and no more."""
+
+HELD = "as predicted"
+
+_TIME, _MEMORY = slice(0, 3), slice(3, 5)
+_STEP, _PEAK = SECONDS, "peak_bytes"
+_PHASES = ("backbone", "forward", "backward", "optimizer", _STEP)
+_PARTS = ("parameters", "activations", "gradients", "optimizer", "rest", "cache", _PEAK)
+
+# Where a term is measured, and how that is called.
+_MEASURED = {
+    "FP": ("backbone", "forward pass of the backbones"),
+    "fp": ("forward", "forward pass of the rest"),
+    "BP": ("backward", "backward pass"),
+    "bp": ("backward", "backward pass"),
+    "WU": ("optimizer", "weight update"),
+    "wu": ("optimizer", "weight update"),
+    "MW": ("parameters", "weights"),
+    "mw": ("parameters", "weights"),
+    "A": ("activations", "activations"),
+    "a": ("activations", "activations"),
+}
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A mean over seeds, in seconds or bytes, and what drawing steps and seeds anew does to it."""
+
+    mean: float
+    replicates: resampling.FloatArray
+
+
+Amounts = Mapping[tuple[str, str], Amount]
+"""By method and phase or part of memory."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the theory about two methods, held against the ratio of what was measured."""
+
+    what: str
+    first: str
+    relation: str
+    """`=`, `<` or `>`: first to second."""
+    second: str
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def found(self) -> str:
+        """`HELD`, `no difference shown` where one is predicted, or that it is not so."""
+        level = self.low <= 1 <= self.high
+        if self.relation == "=":
+            return HELD if level else "not equal"
+        if level:
+            return NO_DIFFERENCE
+        return HELD if (self.low > 1) == (self.relation == ">") else "the other way round"
+
+
+def terms_of(block: Block, method: str) -> tuple[str, ...] | None:
+    """The terms of a method by its kind; None for a kind that the theory does not know."""
+    for record in block.records:
+        kind = record.method.get("type")
+        if record.row["method"] == method and kind:
+            options = record.method.get("options")
+            cached = isinstance(options, dict) and options.get("cached")
+            return TERMS.get("iisan-cached" if cached and kind == "iisan" else str(kind))
+    return None
+
+
+def amounts(block: Block) -> dict[tuple[str, str], Amount]:
+    """What was measured of each method: the phases of a step in seconds, the parts of the account in bytes."""
+    found: dict[tuple[str, str], Amount] = {}
+    for method in block.methods:
+        found |= {(method, phase): amount for phase, amount in _times(block, method)}
+        found |= {(method, f"{part} bytes"): amount for part, amount in _memory(block, method)}
+    return found
+
+
+def _times(block: Block, method: str) -> Iterator[tuple[str, Amount]]:
+    cells = list(by_seed(block.records, method).values())
+    measured = [phase for phase in _PHASES if cells and all(steps[phase].notna().any() for _, steps in cells)]
+    if not measured:
+        return
+    means = np.mean([steps[measured].fillna(0.0).mean().to_numpy() for _, steps in cells], axis=0)
+    replicates = resampling.over_seeds([resampled_means(record, steps, measured) for record, steps in cells])
+    for place, phase in enumerate(measured):
+        yield phase, Amount(float(means[place]), replicates[:, place])
+
+
+def _memory(block: Block, method: str) -> Iterator[tuple[str, Amount]]:
+    records = {int(record.row.get("seed") or 0): record for record in block.records if _has_account(record, method)}
+    if not records:
+        return
+    rows = np.array([[records[seed].memory[part] for part in _PARTS] for seed in sorted(records)], dtype=np.float64)
+    replicates = resampling.over_seeds([np.tile(row, (resampling.RESAMPLES, 1)) for row in rows])
+    for place, part in enumerate(_PARTS):
+        yield part, Amount(float(rows[:, place].mean()), replicates[:, place])
+
+
+def _has_account(record: Record, method: str) -> bool:
+    whole = all(isinstance(record.memory.get(part), int | float) for part in _PARTS)
+    return record.row["method"] == method and record.ok and whole
+
+
+def claims(block: Block, measured: Amounts) -> list[Claim]:
+    """What the theory says about the methods of a block, as far as it was measured."""
+    known = {method: terms for method in block.methods if (terms := terms_of(block, method))}
+    found = list(_term_by_term(known, measured))
+    found += _totals(known, measured, "time of a step", _STEP, _TIME)
+    found += _totals(known, measured, "peak memory", f"{_PEAK} bytes", _MEMORY)
+    return found
+
+
+def _term_by_term(known: Mapping[str, tuple[str, ...]], measured: Amounts) -> Iterator[Claim]:
+    """Each term of each method against that of `fft`."""
+    base = known.get(BASELINE, ())
+    for method, terms in known.items():
+        for own, other in zip(terms, base, strict=False) if method != BASELINE else ():
+            what = f"{own}, {_MEASURED[own][1]}" if own == other else f"{own} against {other}, {_MEASURED[other][1]}"
+            places = ((method, _place(own)), (BASELINE, _place(other)))
+            yield from _claim(what, method, "=" if own == other else "<", BASELINE, measured, places)
+
+
+def _place(term: str) -> str:
+    name = _MEASURED[term][0]
+    return f"{name} bytes" if term.upper() in ("MW", "A") else name
+
+
+def _totals(
+    known: Mapping[str, tuple[str, ...]], measured: Amounts, what: str, place: str, part: slice
+) -> Iterator[Claim]:
+    """Whole steps, or peaks: equal where the letters are, and larger the more of them are capitals."""
+    levels: dict[int, list[str]] = {}
+    for method, terms in known.items():
+        levels.setdefault(sum(term.isupper() for term in terms[part]), []).append(method)
+    ordered = [levels[level] for level in sorted(levels, reverse=True)]
+    for members in ordered:
+        for other in members[1:]:
+            yield from _claim(what, members[0], "=", other, measured, ((members[0], place), (other, place)))
+    for above, below in pairwise(ordered):
+        for first, second in product(above, below):
+            yield from _claim(what, first, ">", second, measured, ((first, place), (second, place)))
+
+
+def _claim(
+    what: str, first: str, relation: str, second: str, measured: Amounts, places: Sequence[tuple[str, str]]
+) -> Iterator[Claim]:
+    mine, theirs = (measured.get(place) for place in places)
+    if mine is None or theirs is None or not theirs.mean or not theirs.replicates.all():
+        return
+    low, high = resampling.interval(mine.replicates / theirs.replicates)
+    yield Claim(what, first, relation, second, mine.mean / theirs.mean, float(low), float(high))
+
+
+def section(block: Block) -> str:
+    """Tables of the terms, and where theory and measurement part; nothing where nothing was measured."""
+    measured = amounts(block)
+    if not measured:
+        return "Neither the phases of a step nor an account of memory were recorded."
+    tables = _time_table(block, measured), _memory_table(block, measured)
+    text = [_LEGEND, of_eager_steps(block), *tables, _findings(claims(block, measured))]
+    unknown = [method for method in block.methods if terms_of(block, method) is None]
+    if unknown:
+        text.append(f"The paper's table has no terms for {listing([escape(method) for method in unknown])}.")
+    return "\n\n".join(part for part in text if part)
+
+
+_LEGEND = (
+    "Capitals are terms of the backbones, small letters of the small modules: forward pass (FP, fp), backward pass "
+    "(BP, bp), weight update (WU, wu), weights (MW, mw), activations (A, a). The terms are those of the paper's table; "
+    "the figures are means over steps and seeds, in brackets the ratio to fft. The clock sees one backward pass and "
+    "one update: where the backbones are part of them, BP and bp, WU and wu, are in one figure. Modules inside a "
+    "backbone are timed with it. Empty is what a method does not have or what was not measured."
+)
+
+
+def _time_table(block: Block, measured: Amounts) -> str:
+    if not any((method, _STEP) in measured for method in block.methods):
+        return ""
+    header = ["Method", "Theory", "Backbones forward", "Rest forward", "Backward", "Update", "Step"]
+    rows = _rows(block, measured, _TIME, _PHASES, lambda value: f"{number(1000 * value)} ms")
+    return table(header, rows, numbers_from=2)
+
+
+def _memory_table(block: Block, measured: Amounts) -> str:
+    if not any((method, f"{_PEAK} bytes") in measured for method in block.methods):
+        return ""
+    header = ["Method", "Theory", "Weights", "Activations", "Gradients", "Optimizer", "Rest", "Cache", "Peak"]
+    rows = _rows(block, measured, _MEMORY, tuple(f"{part} bytes" for part in _PARTS), size)
+    return table(header, rows, numbers_from=2)
+
+
+def _rows(block: Block, measured: Amounts, part: slice, columns: Sequence[str], words: Any) -> list[list[str]]:
+    rows = []
+    for method in block.methods:
+        if not any((method, column) in measured for column in columns):
+            continue
+        terms = terms_of(block, method)
+        cells = [_cell(measured.get((method, column)), measured.get((BASELINE, column)), words) for column in columns]
+        rows.append([escape(method), " + ".join(terms[part]) if terms else "", *cells])
+    return rows
+
+
+def _cell(amount: Amount | None, base: Amount | None, words: Any) -> str:
+    if amount is None:
+        return ""
+    text = str(words(amount.mean))
+    return (
+        f"{text} ({ratio(amount.mean, base.mean)})" if base is not None and base.mean and amount is not base else text
+    )
+
+
+def _findings(claims: Sequence[Claim]) -> str:
+    """How many statements hold, and each that does not."""
+    if not claims:
+        return "No two methods that the theory knows were measured."
+    held = [claim for claim in claims if claim.found == HELD]
+    text = (
+        f"Of {len(claims)} statements that the theory makes about these methods, {len(held)} are found in the "
+        "measurement. A ratio has a 95 % interval from drawing steps and seeds anew; bytes are counted exactly and "
+        "vary with the seed alone, so that equal means equal to the byte where there is one seed."
+    )
+    if len(held) == len(claims):
+        return text
+    rows = [
+        [
+            escape(claim.what),
+            f"{escape(claim.first)} {claim.relation.replace('<', '&lt;').replace('>', '&gt;')} {escape(claim.second)}",
+            claim.found,
+            f"{ratio(claim.ratio, 1)} ({ratio(claim.low, 1)} to {ratio(claim.high, 1)})",
+        ]
+        for claim in claims
+        if claim not in held
+    ]
+    return f"{text} Theory and measurement part here:\n\n" + table(
+        ["Term", "Theory", "Found", "Measured: first to second"], rows, numbers_from=3
+    )

@@ -1,0 +1,1 @@
+"""Studies over several comparisons, each in the report wherever its cells are."""

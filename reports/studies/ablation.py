@@ -1,0 +1,147 @@
+"""Study: a method without its parts, and with other sizes. Whether cached and uncached agree is part of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from reports.analysis.comparison import Block, slug
+from reports.analysis.per_seed import ended_ok, figure
+from reports.load.run_folders import Record
+from reports.sections.accuracy import p_value, signed
+from reports.studies.study import COSTS, Grid, Strong, Study, Variant, accuracy_of, costs_of, variants
+from reports.text import escape
+
+STEM = "ablation"
+
+
+def study(block: Block, title: str, stem: str) -> Study | None:
+    """Variants of one kind against the method as it is; None where there are none that differ in more than layers."""
+    known = variants(block)
+    sizes = Counter(variant.family for variant in known)
+    families = [[v for v in known if v.family == family] for family, n in sizes.items() if n > 1]
+    families = [members for members in families if _differ(members)]
+    if not families:
+        return None
+    grids = [
+        _grid(block, members, known, stem if len(families) == 1 else f"{stem}-{place}-{slug(members[0].family)}")
+        for place, members in enumerate(families, 1)
+    ]
+    parts: list[str | Grid] = [part for grid in grids for part in (grid, _note(grid))]
+    twins = [_agreement(block, *pair) for members in families for pair in _twins(members)]
+    if twins:
+        parts += ["Cached against uncached, which must agree as far as the cache's precision goes:", "\n".join(twins)]
+    return Study(title, parts)
+
+
+def _differ(members: Sequence[Variant]) -> bool:
+    """In something else than layers and whether the states are cached."""
+    first = members[0].without("layers", "cached")
+    return any(variant.without("layers", "cached") != first for variant in members)
+
+
+def _grid(block: Block, members: Sequence[Variant], known: Sequence[Variant], stem: str) -> Grid:
+    usual = Counter(variant.kind for variant in members).most_common(1)[0][0]
+    base = next((v for v in members if v.method == v.kind == usual), members[0])
+    others = [variant for variant in known if variant not in members]
+    header = ["Method", "What differs", "HR@10", "Difference", "p (Holm)", *(title for _, title, _ in COSTS)]
+    rows = [
+        [
+            variant.method,
+            "" if variant == base else _changes(variant, base) if variant in members else "another method",
+            accuracy_of(block, variant.method),
+            *_difference(block, variant.method, base.method),
+            *costs_of(block, variant.method, base.method),
+        ]
+        for variant in [base, *(v for v in members if v != base), *others]
+    ]
+    return Grid(stem, header, rows, words=2)
+
+
+def _note(grid: Grid) -> str:
+    """The method that the others are set against stands first."""
+    return (
+        f"Against {escape(grid.rows[0][0])}: the difference in HR@10 is paired by user, with its 95 % bootstrap "
+        "interval; bold where the test tells the two apart. In brackets the ratio."
+    )
+
+
+def _changes(variant: Variant, base: Variant) -> str:
+    names = [n for n in dict.fromkeys([*base.options, *variant.options]) if n not in ("cached",)]
+    changed = [n for n in names if variant.options.get(n) != base.options.get(n)]
+    words = [f"{n.replace('_', ' ')} {_plain(variant.options.get(n, 'as usual'))}" for n in changed]
+    if bool(variant.options.get("cached")) != bool(base.options.get("cached")):
+        words.append("cached" if variant.options.get("cached") else "not cached")
+    return ", ".join(words) or "nothing"
+
+
+def _plain(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _difference(block: Block, method: str, base: str) -> list[str]:
+    if method == base:
+        return ["", ""]
+    found = block.tested(method, base)
+    if found is not None:
+        words = f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
+        return [Strong(words) if found.shown else words, p_value(found.p_holm)]
+    own, other = block.value(method, "hr@10"), block.value(base, "hr@10")
+    return ["" if own is None or other is None else signed(own - other), ""]
+
+
+def _twins(members: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
+    """Pairs that differ in nothing but the cache, the uncached first."""
+    live = [variant for variant in members if not variant.options.get("cached")]
+    cached = [variant for variant in members if variant.options.get("cached")]
+    return [(a, b) for a in live for b in cached if a.without("cached") == b.without("cached")]
+
+
+def _agreement(block: Block, live: Variant, cached: Variant) -> str:
+    """How far the losses agree, and the lists that users get."""
+    pairs = [
+        (one, other)
+        for one in ended_ok(block, live.method)
+        for other in ended_ok(block, cached.method)
+        if one.row.get("seed") == other.row.get("seed")
+    ]
+    names = f"{escape(live.method)} and {escape(cached.method)}"
+    apart = [gap for one, other in pairs if (gap := _loss_gap(one, other)) is not None]
+    if not apart:
+        return f"- {names}: no seed has losses of both."
+    kept = {str(other.training.get("cache_dtype")) for _, other in pairs if other.training.get("cache_dtype")}
+    stored = f" (the cache holds {escape(', '.join(sorted(kept)))})" if kept else ""
+    text = f"- {names}: the training loss {agreement(max(apart))}{stored}"
+    same = [share for one, other in pairs if (share := _same_lists(one, other)) is not None]
+    if same:
+        text += f"; for {100 * min(same):.1f} % of the users the target is in the first ten of both or of neither"
+    return f"{text}."
+
+
+def agreement(gap: float) -> str:
+    """The largest relative difference of two losses in words: `agrees to 4 digits`."""
+    if gap == 0:
+        return "agrees to the last digit"
+    digits = math.floor(-math.log10(gap))
+    if digits < 1:
+        return f"**does not agree**: it differs by {100 * gap:.0f} %"
+    return f"agrees to {digits} digit{'s' * (digits > 1)} (largest relative difference {gap:.1g})"
+
+
+def _loss_gap(one: Record, other: Record) -> float | None:
+    """The largest relative difference over the evaluations that both have."""
+    losses = [
+        (a, b)
+        for mine, theirs in zip(one.curve, other.curve, strict=False)
+        if (a := figure(mine, "loss")) is not None and (b := figure(theirs, "loss")) is not None
+    ]
+    return max((abs(a - b) / max(abs(a), abs(b), 1e-30) for a, b in losses), default=None)
+
+
+def _same_lists(one: Record, other: Record) -> float | None:
+    if one.ranks is None or other.ranks is None or one.ranks.users != other.ranks.users:
+        return None
+    return float(np.mean((one.ranks.test <= 10) == (other.ranks.test <= 10)))

@@ -1,0 +1,137 @@
+"""Study: which layers are kept. Methods that are the same but for the layers that they read, over their number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from reports.analysis.comparison import Block
+from reports.figures import style
+from reports.figures.curves import HEADROOM
+from reports.figures.draw import rendered
+from reports.figures.style import NotDrawn, accuracy_label
+from reports.studies.study import COSTS, Grid, Study, Variant, accuracy_of, costs_of, variants
+from reports.text import escape
+
+STEM = "layers"
+FEWEST = 3
+"""Two numbers of layers make no curve."""
+_MOST_TICKS = 8
+
+Families = Mapping[str, Sequence[Variant]]
+
+
+def study(block: Block, title: str, stem: str) -> Study | None:
+    """What keeping fewer layers costs and saves; None where no method was run with three numbers of layers."""
+    families = _families(block)
+    if not families:
+        return None
+    drawing = rendered(
+        stem,
+        "Accuracy and costs over the number of layers that are kept",
+        "Bars are 95 % intervals. Layer 0 is the embedding layer and counts.",
+        lambda: _figure(block, families),
+    )
+    return Study(title, [_grid(block, families, stem), _answer(block, families)], [drawing])
+
+
+def _families(block: Block) -> Families:
+    """Kind and what the variants share -> variants by the number of layers."""
+    found: dict[tuple[str, str], list[Variant]] = {}
+    for variant in variants(block):
+        if variant.kept is not None:
+            key = (variant.kind, json.dumps(variant.without("layers"), sort_keys=True))
+            found.setdefault(key, []).append(variant)
+    return {
+        kind: sorted(members, key=lambda variant: -(variant.kept or 0))
+        for (kind, _), members in found.items()
+        if len({variant.kept for variant in members}) >= FEWEST and any("layers" in v.options for v in members)
+    }
+
+
+def _grid(block: Block, families: Families, stem: str) -> Grid:
+    header = ["Method", "Layers kept", "Number", "HR@10", *(title for _, title, _ in COSTS)]
+    rows = []
+    for members in families.values():
+        whole = members[0].method
+        for variant in members:
+            layers = variant.options.get("layers", "as usual")
+            named = ", ".join(map(str, layers)) if isinstance(layers, list | tuple) else str(layers)
+            rows.append(
+                [
+                    variant.method,
+                    named,
+                    str(variant.kept),
+                    accuracy_of(block, variant.method),
+                    *costs_of(block, variant.method, whole),
+                ]
+            )
+    return Grid(stem, header, rows, words=2)
+
+
+def _answer(block: Block, families: Families) -> str:
+    """Whether the test over users tells any variant from the one with most layers."""
+    sentences = []
+    for members in families.values():
+        whole, *others = [variant.method for variant in members]
+        tested = [(other, found) for other in others if (found := block.tested(other, whole))]
+        if not tested:
+            continue
+        apart = [escape(other) for other, found in tested if found.shown]
+        sentences.append(
+            f"From {escape(whole)}, {'none' if not apart else ', '.join(apart)} of {len(tested)} with fewer layers is "
+            "told apart in HR@10 over users (after Holm's correction)."
+        )
+    return " ".join([*sentences, "In brackets the ratio to the variant with most layers."])
+
+
+def _figure(block: Block, families: Families) -> Figure:
+    panels = [
+        ("hr@10", accuracy_label("test HR@10", block.random_weights), 1),
+        ("epoch_seconds", "seconds per epoch", 1),
+        ("peak_memory_bytes", "peak memory, MiB", 2**20),
+        ("trainable_params", "trainable parameters, thousands", 1000),
+    ]
+    if not any(
+        block.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
+    ):
+        raise NotDrawn("nothing was measured")
+    looks = style.styles(families)
+    figure = style.new_figure(6.4)
+    axes = figure.subplots(2, 2, sharex=True)
+    figure.subplots_adjust(left=0.1, right=0.985, bottom=0.085, top=0.93, wspace=0.24, hspace=0.12)
+    for place, (column, label, unit) in enumerate(panels):
+        panel = axes[place // 2][place % 2]
+        for kind, members in families.items():
+            _line(panel, block, members, column, unit, looks[kind], style.short(kind))
+        panel.set_ylabel(label)
+        panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
+        kept = sorted({variant.kept for members in families.values() for variant in members if variant.kept})
+        panel.xaxis.set_major_locator(FixedLocator(kept) if len(kept) <= _MOST_TICKS else MaxNLocator(integer=True))
+        if place >= 2:
+            panel.set_xlabel("layers kept")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _line(
+    axes: Axes, block: Block, members: Sequence[Variant], column: str, unit: int, look: style.Style, label: str
+) -> None:
+    points = [(v.kept, spread) for v in members if v.kept and (spread := block.spread(v.method, column))]
+    bars = [(spread.half or 0.0) / unit for _, spread in points]
+    axes.errorbar(
+        [kept for kept, _ in points],
+        [spread.mean / unit for _, spread in points],
+        yerr=bars if any(bars) else None,
+        color=look.color,
+        marker=look.marker,
+        ms=6 * look.size,
+        lw=1.5,
+        elinewidth=1,
+        label=label,
+    )

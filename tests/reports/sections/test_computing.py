@@ -1,0 +1,87 @@
+"""FLOP/s, the share of a peak and where there is none, and the time of a step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.scoring.roofline import CARDS
+from reports.sections.computing import peak_of, section
+from tests.reports.factory import METHODS, environment, make_run, write_json
+from tests.reports.reading import tables
+from tests.reports.sections.test_verdict import read_block
+
+
+def run_of(path: Path, gpu: Any = None, flags: dict[str, Any] | None = None, nvml: Any = None, **row: Any) -> Path:
+    run = make_run(path, ["fft", "iisan-cached"], [0], **row)
+    for file in (run / "cells").glob("*/record.json"):
+        record = json.loads(file.read_text())
+        record["environment"] = {**environment(), "gpu": gpu, "precision_flags": flags or {}}
+        write_json(file, {**record, "nvml": nvml})
+    return run
+
+
+@pytest.mark.parametrize(("precision", "peak"), [("fp32", 67e12), ("bf16", 989.5e12), ("fp16", 989.5e12)])
+def test_share_of_the_peak_by_hand(tmp_path: Path, precision: str, peak: float) -> None:
+    gpu = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
+    block = read_block(run_of(tmp_path / "run", gpu, {"cuda_matmul_tf32": False}, device="cuda:0", precision=precision))
+    assert peak_of(block.records[0]) == (peak, CARDS["h100-sxm"], "")
+    text = section(block)
+    header, fft, _ = tables(text)[0]
+    cells = dict(zip(header, fft, strict=True))
+    rate = 9e9 / block.records[0].steps["median"]
+    assert cells["Model FLOP/s"] == f"{rate / 1e9:.1f} GFLOP/s"
+    assert cells["Of the peak"] == f"{float(f'{100 * rate / peak:.1g}')}%"
+    assert (cells["Forward"], cells["Backward"], cells["Distinct items"]) == ("3.00 GFLOP", "6.00 GFLOP", "214")
+    assert f"dense, in {precision} (NVIDIA H100" in text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flags", "nvml", "row", "why"),
+    [
+        (None, {}, None, {}, "of a CPU no peak is known"),
+        ({"name": "Made-up GPU"}, {}, None, {"device": "cuda:0"}, "the peak of Made-up GPU is not known here"),
+        ({"name": "Tesla T4"}, {}, None, {"device": "cuda:0", "precision": "bf16"}, "Tesla T4 has no units for bf16"),
+        ({"name": "NVIDIA A30"}, {}, {"mig": True}, {"device": "cuda:0"}, "NVIDIA A30 is a slice of a card"),
+        ({"name": "NVIDIA A30"}, {"cuda_matmul_tf32": True}, None, {"device": "cuda:0"}, "TF32 was allowed"),
+        ({"name": "NVIDIA A30"}, {"float32_matmul_precision": "high"}, None, {"device": "cuda:0"}, "TF32 was allowed"),
+    ],
+)
+def test_where_there_is_no_peak_it_says_why(
+    tmp_path: Path, gpu: Any, flags: dict[str, Any], nvml: Any, row: dict[str, Any], why: str
+) -> None:
+    text = section(read_block(run_of(tmp_path / "run", gpu, flags, nvml, **row)))
+    assert f"There is no share of a peak: {why}" in text
+    assert [line[-1] for line in tables(text)[0][1:]] == ["", ""]
+
+
+def test_tf32_does_not_touch_16_bit(tmp_path: Path) -> None:
+    gpu, flags = {"name": "NVIDIA A30"}, {"cuda_matmul_tf32": True}
+    block = read_block(run_of(tmp_path / "run", gpu, flags, device="cuda:0", precision="bf16"))
+    assert peak_of(block.records[0])[0] == CARDS["a30"].half
+
+
+def test_time_of_a_step_and_its_phases(tmp_path: Path) -> None:
+    block = read_block(run_of(tmp_path / "run"))
+    header, fft, cached = tables(section(block))[1]
+    cells = dict(zip(header, fft, strict=True))
+    step = 1000 * block.records[0].steps["median"]
+    assert cells["Median"] == f"{step:.0f} ms"
+    assert cells["Quartiles"] == f"{0.9 * step:.0f} ms to {1.2 * step:.0f} ms"
+    assert cells["95th percentile"] == f"{1.5 * step:.0f} ms"
+    assert (cells["Variation"], cells["Steps"]) == ("7.0%", "141")
+    assert [cells[name] for name in ("Data", "Transfer", "Backbone", "Backward")] == ["2.0%", "", "30%", "56%"]
+    assert METHODS["fft"][4][:2] == (0.02, 0.30)
+    assert cached[header.index("Backbone")] == "0%"
+
+
+def test_older_records(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run")
+    for file in (run / "cells").glob("*/record.json"):
+        record = json.loads(file.read_text())
+        write_json(file, {key: value for key, value in record.items() if key not in ("compute", "steps")})
+    assert section(read_block(run)) == "The records of fft and iisan-cached have no FLOPs of a median step."
+    assert section(read_block(make_run(tmp_path / "failed", ["fft"], [0], status="hung"))) == "No cell ended ok."

@@ -1,0 +1,174 @@
+"""The sentences follow the numbers, whoever wins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.analysis.comparison import Block, blocks
+from reports.analysis.options import DEFAULT, Options
+from reports.analysis.tables import results, summary
+from reports.load.run_folders import Record, load_run
+from reports.sections.verdict import verdict
+from tests.reports.factory import USERS, make_run
+
+
+def read_block(path: Path, records: Sequence[Record] | None = None, options: Options = DEFAULT) -> Block:
+    run = load_run(path)
+    known = run.records if records is None else records
+    cells = results(known, options)
+    (block,) = blocks([run], known, cells, summary(cells, options), options)
+    return block
+
+
+def block_of(path: Path, **arguments: Any) -> Block:
+    return read_block(make_run(path, **arguments))
+
+
+def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> Block:
+    changes = {method: {"hr@10": value} for method, value in values.items()}
+    return block_of(path, methods=list(values), changes=changes, **arguments)
+
+
+def test_the_best_is_named_whoever_it_is(tmp_path: Path) -> None:
+    for place, best in enumerate(["fft", "frozen", "iisan"]):
+        values = {name: 0.4 if name == best else 0.2 for name in ("fft", "frozen", "iisan")}
+        sentences = verdict(with_accuracy(tmp_path / str(place), values, seeds=[0]))
+        assert len(sentences) == 3
+        assert sentences[0].startswith(f"**{best}** has the highest HR@10, 0.400")
+        assert "0.200 ahead" in sentences[0]
+        assert "apart from that of every other" in sentences[0]
+
+
+def test_one_seed_has_the_standard_error_of_a_share(tmp_path: Path) -> None:
+    block = with_accuracy(tmp_path / "run", {"fft": 0.25, "lora": 0.26}, seeds=[0])
+    spread = block.spread("lora", "hr@10")
+    error = math.sqrt(0.26 * 0.74 / USERS)
+    assert spread is not None
+    assert spread.half == pytest.approx(1.959964 * error)
+    first = verdict(block)[0]
+    assert f"a standard error of {error:.3f} over {USERS:,} users" in first
+    assert first.endswith("the intervals overlap with **fft**: no difference shown from it.")
+    ndcg = block.spread("lora", "ndcg@10")
+    assert ndcg is not None
+    assert ndcg.half is None
+
+
+def test_intervals_apart_and_overlapping_are_told_apart(tmp_path: Path) -> None:
+    # One standard error is .011 to .012 here: .28 is apart from .20 and not from .26.
+    first = verdict(with_accuracy(tmp_path / "run", {"fft": 0.28, "lora": 0.26, "iisan": 0.20}, seeds=[0]))[0]
+    assert "overlap with **lora**: no difference shown from it" in first
+    assert "iisan" not in first
+
+
+def test_all_others_are_not_listed_one_by_one(tmp_path: Path) -> None:
+    values = {"fft": 0.26, "lora": 0.25, "iisan": 0.25, "frozen": 0.25}
+    first = verdict(with_accuracy(tmp_path / "run", values, seeds=[0]))[0]
+    assert first.endswith("the intervals of all others overlap with that: no difference shown.")
+
+
+def test_several_seeds_have_their_own_interval(tmp_path: Path) -> None:
+    block = block_of(tmp_path / "run", methods=["fft", "lora", "frozen"], seeds=[0, 1, 2])
+    spread = block.spread("fft", "hr@10")
+    assert spread is not None
+    assert (spread.source, spread.count) == ("seeds", 3)
+    assert "over 3 seeds" in verdict(block)[0]
+
+
+def test_equal_methods_share_the_first_place(tmp_path: Path) -> None:
+    values = {"fft": 0.20, "iisan": 0.25, "iisan-cached": 0.25}
+    sentences = verdict(with_accuracy(tmp_path / "run", values, seeds=[0]))
+    assert sentences[0].startswith("**iisan** and **iisan-cached** share the highest HR@10")
+
+
+def test_unknown_spread_is_said(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    (path / "dataset.json").unlink()
+    run = load_run(path)
+    cells = results(run.records)
+    (block,) = blocks([run], run.records, cells, summary(cells))
+    sentences = verdict(block)
+    assert "the spread of some is unknown" in sentences[0]
+    assert "with a spread that is unknown" in sentences[2]
+
+
+def test_lowest_tpme_follows_the_costs(tmp_path: Path) -> None:
+    cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}
+    dear = {"epoch_seconds": 9.0, "trainable_params": 9, "peak_memory_bytes": 9}
+    for place, (first, second) in enumerate([("fft", "lora"), ("lora", "fft")]):
+        block = block_of(
+            tmp_path / str(place), methods=["fft", "lora"], seeds=[0], changes={first: cheap, second: dear}
+        )
+        assert verdict(block)[1].startswith(
+            f"**{first}** has the lowest TPME, 0.000, before **{second}** at 1.000, and is first in 100%"
+        )
+
+
+def test_costs_and_gains_are_set_against_fft(tmp_path: Path) -> None:
+    changes = {
+        "fft": {"epoch_seconds": 20.0, "peak_memory_bytes": 1000, "trainable_params": 500, "hr@10": 0.30},
+        "iisan": {"epoch_seconds": 5.0, "peak_memory_bytes": 500, "trainable_params": 50, "hr@10": 0.15},
+        "lora": {"epoch_seconds": 18.0, "peak_memory_bytes": 900, "trainable_params": 5, "hr@10": 0.31},
+    }
+    third = verdict(block_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes))[2]
+    cheap, accurate = third.removeprefix("Against **fft**, ").split("; ")
+    assert cheap == (
+        "**iisan** takes 0.25× the seconds per epoch, 0.50× the peak memory and 0.10× the trainable parameters, "
+        "and its HR@10 is 0.150 lower (0.50×), with intervals apart"
+    )
+    assert accurate == (
+        "**lora** takes 0.90× the seconds per epoch, 0.90× the peak memory and 0.01× the trainable parameters, "
+        "and its HR@10 is 0.010 higher (1.03×), no difference shown."
+    )
+
+
+def test_without_fft_it_says_so(tmp_path: Path) -> None:
+    third = verdict(block_of(tmp_path / "a", methods=["lora", "iisan"]))[2]
+    assert "fft** is not part of this comparison" in third
+    third = verdict(block_of(tmp_path / "b", methods=["fft", "lora"], changes={"fft": {"status": "oom"}}))[2]
+    assert "fft** did not end ok" in third
+
+
+def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
+    cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}  # popularity has 0.094 here
+    changes = {"fft": {"hr@10": 0.09}, "lora": {"hr@10": 0.05, **cheap}}
+    block = block_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)
+    accuracy, scores, _ = verdict(block)
+    assert accuracy.endswith("That is not above ranking by popularity (0.094), and so no method here is.")
+    assert scores.endswith("the HR@10 of **lora**, 0.050, is not above that of ranking by popularity (0.094).")
+    accuracy = verdict(with_accuracy(tmp_path / "near", {"fft": 0.10, "lora": 0.05}, seeds=[0]))[0]
+    assert accuracy.endswith("Its interval holds what ranking by popularity gives (0.094).")
+    sentences = verdict(with_accuracy(tmp_path / "above", {"fft": 0.20, "lora": 0.19}, seeds=[0]))
+    assert "popularity" not in " ".join(sentences)
+
+
+def test_methods_that_failed_are_named(tmp_path: Path) -> None:
+    changes = {"lora": {"status": "oom"}, "iisan": {"status": "hung"}}
+    sentences = verdict(block_of(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0], changes=changes))
+    assert "with no other method beside it, since the others did not end ok." in sentences[0]
+    assert sentences[-1] == "Not compared, since no cell of theirs ended ok: **lora** (oom) and **iisan** (hung)."
+
+
+def test_random_backbones_have_no_best(tmp_path: Path) -> None:
+    sentences = verdict(block_of(tmp_path / "run", weights="random"))
+    assert "says nothing about the methods" in sentences[0]
+    assert all("higher" not in text and "lower (" not in text for text in sentences)
+    assert "lowest TPME" in sentences[1]
+
+
+def test_one_method_alone_and_nothing_at_all(tmp_path: Path) -> None:
+    sentences = verdict(block_of(tmp_path / "a", methods=["fft"]))
+    assert "with no other method beside it" in sentences[0]
+    assert sentences[1].startswith("TPME cannot be computed: ")
+    assert "nothing to set against it" in sentences[2]
+    assert verdict(block_of(tmp_path / "b", status="failed")) == ["No cell ended ok, so there is nothing to compare."]
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    sentences = verdict(block_of(tmp_path / "run", methods=["fft", "*my|method*"]))
+    assert all("*my|" not in text for text in sentences)
+    assert any("\\*my\\|method\\*" in text for text in sentences)
