@@ -104,7 +104,7 @@ class Step:
     updated: bool = True
 
 
-class Follower(nn.Module, ABC):
+class StepHook(nn.Module, ABC):
     """A part of a method that goes along with training. Put into an encoder as a module, the loop finds it there.
 
     What it keeps from step to step must be in buffers: they are in checkpoints and on the right device. What it does
@@ -213,7 +213,7 @@ class Method(ABC):
         """What options that are tables hold and counts as a :data:`Count` does, as "option.entry": it is tuned."""
         return ()
 
-    def unfit(self, steps: int | None) -> str:
+    def check_budget(self, steps: int | None) -> str:
         """Why it cannot be trained for so many steps (None: not known beforehand); "" if it can."""
         return ""
 
@@ -351,7 +351,6 @@ __all__ = [
     "Count",
     "Encoder",
     "EncoderMethod",
-    "Follower",
     "Group",
     "Head",
     "HiddenMethod",
@@ -361,6 +360,7 @@ __all__ = [
     "Observed",
     "Shape",
     "Step",
+    "StepHook",
     "checked_class",
     "chosen_layers",
     "method_class",

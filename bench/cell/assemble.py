@@ -191,7 +191,7 @@ def check_budget(cell: Cell, splits: Splits) -> None:
         UserError: it cannot, naming the method.
     """
     steps = Budget.of(cell.budget, steps_per_epoch(len(splits.train), cell.budget.batch_size)).limit_steps
-    if why := build_method(cell.method, "matrix").unfit(steps):
+    if why := build_method(cell.method, "matrix").check_budget(steps):
         raise UserError(f"method {cell.method.name}: {why}")
 
 

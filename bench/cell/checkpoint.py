@@ -34,7 +34,7 @@ from bench.cell.checkpoint_files import (
 from bench.config.cells import Cell
 from bench.measure.clock import Row
 from bench.measure.environment import cpu_model
-from bench.measure.training_meters import Stretch
+from bench.measure.training_meters import MeterReadings
 from bench.training.loop import Evaluation, Trainer, Training
 from bench.utils.text import printable
 
@@ -51,14 +51,14 @@ class Saved:
     Attributes:
         rows: of the clock.
         ranks: of the validation targets at the best epoch, (users,).
-        stretch: what the meters had said.
+        readings: what the meters had said.
         times: how often the cell had been resumed when this was written.
     """
 
     training: Training
     rows: list[Row]
     ranks: NDArray[np.int64]
-    stretch: Stretch
+    readings: MeterReadings
     times: int
 
 
@@ -134,7 +134,12 @@ class Checkpoints:
         return self._every is not None and last.step % self._steps_per_epoch == 0 and last.epoch % self._every == 0
 
     def save(
-        self, trainer: Trainer, training: Training, rows: Sequence[Row], ranks: NDArray[np.int64], stretch: Stretch
+        self,
+        trainer: Trainer,
+        training: Training,
+        rows: Sequence[Row],
+        ranks: NDArray[np.int64],
+        readings: MeterReadings,
     ) -> None:
         """Writes a checkpoint. One that cannot be written is a warning: the cell goes on without it."""
         tensors = _tensors(trainer, training.best_state) | {"ranks": torch.from_numpy(ranks)}
@@ -151,7 +156,7 @@ class Checkpoints:
             },
             "rows": list(rows),
             "scaler": trainer.scaler.state_dict(),
-            "meters": stretch.as_dict(),
+            "meters": readings.as_dict(),
             "resumed": self.count.times,
         }
         text = json.dumps(state, allow_nan=False)
@@ -186,7 +191,7 @@ class Checkpoints:
                 _training(state["training"], [tensor.clone() for tensor in _of(tensors, trainer, "best")]),
                 state["rows"],
                 tensors["ranks"].clone().numpy(),
-                Stretch.from_dict(state["meters"]),
+                MeterReadings.from_dict(state["meters"]),
                 int(state["resumed"]),
             )
             scaler = dict(state["scaler"])

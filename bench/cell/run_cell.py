@@ -45,7 +45,7 @@ from bench.measure.derived_costs import cache_cost, compute_rate, epoch_times
 from bench.measure.environment import capture
 from bench.measure.flops import Flops, count_flops
 from bench.measure.memory import MemoryAccount, reset_allocator_peaks
-from bench.measure.training_meters import Stretch, TrainingMeters, memory_columns
+from bench.measure.training_meters import MeterReadings, TrainingMeters, memory_columns
 from bench.models.quantisation import count_values
 from bench.models.recommender import TrainBatch
 from bench.records.record import SCHEMA, empty_row, one_line, write_ranks, write_record, write_steps
@@ -107,7 +107,7 @@ class CellRun:
         if self.cell.test:
             self.report({"event": "phase", "phase": "test"})
         self._conclude(assembly, self._test(assembly, trainer) if self.cell.test else None)
-        measured = self._stretch(meters)
+        measured = self._readings(meters)
         # The account is of an eager step: of a compiled one it says nothing.
         self.row |= memory_columns(measured, None if self.compiler.on else memory.peak_bytes)
         self.warnings += [*measured.warnings, *clocks.step_warnings(self.clock.rows)]
@@ -237,7 +237,7 @@ class CellRun:
                 self.best_ranks = self.last_ranks
             if checkpoints.due(training.curve[-1]):
                 with meters.paused():
-                    checkpoints.save(trainer, training, clock.rows, self.best_ranks, self._stretch(meters))
+                    checkpoints.save(trainer, training, clock.rows, self.best_ranks, self._readings(meters))
                 self.report({"event": "checkpoint", "step": len(training.losses)})
 
         def follow(event: dict[str, Any]) -> None:
@@ -265,12 +265,12 @@ class CellRun:
         self.warnings += checkpoints.warnings
         return meters
 
-    def _stretch(self, meters: TrainingMeters) -> Stretch:
+    def _readings(self, meters: TrainingMeters) -> MeterReadings:
         """What the meters say up to now, and what torch compiled meanwhile."""
-        found = meters.stretch()
+        found = meters.readings()
         return replace(found, warnings=(*found.warnings, *self.compiler.warnings))
 
-    def _resume(self, checkpoints: Checkpoints, trainer: Trainer) -> Stretch | None:
+    def _resume(self, checkpoints: Checkpoints, trainer: Trainer) -> MeterReadings | None:
         """Goes on from a checkpoint if there is one; gives what was measured until then."""
         saved = checkpoints.resume(trainer)
         if saved is None:
@@ -280,7 +280,7 @@ class CellRun:
         count, last = checkpoints.count, saved.training.curve[-1]
         self.resumed = {"times": count.times, "steps_lost": count.lost, "at_step": last.step, "at_epoch": last.epoch}
         self.report({"event": "resumed", "epoch": last.epoch, "step": last.step})
-        return saved.stretch
+        return saved.readings
 
     def _conclude(self, assembly: Assembly, ranks: Ranks | None) -> None:
         """The accuracy of the chosen epoch; of the test targets too, where they were ranked."""
@@ -309,7 +309,7 @@ class CellRun:
         )
 
     def _record(
-        self, assembly: Assembly, gates: dict[str, object], memory: MemoryAccount, measured: Stretch
+        self, assembly: Assembly, gates: dict[str, object], memory: MemoryAccount, measured: MeterReadings
     ) -> dict[str, Any]:
         splits, size = assembly.data.splits, self.cell.budget.batch_size
         times, doubts = epoch_times(self.clock.rows, steps_per_epoch(len(splits.train), size))

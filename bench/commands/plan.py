@@ -156,7 +156,7 @@ def _cells(matrix: Matrix, origin: str) -> list[Cell]:
     for method in matrix.methods:
         built = build_method(method, origin)
         # How many steps some epochs are, the data say; a budget of another kind is known without them.
-        if matrix.budget.epochs is None and (why := built.unfit(matrix.budget.steps)):
+        if matrix.budget.epochs is None and (why := built.check_budget(matrix.budget.steps)):
             raise UserError(f"{origin}: method {method.name}: {why}")
     pairs = tuple(dataclasses.replace(pair, weights="random") for pair in matrix.backbones)
     return cells(dataclasses.replace(matrix, backbones=pairs, seeds=matrix.seeds[:1]), "cpu")

@@ -95,7 +95,7 @@ def run_cell_process(
         with _reaped(process):
             stopped = _watch(process, report, limits, stop)
     if not (folder / "record.json").is_file():
-        write_record(folder, _epitaph(cell, folder, process.returncode, stopped, kills))
+        write_record(folder, record_for_dead_worker(cell, folder, process.returncode, stopped, kills))
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
@@ -205,7 +205,9 @@ def _resident(pid: int) -> int:
     return total
 
 
-def _epitaph(cell: Cell, folder: Path, code: int, stopped: Stopped | None, kills_before: int | None) -> dict[str, Any]:
+def record_for_dead_worker(
+    cell: Cell, folder: Path, code: int, stopped: Stopped | None, kills_before: int | None
+) -> dict[str, Any]:
     """The record of a cell that left none."""
     if stopped is not None:
         return failure(cell, stopped.status, stopped.reason)

@@ -20,7 +20,7 @@ MEANS = ("utilisation_mean", "power_mean_watts", "sm_clock_mean_mhz")
 
 
 @dataclass(frozen=True)
-class Stretch:
+class MeterReadings:
     """What the meters say of a stretch of training.
 
     Attributes:
@@ -33,20 +33,20 @@ class Stretch:
     peaks: Mapping[str, int | None]
     warnings: tuple[str, ...]
 
-    def after(self, before: Stretch | None) -> Stretch:
+    def after(self, before: MeterReadings | None) -> MeterReadings:
         """Together with what an earlier process measured."""
         if before is None:
             return self
         peaks = {name: _highest((before.peaks[name], peak)) for name, peak in self.peaks.items()}
         warnings = dict.fromkeys((*before.warnings, *self.warnings))
-        return Stretch(joined(before.nvml, self.nvml), peaks, tuple(warnings))
+        return MeterReadings(joined(before.nvml, self.nvml), peaks, tuple(warnings))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Stretch:
+    def from_dict(cls, values: Mapping[str, Any]) -> MeterReadings:
         """The inverse of :meth:`as_dict`, also by way of JSON."""
         nvml = None if values["nvml"] is None else NvmlReading.from_dict(values["nvml"])
         return cls(nvml, dict(values["peaks"]), tuple(values["warnings"]))
@@ -59,7 +59,7 @@ class TrainingMeters:
         before: what was measured before this process took over.
     """
 
-    def __init__(self, device: torch.device, before: Stretch | None = None):
+    def __init__(self, device: torch.device, before: MeterReadings | None = None):
         self._device, self._before = device, before
         # A card that the cell does not run on is nobody's business.
         self._sampler = NvmlSampler(_uuid(device), index=device.index or 0) if device.type == "cuda" else None
@@ -100,7 +100,7 @@ class TrainingMeters:
             for name, peak in zip(self._peaks, allocator_peaks(self._device), strict=True):
                 self._peaks[name] = _highest((self._peaks[name], peak))
 
-    def stretch(self) -> Stretch:
+    def readings(self) -> MeterReadings:
         """What they say up to now, earlier processes included; of the host's memory it is the whole process's peak."""
         self._note_peaks()
         peaks = {**self._peaks, "peak_rss_bytes": peak_rss_bytes()}
@@ -108,10 +108,10 @@ class TrainingMeters:
         if self._sampler is not None:
             nvml = self._sampler.so_far()
             warnings += [f"no figures from NVML: {self._sampler.reason}"] if nvml is None else nvml.warnings
-        return Stretch(nvml, peaks, tuple(warnings)).after(self._before)
+        return MeterReadings(nvml, peaks, tuple(warnings)).after(self._before)
 
 
-def memory_columns(measured: Stretch, account: int | None) -> dict[str, Any]:
+def memory_columns(measured: MeterReadings, account: int | None) -> dict[str, Any]:
     """The columns of the row that say what memory, and energy, training took.
 
     Args:

@@ -20,7 +20,7 @@ from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender, TrainBatch
 from bench.training.budget import Budget
 from bench.training.config import TrainingConfig
-from methods.base import Follower, Group, Observed, Step
+from methods.base import Group, Observed, Step, StepHook
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -72,11 +72,11 @@ class Trainer:
         self.precision = precision
         self.device = device
         self.parameters: list[nn.Parameter] = [p for group in self.groups for p in group.parameters]
-        self.followers = [module for module in model.modules() if isinstance(module, Follower)]
+        self.hooks = [module for module in model.modules() if isinstance(module, StepHook)]
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """Forgets gradients, Adam's moments, the loss scale, and what followers have seen."""
+        """Forgets gradients, Adam's moments, the loss scale, and what hooks have seen."""
         for parameter in self.parameters:
             parameter.grad = None
         # Fused, because the plain step reads a counter with .item(), which fake tensors do not have.
@@ -84,8 +84,8 @@ class Trainer:
             [{"params": list(group.parameters), "lr": group.lr} for group in self.groups], fused=True
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        for follower in self.followers:
-            follower.reset()
+        for hook in self.hooks:
+            hook.reset()
 
     def set_progress(self, step: int, progress: float) -> None:
         """Learning rates for a step: linear warm-up, then constant or linear to zero over the budget."""
@@ -121,7 +121,7 @@ class Trainer:
 
     def objective(self, loss: Tensor) -> Tensor:
         """What is minimised: the loss and what the method adds to it."""
-        penalties = [follower.penalty() for follower in self.followers]
+        penalties = [hook.penalty() for hook in self.hooks]
         return sum((penalty for penalty in penalties if penalty is not None), loss)
 
     def backward(self, loss: Tensor) -> None:
@@ -138,10 +138,10 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        for follower in self.followers:
+        for hook in self.hooks:
             # Looked at in training alone: a planned norm has no value.
             updated = not (number and self.scaler.is_enabled()) or bool(norm.isfinite())
-            follower.after(Step(number, of, updated))
+            hook.after(Step(number, of, updated))
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from methods.base import Follower
+from methods.base import StepHook
 from methods.contract.rig import BOTH, STEPS, Broken, Case, Rig, declared_of, take_steps
 
 LOSS_STEPS = (5, 15, 30)
@@ -85,7 +85,7 @@ def frozen_stays(rig: Rig) -> None:
     case = rig.case()
     declared = {id(p) for p in declared_of(case)}
     parameters = {n: p for n, p in case.items.named_parameters() if id(p) not in declared}
-    followed = {id(b) for module in case.items.modules() if isinstance(module, Follower) for b in module.buffers()}
+    followed = {id(b) for module in case.items.modules() if isinstance(module, StepHook) for b in module.buffers()}
     buffers = {n: b for n, b in case.items.named_buffers() if id(b) not in followed}
     kept = {n: t.detach().clone() for n, t in (parameters | buffers).items()}
     take_steps(case)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.utils.errors import UserError
-from methods.base import Follower, Saver, Step
+from methods.base import Saver, Step, StepHook
 
 TYPE = "ADALORA"
 _OTHERS = {
@@ -64,7 +64,7 @@ def placeholder(options: Mapping[str, Any]) -> int:
     return int(options.get("tinit", 0)) + int(options.get("tfinal", 0)) + 1
 
 
-def unfit(config: Any, steps: int | None) -> str:
+def check_budget(config: Any, steps: int | None) -> str:
     """Why ranks cannot fall within so many steps; None: their number is not known beforehand."""
     if steps is None:
         return f"{TYPE} gives its ranks out over a known number of steps; use a budget of epochs or steps"
@@ -73,7 +73,7 @@ def unfit(config: Any, steps: int | None) -> str:
     return ""
 
 
-class Allocation(Follower):
+class Allocation(StepHook):
     """Tells peft's allocator of every step.
 
     Args:

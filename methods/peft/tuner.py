@@ -77,9 +77,9 @@ class Tuner(EncoderMethod):
         """Ranks and numbers of positions among peft's options, where they are given."""
         return tuple(f"peft.{name}" for name in COUNTED if type(self.peft.get(name)) is int)
 
-    def unfit(self, steps: int | None) -> str:
+    def check_budget(self, steps: int | None) -> str:
         """Ranks that fall while it trains need the number of steps."""
-        return adalora.unfit(self._config(**self._options()), steps) if self._type == adalora.TYPE else ""
+        return adalora.check_budget(self._config(**self._options()), steps) if self._type == adalora.TYPE else ""
 
     @property
     def _type(self) -> str:

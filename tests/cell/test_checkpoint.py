@@ -229,14 +229,14 @@ def test_loss_scale_buffers_and_parameters_without_moments_come_back(
     trainer.scaler.scale(overflow).backward()
     assert not torch.isfinite(trainer.update())
     trainer.model.get_buffer("seen").add_(7)
-    from bench.measure.training_meters import Stretch
+    from bench.measure.training_meters import MeterReadings
     from bench.training.loop import Evaluation
 
     training = Training([Evaluation(1, 3, 0.5, 2.0, 0.1, 0.1)], 0, trainer.state(), [3.0, 2.5, 2.0], 0.5, 1)
     rows: list[dict[str, float | None]] = [{"epoch": 1, "step": i, "seconds": 0.1, "data": None} for i in (1, 2, 3)]
-    stretch = Stretch(None, {"peak_rss_bytes": 5}, ("slow",))
+    readings = MeterReadings(None, {"peak_rss_bytes": 5}, ("slow",))
     ranks = torch.tensor([3, 1]).numpy()
-    Checkpoints(cell, tmp_path, "d", 3).save(trainer, training, rows, ranks, stretch)
+    Checkpoints(cell, tmp_path, "d", 3).save(trainer, training, rows, ranks, readings)
     drawn = torch.rand(3)
     other = fp16_trainer(cell)
     saved = Checkpoints(cell, tmp_path, "d", 3).resume(other)
@@ -249,5 +249,5 @@ def test_loss_scale_buffers_and_parameters_without_moments_come_back(
     assert ours.keys() == theirs.keys() == {0, 1}  # the third never had a gradient
     assert all(torch.equal(ours[i][key], theirs[i][key]) for i in ours for key in ("step", "exp_avg", "exp_avg_sq"))
     assert (saved.training.losses, saved.training.skipped, saved.rows) == ([3.0, 2.5, 2.0], 1, rows)
-    assert (saved.stretch, list(saved.ranks)) == (stretch, [3, 1])
+    assert (saved.readings, list(saved.ranks)) == (readings, [3, 1])
     assert Checkpoints(cell, tmp_path, "e", 3).resume(fp16_trainer(cell)) is None

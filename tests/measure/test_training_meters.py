@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.measure.nvml import NvmlReading, NvmlSampler
-from bench.measure.training_meters import Stretch, TrainingMeters, joined, memory_columns
+from bench.measure.training_meters import MeterReadings, TrainingMeters, joined, memory_columns
 from tests.measure.fake_nvml import A, FakeDevice, FakeNvml, process
 from tests.measure.test_nvml import OWN, ticking
 
@@ -50,9 +50,13 @@ def test_a_sum_with_an_unknown_part_is_unknown_and_a_peak_is_not() -> None:
 
 
 def test_a_stretch_comes_back_from_json_and_goes_on() -> None:
-    before = Stretch(FIRST, {"peak_rss_bytes": 5, "peak_reserved_bytes": None, "peak_allocated_bytes": 7}, ("slow",))
-    assert Stretch.from_dict(json.loads(json.dumps(before.as_dict()))) == before
-    after = Stretch(None, {"peak_rss_bytes": 3, "peak_reserved_bytes": 2, "peak_allocated_bytes": 9}, ("hot", "slow"))
+    before = MeterReadings(
+        FIRST, {"peak_rss_bytes": 5, "peak_reserved_bytes": None, "peak_allocated_bytes": 7}, ("slow",)
+    )
+    assert MeterReadings.from_dict(json.loads(json.dumps(before.as_dict()))) == before
+    after = MeterReadings(
+        None, {"peak_rss_bytes": 3, "peak_reserved_bytes": 2, "peak_allocated_bytes": 9}, ("hot", "slow")
+    )
     both = after.after(before)
     assert both.peaks == {"peak_rss_bytes": 5, "peak_reserved_bytes": 2, "peak_allocated_bytes": 9}
     assert both.warnings == ("slow", "hot")
@@ -71,7 +75,7 @@ def test_the_nearest_meter_there_is_feeds_the_peak_and_without_one_it_is_unknown
         (None, host, 6, (6, "account")),
         (None, host, None, (None, None)),
     ):
-        found = memory_columns(Stretch(nvml, known, ()), account)
+        found = memory_columns(MeterReadings(nvml, known, ()), account)
         assert (found["peak_memory_bytes"], found["memory_source"]) == expected
         assert found["peak_rss_bytes"] == 5
         assert found["energy_joules"] == (None if nvml is None else nvml.energy_joules)
@@ -81,8 +85,8 @@ def test_on_a_cpu_there_is_memory_of_the_process_and_no_reading() -> None:
     with TrainingMeters(torch.device("cpu")) as meters:
         with meters.paused():
             pass
-        during = meters.stretch()
-    assert meters.stretch().nvml is during.nvml is None
+        during = meters.readings()
+    assert meters.readings().nvml is during.nvml is None
     peak = during.peaks.pop("peak_rss_bytes")  # type: ignore[attr-defined]
     assert peak > 2**20
     assert during.peaks == {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
@@ -130,5 +134,5 @@ def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch
             allocate(-90)
         allocate(5)
     allocate(1000)
-    peaks = meters.stretch().peaks
+    peaks = meters.readings().peaks
     assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (15, 30)

@@ -20,7 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from bench.models.encoders import Encoder
 from bench.utils.errors import UserError
-from methods.base import Follower, Step
+from methods.base import Step, StepHook
 from methods.peft.tried_tuners import MODALITIES, TABLE
 from methods.peft.tuner import EMBEDDED, PROMPTS, Prompted, Tuner
 from tests.conftest import small_model
@@ -98,13 +98,13 @@ def trains(e: Encoder, parameters: list[torch.nn.Parameter], x: dict[str, torch.
     with torch.no_grad():
         first = loss()
     e.train()
-    followers = [module for module in e.modules() if isinstance(module, Follower)]
+    hooks = [module for module in e.modules() if isinstance(module, StepHook)]
     for number in range(1, STEPS + 1):
         optimizer.zero_grad()
-        sum((follower.penalty() for follower in followers), loss()).backward()
+        sum((hook.penalty() for hook in hooks), loss()).backward()
         optimizer.step()
-        for follower in followers:
-            follower.after(Step(number, STEPS))
+        for hook in hooks:
+            hook.after(Step(number, STEPS))
     e.eval()
     with torch.no_grad():
         last = loss()

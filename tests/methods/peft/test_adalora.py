@@ -20,7 +20,7 @@ from bench.config.cells import Cell, cells
 from bench.config.matrix import build_method, parse, to_toml
 from bench.data.batches import all_batches, log_popularity
 from bench.measure.clock import StepClock
-from bench.measure.training_meters import Stretch
+from bench.measure.training_meters import MeterReadings
 from bench.training.budget import Budget
 from bench.training.loop import Trainer, Training, train
 from bench.utils.errors import UserError
@@ -152,7 +152,7 @@ def run_until(cell: Cell, folder: Path, steps: int, stop: int | None = None) -> 
 
     def evaluated() -> None:
         if len(done.losses) == stop:
-            checkpoints.save(trainer, done, [], np.zeros(1, dtype=np.int64), Stretch(None, {}, ()))
+            checkpoints.save(trainer, done, [], np.zeros(1, dtype=np.int64), MeterReadings(None, {}, ()))
             raise Killed
 
     trained(cell, assembly, trainer, steps, done, evaluated)
