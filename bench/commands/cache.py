@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.commands.arguments import add_options
 from bench.utils.errors import UserError
 from bench.utils.sizes import readable
 from bench.utils.text import as_json
@@ -20,18 +21,9 @@ if TYPE_CHECKING:
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 Row = dict[str, Any]
+HELP = "list, verify or clear hidden states and converted data on disk"
 UNITS = {"d": 86_400, "h": 3600, "m": 60}
 COLUMNS = ("kind", "key", "model", "modality", "items", "layers", "dtype", "bytes", "last_use", "state")
-
-
-def add_cache_dir(parser: argparse.ArgumentParser) -> None:
-    """The option that several commands have."""
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="DIR",
-        help="cache folder (default: $IISAN_BENCH_CACHE, or ~/.cache/iisan-bench)",
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--older-than", metavar="AGE", help="clear: only what was last used before that, such as 30d or 12h"
     )
-    add_cache_dir(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+    add_options(parser, "cache_dir", "json")
 
 
 def run(args: argparse.Namespace) -> int:

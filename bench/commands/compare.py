@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.commands.arguments import add_options
 from bench.utils import text
 from bench.utils.text import printable
 
@@ -29,8 +30,8 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = DESCRIPTION
+    """The command's options and its example."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("first", type=Path, metavar="RUN_A", help="what the ratios are relative to")
     parser.add_argument("second", type=Path, metavar="RUN_B", help="what is judged")
     parser.add_argument(
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-different", action="store_true", help="also across machines, budgets, data and settings"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,13 +1,17 @@
-"""What can be named on the command line. Imports nothing heavy."""
+"""The ``list`` command: methods, presets, datasets and encoders that can be named. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import argparse
 import tomllib
 from pathlib import Path
 
+from bench.commands.arguments import add_options
+from bench.config.matrix import PRESETS
+from bench.utils.text import as_json
+from methods.loading import load_file
 from methods.registry import known
 
-PRESETS = Path(__file__).parents[1] / "config" / "presets"
 DATASETS = {
     "shop": "generated shop with known truth (built in)",
     "amazon": "Amazon files as released with the IISAN paper (--data-dir)",
@@ -22,6 +26,37 @@ BACKBONES = {
     "vit-base": "image, 224 x 224, patch 16, configuration only (--weights random)",
     "clip-base": "text and image, 224 x 224, patch 32, configuration only (--weights random)",
 }
+
+
+HELP = "methods, presets, datasets, built-in backbones"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options and its example."""
+    parser.epilog = "example: python run_bench.py list --json"
+    add_options(parser, "method_file")
+    parser.add_argument("--peft", action="store_true", help="the tuners of the installed peft: which run here")
+    add_options(parser, "json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a line per method, preset, dataset and encoder.
+
+    Raises:
+        UserError: anything wrong with a method file.
+    """
+    for path in args.method_file or ():
+        load_file(path)
+    parts = tuners_of_peft() if args.peft else catalogue_of_parts()
+    if args.json:
+        print(as_json(parts))
+        return 0
+    for kind, entries in parts.items():
+        print(f"{kind}:")
+        width = max(14, *(len(entry["name"]) for entry in entries))
+        for entry in entries:
+            print(f"  {entry['name']:{width}} {entry['summary']}".rstrip())
+    return 0
 
 
 def _first_comment(path: Path) -> str:

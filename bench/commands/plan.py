@@ -8,10 +8,9 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands import data_options
+from bench.commands.arguments import DATASET, add_options, add_recipe, request_of
 from bench.utils.errors import UserError
 from bench.utils.sizes import parse_size, readable
 from bench.utils.text import as_json, printable
@@ -27,49 +26,15 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-class Given(argparse.Namespace):
-    """Options of ``run`` that this command lacks read as not given."""
-
-    def __getattr__(self, _: str) -> None:
-        return None
+HELP = "predicted memory per method, without a GPU and without weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.epilog = "example: python run_bench.py plan --preset paper --card a100-80g --fit 24GiB"
-    recipe = parser.add_mutually_exclusive_group()
-    recipe.add_argument("--preset", help="a shipped recipe, see list; paper is that of the IISAN paper")
-    recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
-    parser.add_argument("--methods", metavar="A,B", help="only these methods")
-    parser.add_argument(
-        "--method-file", type=Path, action="append", metavar="MY.py", help="with the methods of this file; repeatable"
-    )
-    parser.add_argument(
-        "--text-model", metavar="ID|DIR", help="built-in name, folder or hub id; only its configuration"
-    )
-    parser.add_argument("--image-model", metavar="ID|DIR")
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", default=None, help="let Python files that come with a model run"
-    )
-    parser.add_argument(
-        "--hidden-states",
-        choices=["live", "cached"],
-        help="how methods that read hidden states alone get them (default: as the recipe says)",
-    )
-    parser.add_argument("--modality", help="text+image, text or image")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="users per step")
-    parser.add_argument("--precision", help="fp32, bf16 or fp16 (autocast, 32-bit weights)")
-    parser.add_argument(
-        "--quantise",
-        metavar="KIND",
-        help="bnb-nf4 or torchao-int8: the encoders' linear maps in 4 or 8 bit, for every method alike",
-    )
-    parser.add_argument(
-        "--gradient-checkpointing",
-        action="store_const",
-        const=True,
-        help="run the encoders' layers again in the backward pass instead of keeping what they compute",
-    )
+    add_recipe(parser)
+    add_options(parser, "methods", "method_file", "text_model", "image_model", "trust_remote_code", "hidden_states")
+    add_options(parser, "modality", "batch_size", "precision", "quantise", "gradient_checkpointing")
     parser.add_argument(
         "--shapes",
         choices=["data", "full"],
@@ -77,13 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without data (default: full for random weights, otherwise data)",
     )
     parser.add_argument("--items", type=int, metavar="N", help="catalogue of the cache with --shapes full")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the dataset's files, for --shapes data")
-    data_options.add_arguments(parser)
+    add_options(parser, "data_dir", *DATASET)
     parser.add_argument("--fit", metavar="SIZE", help="memory, such as 24GiB: finds the largest batch that fits")
     parser.add_argument("--card", metavar="NAME", help="bounds the step's time from below by the card's data sheet")
     parser.add_argument("--peak-flops", type=float, metavar="X", help="instead of --card: operations per second")
     parser.add_argument("--bandwidth", type=float, metavar="X", help="instead of --card: bytes per second")
-    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+    add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,17 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _matrices(args: argparse.Namespace) -> tuple[tuple[Matrix, ...], str]:
     """One per dataset, and what messages call the recipe."""
-    from bench.commands.run import resolve_all
+    from bench.config.resolve import resolve
     from bench.models.config import CONFIGURATIONS
 
-    given = dict(vars(args))
-    if args.methods is not None:
-        given["methods"] = [name.strip() for name in args.methods.split(",")]
-        if not all(given["methods"]):
-            raise UserError(f"--methods: an empty name in {args.methods!r}")
+    given = {}
     if args.text_model in CONFIGURATIONS or args.image_model in CONFIGURATIONS:
-        given["weights"] = "random"  # nothing else is to be had of them
-    found = resolve_all(Given(**given), needs_data=False)
+        given["weights"] = "random"  # they have no other weights
+    found = resolve(request_of(args, **given), needs_data=False)
     return found.matrices, found.origin
 
 
@@ -143,7 +103,7 @@ def _check_shapes(args: argparse.Namespace, matrix: Matrix, shapes: str) -> None
         raise UserError(f"dataset {matrix.dataset.name} needs --data-dir DIR, or --shapes full, which looks at no data")
     if args.items is not None and shapes == "data":
         raise UserError("--items: the catalogue of --shapes data has its own number of items")
-    for option in data_options.PLACES:
+    for option in ("data_dir", *DATASET):
         if option != "dataset" and getattr(args, option) is not None and shapes == "full":
             raise UserError(f"--{option.replace('_', '-')}: --shapes full looks at no data")
 

@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.scoring import pscp, tpme
+from bench.commands.arguments import add_options
 from bench.utils.errors import UserError
+from bench.utils.text import as_json, printable
+
+if TYPE_CHECKING:
+    from bench.scoring import pscp
+
+# pandas is not imported before the command runs: --help must answer at once.
 
 METRICS = ("tpme", "pscp", "both")
+HELP = "TPME (columns method, time, params, memory) or PSCP of any table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options and its example."""
+    parser.epilog = "example: python run_bench.py score published.csv --json"
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("--metric", choices=METRICS, default="tpme")
+    add_scores(parser)
+    add_options(parser, "json")
+
+
+def add_scores(parser: argparse.ArgumentParser) -> None:
+    """Adds the options on TPME and PSCP that ``score`` and ``report`` share."""
+    add_options(parser, "tpme_weights", "reference", "pscp_constants", "pscp_exponents")
+
+
+def penalties(args: argparse.Namespace) -> pscp.Penalties:
+    """Constants and exponents of PSCP from the options that :func:`add_scores` adds."""
+    from bench.scoring.pscp import Penalties
+
+    given = {"constants": args.pscp_constants, "exponents": args.pscp_exponents}
+    return Penalties(**{name: values for name, values in given.items() if values is not None})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the scores of a table.
+
+    Raises:
+        UserError: as :func:`score`.
+    """
+    rows = score(args.table, args.metric, args.tpme_weights, args.reference, penalties(args))
+    if args.json:
+        print(as_json(rows))
+        return 0
+    names = [printable(row["method"]) for row in rows]
+    width = max(6, *map(len, names))
+    shown = [name for name in ("tpme", "pscp") if name in rows[0]]
+    print("  ".join([f"{'method':{width}}", *(f"{name.upper():>7}" for name in shown)]))
+    for method, row in zip(names, rows, strict=True):
+        # TPME is a share of the comparison's range; PSCP has the unit of the performance that it penalises.
+        figures = {"tpme": f"{row.get('tpme', 0):7.2%}", "pscp": f"{row.get('pscp', 0):7.2f}"}
+        print("  ".join([f"{method:{width}}", *(figures[name] for name in shown)]))
+    return 0
 
 
 def score(
     path: Path,
     metric: str = "tpme",
-    weights: Sequence[float] = tpme.WEIGHTS,
+    weights: Sequence[float] | None = None,
     reference: Path | None = None,
     penalties: pscp.Penalties | None = None,
 ) -> list[dict[str, Any]]:
@@ -28,8 +79,11 @@ def score(
     Raises:
         UserError: an unknown metric; as `bench.scoring.tpme.score` and `bench.scoring.pscp.score`.
     """
+    from bench.scoring import pscp, tpme
+
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
+    weights = weights or tpme.WEIGHTS
     if metric == "tpme":
         return tpme.score(path, weights, reference)
     penalised = pscp.score(path, penalties)
@@ -49,5 +103,7 @@ def score(
 
 
 def _penalised(score: pscp.Penalised) -> dict[str, float]:
+    from bench.scoring import pscp
+
     factors = {f"penalty_{name}": value for name, value in zip(pscp.COSTS, score.penalties, strict=True)}
     return {"pscp": score.score, "performance": score.performance, **factors}

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.config.matrix import Matrix
-from bench.config.validation_messages import Path_
+from bench.config.validation_messages import KeyPath
 from bench.models.config import CONFIGURATIONS, PRETRAINED
 from bench.utils.errors import UserError
 
-_PICTURES: tuple[Path_, ...] = (("image_dir",), ("missing_images",), ("bad_images",))
-_FILES: tuple[Path_, ...] = (("data_dir",), *_PICTURES)
-_SHOP: tuple[Path_, ...] = (("seed",),)
+_PICTURES: tuple[KeyPath, ...] = (("image_dir",), ("missing_images",), ("bad_images",))
+_FILES: tuple[KeyPath, ...] = (("data_dir",), *_PICTURES)
+_SHOP: tuple[KeyPath, ...] = (("seed",),)
 
 
-def check_applicable(matrix: Matrix, options: Mapping[Path_, str]) -> None:
+def check_applicable(matrix: Matrix, options: Mapping[KeyPath, str]) -> None:
     """Refuse options that the resolved matrix has no use for.
 
     Args:
@@ -36,7 +36,7 @@ def check_applicable(matrix: Matrix, options: Mapping[Path_, str]) -> None:
             _refuse(places, options, why)
 
 
-def check_dataset(name: str, options: Mapping[Path_, str]) -> None:
+def check_dataset(name: str, options: Mapping[KeyPath, str]) -> None:
     """Refuse options of another kind of dataset.
 
     Args:
@@ -51,7 +51,7 @@ def check_dataset(name: str, options: Mapping[Path_, str]) -> None:
         _refuse(_SHOP, options, f"says nothing about dataset {name}; it goes with --dataset shop")
 
 
-def _refuse(places: tuple[Path_, ...], options: Mapping[Path_, str], why: str) -> None:
+def _refuse(places: tuple[KeyPath, ...], options: Mapping[KeyPath, str], why: str) -> None:
     for place in places:
         if place in options:
             raise UserError(f"{options[place]}: {why}")

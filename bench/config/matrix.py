@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tomllib
 import typing
+from collections.abc import Mapping
 from dataclasses import field
 from datetime import date
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from bench.config.recipes import extended
-from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, Path_, explain, say
+from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, KeyPath, explain, say
 from bench.data.config import DatasetConfig
 from bench.models.config import Backbones
 from bench.records.tuned import Tuned
@@ -131,7 +132,7 @@ def check_shape(data: dict[str, Any], origin: str) -> None:
 
 
 def parse(
-    data: dict[str, Any], origin: str, options: dict[Path_, str] | None = None, needs_data: bool = True
+    data: dict[str, Any], origin: str, options: Mapping[KeyPath, str] | None = None, needs_data: bool = True
 ) -> Matrix:
     """Validates a matrix.
 
@@ -157,7 +158,7 @@ def parse(
     return _checked(matrix, origin)
 
 
-def parse_dataset(table: dict[str, Any], options: dict[Path_, str]) -> DatasetConfig:
+def parse_dataset(table: dict[str, Any], options: Mapping[KeyPath, str]) -> DatasetConfig:
     """Validates a dataset by itself.
 
     Args:
@@ -171,7 +172,7 @@ def parse_dataset(table: dict[str, Any], options: dict[Path_, str]) -> DatasetCo
     return dataset
 
 
-def _valid(schema: type[Schema], data: dict[str, Any], origin: str, options: dict[Path_, str]) -> Schema:
+def _valid(schema: type[Schema], data: dict[str, Any], origin: str, options: Mapping[KeyPath, str]) -> Schema:
     """As JSON, where pydantic's strict mode takes lists for tuples and tables for dataclasses, and "0" is no number."""
     try:
         return TypeAdapter(schema).validate_json(_json(data), strict=True)

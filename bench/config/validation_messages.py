@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import ValidationError
 
 from bench.utils.text import did_you_mean
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 MATRIX_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 METHOD_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
@@ -36,7 +37,7 @@ _KINDS = {
 }
 
 
-def explain(error: ValidationError, schema: type, origin: str, options: dict[Path_, str]) -> str:
+def explain(error: ValidationError, schema: type, origin: str, options: Mapping[KeyPath, str]) -> str:
     """The first thing wrong, in one line.
 
     Args:
@@ -45,7 +46,7 @@ def explain(error: ValidationError, schema: type, origin: str, options: dict[Pat
         options: key path -> command-line option that set it; the line begins with the option then.
     """
     first: Any = error.errors()[0]
-    path: Path_ = first["loc"]
+    path: KeyPath = first["loc"]
     for length in range(len(path), 0, -1):
         if path[:length] in options:
             return f"{options[path[:length]]}: {say(first)}"
@@ -68,7 +69,7 @@ def say(first: Any, given: Any = None) -> str:
     return f"{words}, got {text if len(text) < 80 else text[:77] + '...'}"
 
 
-def _where(path: Path_) -> str:
+def _where(path: KeyPath) -> str:
     """``("methods", 0, "name")`` as "methods, the 1st: name"."""
     words = ""
     for part in path:
@@ -84,7 +85,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def _keys_at(schema: type, path: Path_) -> list[str]:
+def _keys_at(schema: type, path: KeyPath) -> list[str]:
     """The keys that the table at ``path`` knows."""
     found: Any = schema
     for part in path:

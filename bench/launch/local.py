@@ -122,6 +122,24 @@ def _close(futures: Sequence[Future[None]], events: queue.SimpleQueue[tuple[Cell
     events.put(None)
 
 
+def resolve_device(device: str) -> str:
+    """Device that cells run on; "auto" is the first GPU, or the CPU if torch sees none.
+
+    Raises:
+        UserError: torch does not see the GPU.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return f"cuda:{index}"
+
+
 def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
     """Environment variables of each place that a cell can run in: on GPUs one card for each.
 

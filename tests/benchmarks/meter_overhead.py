@@ -32,10 +32,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench.cell.assemble import Assembly, assemble
-from bench.commands.run import resolve_device
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, read_preset
 from bench.data.batches import epoch_batches, log_popularity
+from bench.launch.local import resolve_device
 from bench.measure.clock import StepClock
 from bench.measure.training_meters import TrainingMeters
 from bench.training.budget import Budget

@@ -18,7 +18,7 @@ from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, to_toml
 from bench.models.encoders import Encoder
 from bench.models.hidden_states import LiveHiddenStates
-from bench.records.record import first_difference
+from bench.records.run_folder import first_difference
 from bench.utils.errors import UserError
 from tests.cell.test_run_cell import cell_of, matrix
 from tests.helpers import encoder, inputs

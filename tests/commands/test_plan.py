@@ -10,10 +10,10 @@ import pytest
 import tomli_w
 
 from bench.commands import plan
+from bench.commands.arguments import Parser
 from bench.scoring.roofline import CARDS
 from bench.utils.errors import UserError
 from methods.registry import REGISTRY
-from run_bench import Parser
 from tests.cell.test_run_cell import matrix
 
 

@@ -14,9 +14,9 @@ import pytest
 import tomli_w
 
 from bench.cell.run_cell import run_cell
-from bench.commands.run import resolve
 from bench.config.cells import Cell, cells
 from bench.config.matrix import MethodFile, parse, read_toml
+from bench.config.resolve import Request, resolve
 from methods.loading import load_file
 from methods.registry import FROM_FILES
 from tests.cell.test_run_cell import matrix
@@ -87,16 +87,6 @@ def test_the_example_runs_beside_a_recipe(
     assert "my.py: has changed since the matrix was resolved" in capfd.readouterr().err
 
 
-class Options:
-    """As argparse leaves them."""
-
-    def __init__(self, **given: Any):
-        self.given = given
-
-    def __getattr__(self, name: str) -> Any:
-        return self.given.get(name)
-
-
 def test_a_recipe_lists_files_relative_to_itself(
     mine: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,11 +95,11 @@ def test_a_recipe_lists_files_relative_to_itself(
     recipe.write_text(tomli_w.dumps(data))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    found, _ = resolve(Options(config=recipe))  # type: ignore[arg-type]
+    (found,) = resolve(Request(config=recipe)).matrices
     assert [file.path for file in found.method_files or ()] == [str(mine)]
     # What a recipe lists is there to be named; what the command line gives is run.
     assert [(m.name, m.options) for m in found.methods] == [("mine", {"lr": 0.5})]
-    found, _ = resolve(Options(config=recipe, method_file=[mine], methods=["layernorms"]))  # type: ignore[arg-type]
+    (found,) = resolve(Request(config=recipe, method_files=[mine], methods=["layernorms"])).matrices
     assert [m.name for m in found.methods] == ["layernorms"]
     assert len(found.method_files or ()) == 1
 

@@ -1,6 +1,5 @@
 """Recipes that go on from another, and recipes over several datasets."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,11 @@ import pytest
 
 import run_bench
 from bench.cell.run_cell import run_cell
-from bench.commands.run import resolve_all
+from bench.commands.arguments import request_of
 from bench.config.cells import Cell
 from bench.config.matrix import parse, read_preset
 from bench.config.recipes import extended, over_datasets
+from bench.config.resolve import Request, resolve
 from bench.records.record import cell_folder
 from bench.utils.errors import UserError
 from tests.cell.test_run_cell import matrix
@@ -83,24 +83,22 @@ def test_datasets_that_are_none(datasets: Any) -> None:
         over_datasets({**BASE, "datasets": datasets}, "mine.toml")
 
 
-def given(*arguments: str) -> argparse.Namespace:
-    return run_bench.build_parser().parse_args(["run", *arguments])
+def given(*arguments: str) -> Request:
+    return request_of(run_bench.build_parser().parse_args(["run", *arguments]))
 
 
 def test_several_folders_are_several_datasets() -> None:
-    several = resolve_all(
-        given("--preset", "paper-datasets", "--dataset", "amazon", "--data-dir", "a", "--data-dir", "b")
-    )
+    several = resolve(given("--preset", "paper-datasets", "--dataset", "amazon", "--data-dir", "a", "--data-dir", "b"))
     assert [one.dataset.data_dir for one in several.matrices] == ["a", "b"]
     assert [one.name for one in several.matrices] == ["paper-datasets-a", "paper-datasets-b"]
-    (one,) = resolve_all(given("--preset", "gates", "--dataset", "amazon", "--data-dir", "a")).matrices
+    (one,) = resolve(given("--preset", "gates", "--dataset", "amazon", "--data-dir", "a")).matrices
     assert (one.name, one.dataset.data_dir) == ("gates", "a")
     # The paper's learning rates and real encoders, not those of the shop.
     assert one.backbones[0].text == "google-bert/bert-base-uncased"
     assert "lr" not in one.methods[0].options
-    (one,) = resolve_all(given("--preset", "paper-datasets", "--shop-seed", "9")).matrices
+    (one,) = resolve(given("--preset", "paper-datasets", "--shop-seed", "9")).matrices
     assert one.dataset.seed == 9
-    assert len(resolve_all(given("--preset", "paper-datasets")).matrices) == 6
+    assert len(resolve(given("--preset", "paper-datasets")).matrices) == 6
 
 
 def test_a_run_over_datasets_leaves_a_run_each_and_one_report(

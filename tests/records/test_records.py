@@ -14,7 +14,6 @@ from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, to_toml
 from bench.records import run_folder
 from bench.records.record import (
-    SUMS,
     Damaged,
     amend,
     cell_folder,
@@ -26,6 +25,7 @@ from bench.records.record import (
     write_text,
 )
 from bench.utils.errors import UserError
+from bench.utils.files import SUMS
 from tests.cell.test_run_cell import matrix
 
 

@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.commands.arguments import add_options
 from bench.utils.errors import UserError
 from bench.utils.text import as_json
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
+HELP = "does a method keep the contract: yours by file, or any by name"
 Row = dict[str, Any]
 
 
@@ -24,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: python run_bench.py check my.py"
     parser.add_argument("files", nargs="*", type=Path, metavar="MY.py", help="method files; they are run")
-    parser.add_argument("--methods", metavar="A,B", help="methods by name, built in or installed")
-    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+    add_options(parser, "methods", "json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: no method, or one that cannot be had.
     """
-    names = [] if args.methods is None else [name.strip() for name in args.methods.split(",")]
-    if not all(names):
-        raise UserError(f"--methods: an empty name in {args.methods!r}")
+    names = args.methods or []
     if not (names or args.files):
         raise UserError("check: name a method file, or methods with --methods")
     from bench.commands.check.conformance import check, load_methods

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands import data_options
+from bench.commands.arguments import DATASET, add_options, given_places
 from bench.commands.data.summary import rows
+from bench.config.validation_messages import KeyPath
 from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
     from bench.data.config import DatasetConfig
 
+HELP = "check a dataset before a long run"
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 # Files by which a folder is recognised.
@@ -36,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: python run_bench.py data DIR --dataset table --out checks/mine"
     parser.add_argument("data_dir", nargs="?", metavar="DIR", help="folder of the dataset's files (default: the shop)")
-    data_options.add_arguments(parser)
+    add_options(parser, *DATASET)
     parser.add_argument("--out", type=Path, metavar="DIR", help="writes data.md with figures, and data.json, there")
-    parser.add_argument("--json", action="store_true", help="one JSON value on standard output and nothing else")
+    add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,24 +71,25 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
     from bench.config.matrix import parse_dataset
 
     table: dict[str, Any] = {}
-    options: dict[tuple[str | int, ...], str] = {}
-    for option, place in data_options.PLACES.items():
-        value = getattr(args, option)
-        if value is None:
-            continue
+    flags: dict[KeyPath, str] = {}
+    given = given_places(args, DATASET)
+    if args.data_dir is not None:
+        given["dataset", "data_dir"] = args.data_dir, "DIR"
+    for (_, *place), (value, flag) in given.items():  # key paths begin with "dataset"
+        *tables, key = map(str, place)
         inner = table
-        for key in place[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[place[-1]] = value
-        options[place] = "DIR" if option == "data_dir" else "--" + option.replace("_", "-")
+        for name in tables:
+            inner = inner.setdefault(name, {})
+        inner[key] = value
+        flags[tuple(place)] = flag
     if args.data_dir is not None:
         if not Path(args.data_dir).is_dir():
             raise UserError(f"{args.data_dir}: no such folder")
         table["name"] = args.dataset or _recognised(Path(args.data_dir))
         if table["name"] == "shop":
             raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
-    dataset = parse_dataset(table, options)
-    check_dataset(dataset.name, options)
+    dataset = parse_dataset(table, flags)
+    check_dataset(dataset.name, flags)
     return dataset
 
 

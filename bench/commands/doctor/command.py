@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.commands.arguments import add_options, add_recipe, request_of
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
     from bench.commands.doctor.finding import Finding
 
+HELP = "what on this machine would make the numbers wrong"
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 
@@ -23,15 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit status: 0 nothing wrong, 1 something wrong."
     )
     parser.epilog = "example: python run_bench.py doctor --preset paper --device cuda:0"
-    recipe = parser.add_mutually_exclusive_group()
-    recipe.add_argument("--preset", help="the recipe that is to be run (default: default)")
-    recipe.add_argument("--config", type=Path, metavar="FILE", help="a matrix file (TOML)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder with *items.tsv and *users*.tsv")
-    parser.add_argument("--text-model", metavar="ID|DIR", help="built-in name, folder or hub id")
-    parser.add_argument("--image-model", metavar="ID|DIR")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the run folder will be (default: runs)")
-    parser.add_argument("--json", action="store_true", help="one JSON list on standard output and nothing else")
+    add_recipe(parser)
+    add_options(parser, "data_dir", "text_model", "image_model", "device", "out", "json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,13 +36,13 @@ def run(args: argparse.Namespace) -> int:
         UserError: for anything wrong with the matrix.
     """
     from bench.commands.doctor.examine import examine
-    from bench.commands.plan import Given
-    from bench.commands.run import resolve
     from bench.config.matrix import build_method
+    from bench.config.resolve import resolve
 
-    matrix, origin = resolve(Given(**vars(args)))
+    found = resolve(request_of(args))
+    matrix = found.matrices[0]
     for method in matrix.methods:
-        build_method(method, origin)
+        build_method(method, found.origin)
     findings = examine(matrix, args.out or Path("runs"))
     if args.json:
         print(as_json([asdict(finding) for finding in findings]))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 
+from bench.commands.arguments import add_matrix, numbers, whole_number
+
 HELP = "find learning rates and sizes, as many trials for every method"
 DESCRIPTION = (
     "Every method gets the same number of trials and the same rules: each learning rate is drawn from --lr-range (on a "
@@ -20,26 +22,24 @@ EPILOG = "example: python run_bench.py tune --shop-seed 100 --trials 8 --epochs 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``tune`` takes beside the options of a matrix."""
+    """The command's options and its example."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
+    add_matrix(parser)
     parser.add_argument(
-        "--trials", type=_at_least_one, required=True, metavar="N", help="per method; those that fail count"
+        "--trials", type=whole_number(1), required=True, metavar="N", help="per method; trials that fail count"
     )
     parser.add_argument("--lr-range", type=_range, metavar="LOW,HIGH", help="default: 1e-5,1e-2")
-    parser.add_argument("--sizes", type=_sizes, metavar="A,B", help="default: 4,8,16,32,64")
-    parser.add_argument("--search-seed", type=_whole, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument(
+        "--sizes", type=numbers(whole_number(1), "numbers"), metavar="A,B", help="default: 4,8,16,32,64"
+    )
+    parser.add_argument("--search-seed", type=whole_number(), default=0, metavar="N", help="of the draws (default: 0)")
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
+def run(args: argparse.Namespace) -> int:
+    """Runs the search."""
+    from bench.commands.tune.tune import tune
 
-
-def _at_least_one(text: str) -> int:
-    if _whole(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
-    return int(text)
+    return tune(args)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -48,7 +48,3 @@ def _range(text: str) -> tuple[float, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected two numbers separated by a comma, got {text!r}") from None
     return low, high
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_at_least_one(part) for part in text.split(","))

@@ -10,24 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.cell.check_inputs import check_inputs
 from bench.commands import cache_options
-from bench.commands.plan import Given
-from bench.commands.run import (
-    Resolved,
-    check_inputs,
-    choose_folders,
-    describe_in,
-    limits,
-    open_folder,
-    resolve_all,
-    resolve_device,
-)
+from bench.commands.arguments import request_of
+from bench.commands.run import choose_folders, describe_in, limits, open_folder
 from bench.commands.tune.results import write_results
 from bench.commands.tune.space import Space, searched
 from bench.commands.tune.study import Go, Search, finished, library, open_studies, run_trials, trial_cell
 from bench.config.cells import Cell
 from bench.config.matrix import Matrix, build_method
-from bench.launch.local import Launch, run_local
+from bench.config.resolve import Resolved, resolve
+from bench.launch.local import Launch, resolve_device, run_local
 from bench.launch.progress import Reporter
 from bench.launch.signals import stoppable
 from bench.records import run_folder
@@ -36,7 +29,7 @@ from bench.utils.errors import UserError
 from bench.utils.text import printable
 
 
-def tune(args: argparse.Namespace, command: str) -> int:
+def tune(args: argparse.Namespace) -> int:
     """Searches; 0 if every method has a trial that ended ok, 1 otherwise.
 
     Raises:
@@ -46,7 +39,7 @@ def tune(args: argparse.Namespace, command: str) -> int:
     space = {"rates": args.lr_range, "sizes": args.sizes}
     search = Search(args.trials, Space(**{k: v for k, v in space.items() if v is not None}), args.search_seed)
     cache_options.apply(args)
-    found = resolve_all(Given(**vars(args)))
+    found = resolve(request_of(args))
     matrix, origin = found.matrices[0], found.origin
     for method in matrix.methods:
         build_method(method, origin)
@@ -58,7 +51,7 @@ def tune(args: argparse.Namespace, command: str) -> int:
     matrix = dataclasses.replace(matrix, name=f"{matrix.name[:56]}-tuning", tuning=None)
     (out,) = choose_folders(args.out, Resolved(matrix.name, (matrix,), origin), args.fresh)
     go = partial(run_local, launch=Launch(limits(args)))
-    return search_in(out, matrix, device, search, facts | {"command": command}, go, args.fresh)
+    return search_in(out, matrix, device, search, facts | {"command": args.command_line}, go, args.fresh)
 
 
 def search_in(

@@ -1,0 +1,42 @@
+"""Loads the data and tokenizers of all cells once, before the first of them runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bench.cell.assemble import check_budget, check_network, load_data, raw_feed
+from bench.config.cells import Cell
+from bench.data.datasets import describe, references
+from bench.utils.errors import UserError
+
+
+def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Loads data and tokenizers for every pair of encoders and modality, so that bad input shows before anything runs.
+
+    Returns:
+        Content of ``dataset.json``.
+
+    Raises:
+        UserError: bad data, a model that cannot be used, a method that cannot be built on it or trained with the
+            budget.
+    """
+    folder = cells[0].dataset.data_dir
+    if folder is not None and not os.path.isdir(folder):  # before a hub is asked for models
+        raise UserError(f"--data-dir {folder}: no such folder")
+    facts: dict[str, Any] = {}
+    unknown_shares: dict[str, float] = {}
+    for key in dict.fromkeys((cell.backbones, cell.modality) for cell in cells):
+        alike = [cell for cell in cells if (cell.backbones, cell.modality) == key]
+        data = load_data(alike[0])
+        for cell in alike:
+            check_network(cell, data.sources)
+            check_budget(cell, data.splits)
+        _, unknown = raw_feed(data, alike[0])
+        if not facts:
+            facts = describe(alike[0].dataset, data.catalogue, data.splits)
+            facts["references"] = references(alike[0].dataset, data.catalogue, data.splits)
+        if unknown is not None:
+            unknown_shares[str(alike[0].model("text"))] = unknown
+    return facts | {"unknown_token_share": unknown_shares}
