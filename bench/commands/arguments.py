@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from bench.config.resolve import Request
-from bench.config.validation_messages import KeyPath
 from bench.utils.text import printable
+
+if TYPE_CHECKING:
+    from bench.config.resolve import Request
+    from bench.config.validation_messages import KeyPath
 
 Number = TypeVar("Number")
 
@@ -241,6 +243,8 @@ def request_of(args: argparse.Namespace, **changes: Any) -> Request:
         args: parsed arguments; options that the command does not take count as not given.
         changes: values that go over the arguments.
     """
+    from bench.config.resolve import Request
+
     args = argparse.Namespace(**{**vars(args), **changes})
     places = given_places(args)
     return Request(

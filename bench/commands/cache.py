@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 Row = dict[str, Any]
-HELP = "list, verify or clear hidden states and converted data on disk"
 UNITS = {"d": 86_400, "h": 3600, "m": 60}
 COLUMNS = ("kind", "key", "model", "modality", "items", "layers", "dtype", "bytes", "last_use", "state")
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
-HELP = "two runs cell by cell, as ratios with intervals"
 EPILOG = 'example: python run_bench.py compare runs/before runs/after --fail-if "time>1.05" --fail-if "hr@10<0.95"'
 
 

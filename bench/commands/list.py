@@ -28,9 +28,6 @@ BACKBONES = {
 }
 
 
-HELP = "methods, presets, datasets, built-in backbones"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.epilog = "example: python run_bench.py list --json"

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-HELP = "predicted memory per method, without a GPU and without weights"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.epilog = "example: python run_bench.py plan --preset paper --card a100-80g --fit 24GiB"

@@ -12,8 +12,6 @@ from bench.records import run_folder
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 
-HELP = "render again, from records alone; several runs are merged"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""

@@ -26,8 +26,6 @@ from bench.utils.errors import UserError
 from bench.utils.sizes import parse_size
 from bench.utils.text import printable
 
-HELP = "run a matrix"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""

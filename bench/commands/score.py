@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # pandas is not imported before the command runs: --help must answer at once.
 
 METRICS = ("tpme", "pscp", "both")
-HELP = "TPME (columns method, time, params, memory) or PSCP of any table"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ def call(*arguments: str) -> int:
         (["run", "--methods", "lorra"], "--methods: unknown method 'lorra'; did you mean 'lora'"),
         (["run", "--methods", "lora,lora"], "--methods: lora is given twice"),
         (["run", "--methods", "lora,,fft"], "an empty name"),
+        (["plan", "--methods", "lora,,fft"], "an empty name"),
         (["run", "--preset", "defualt"], "--preset defualt: unknown preset; did you mean 'default'"),
         (["run", "--config", "nowhere.toml"], "nowhere.toml: No such file"),
         (["run", "--preset", "smoke", "--config", "x.toml"], "not allowed with"),

@@ -182,7 +182,6 @@ def test_of_a_compiled_step_it_says_that_the_eager_one_is_planned(
         (("--fit=-4GiB",), "--fit -4GiB: expected a size"),
         (("--preset", "papier"), "--preset papier: unknown preset; did you mean 'paper'?"),
         (("--methods", "lorra"), "--methods: unknown method 'lorra'; did you mean 'lora'?"),
-        (("--methods", "lora,,fft"), "--methods: an empty name"),
         (("--text-model", "no/such"), "--text-model no/such"),
         (("--text-model", "vit-base"), "--text-model vit-base: "),
         (("--modality", "audio"), "--modality: "),

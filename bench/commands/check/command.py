@@ -14,7 +14,6 @@ from bench.utils.text import as_json
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
-HELP = "does a method keep the contract: yours by file, or any by name"
 Row = dict[str, Any]
 
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.arguments import DATASET, add_options, given_places
 from bench.commands.data.summary import rows
-from bench.config.validation_messages import KeyPath
 from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
+    from bench.config.validation_messages import KeyPath
     from bench.data.config import DatasetConfig
 
-HELP = "check a dataset before a long run"
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 # Files by which a folder is recognised.

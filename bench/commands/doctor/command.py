@@ -14,7 +14,6 @@ from bench.utils.text import as_json, printable
 if TYPE_CHECKING:
     from bench.commands.doctor.finding import Finding
 
-HELP = "what on this machine would make the numbers wrong"
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
 

@@ -9,7 +9,6 @@ import argparse
 
 from bench.commands.arguments import add_matrix, numbers, whole_number
 
-HELP = "find learning rates and sizes, as many trials for every method"
 DESCRIPTION = (
     "Every method gets the same number of trials and the same rules: each learning rate is drawn from --lr-range (on a "
     "log scale), each rank, bottleneck or number of positions from --sizes; other options stay as the recipe has them. "
