@@ -1,4 +1,4 @@
-"""The README's method as a stranger would add it, and what else a command does with a method file."""
+"""The example of methods/README.md, added as a user would add it, and other uses of a method file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.commands.test_command_line import ROOT, call
 
 
 def example() -> str:
-    """The Python file as it is printed in the README."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The Python file printed in methods/README.md."""
+    readme = (ROOT / "methods" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## A method of your own")[2].partition("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return block
