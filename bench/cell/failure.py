@@ -6,14 +6,13 @@ import errno
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from bench.cell.planner import planned
-from bench.cell.sanity_checks import GateError
+from bench.cell.sanity_checks import SanityCheckError
 from bench.config.cells import Cell
 from bench.measure.host import peak_rss_bytes
 from bench.measure.memory import allocator_peaks
@@ -50,7 +49,7 @@ def outcome_of(error: Exception, device: torch.device) -> Outcome:
     """What an exception out of a cell means. It must still be at hand, and the failed frames with it."""
     status, facts = _status(error), {}
     # Those that are made for users say by themselves what is wrong.
-    told = isinstance(error, UserError | GateError | Diverged | torch.OutOfMemoryError)
+    told = isinstance(error, UserError | SanityCheckError | Diverged | torch.OutOfMemoryError)
     text = str(error) if told else f"{type(error).__name__}: {error}"
     if isinstance(error, Diverged):
         facts["diverged"] = {
@@ -89,7 +88,7 @@ def _memory(message: str, device: torch.device) -> dict[str, Any]:
     }
 
 
-def failure_record(cell: Cell, outcome: Outcome, report: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+def failure_record(cell: Cell, outcome: Outcome) -> dict[str, Any]:
     """The record of an outcome; after an allocation that failed it has what was predicted beside it.
 
     What the cell held must be free by now.
@@ -98,13 +97,12 @@ def failure_record(cell: Cell, outcome: Outcome, report: Callable[[dict[str, Any
     if "oom" in record:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        record["oom"]["plan"] = plan_beside(cell, report)
+        record["oom"]["plan"] = plan_beside(cell)
     return record
 
 
-def plan_beside(cell: Cell, report: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
+def plan_beside(cell: Cell) -> dict[str, Any] | None:
     """What ``plan`` predicts for a cell, made when nothing is measured any more; None where it cannot be planned."""
-    report({"event": "phase", "phase": "plan"})
     try:
         return planned(cell)
     except (UserError, MemoryError, RuntimeError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What must hold before a cell's clock starts. A gate that fails names itself; the cell fails with it."""
+"""Sanity checks of a model before its training is timed; a check that fails ends the cell and names itself."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bench.models.recommender import Recommender, TrainBatch
 LOSS_STEPS = (5, 15, 30)
 
 
-class GateError(Exception):
-    """A named gate did not hold."""
+class SanityCheckError(Exception):
+    """Raised when a sanity check fails."""
 
-    def __init__(self, gate: str, why: str):
-        super().__init__(f"gate {gate}: {why}")
+    def __init__(self, check: str, why: str):
+        super().__init__(f"sanity check {check}: {why}")
 
 
 def _fingerprint(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
-    """Sum and sum of squares in 64 bit: tells whether values moved without keeping a second copy of them."""
+    """Sum and sum of squares in 64 bit of each parameter: tells whether values changed without a copy of them."""
     with torch.no_grad():
         return [
             (sum(t.double().sum().item() for t in parts(p)), sum(t.double().square().sum().item() for t in parts(p)))
@@ -29,28 +29,28 @@ def _fingerprint(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
         ]
 
 
-def check_gates(
+def check_sanity(
     model: Recommender,
     step: Callable[[TrainBatch], Tensor],
     batch: TrainBatch,
     declared: list[nn.Parameter],
     adapted: dict[str, int],
 ) -> dict[str, object]:
-    """Trains some steps on one batch and looks at what moved. The caller restores the model afterwards.
+    """Trains some steps on one batch and checks which parameters changed. The caller restores the model afterwards.
 
     Args:
-        step: one optimizer step; returns the loss before it.
-        batch: a small one.
-        declared: the parameters that the method says it trains, the user encoder's included.
-        adapted: modality -> adapted modules.
+        step: runs one optimizer step; returns the loss before it.
+        batch: a small batch.
+        declared: parameters that the method declares as trained, with those of the user encoder.
+        adapted: modality -> number of adapted modules.
 
     Raises:
-        GateError: adapted_modules, item_vectors_differ, loss_finite, frozen_untouched, frozen_without_gradient,
+        SanityCheckError: adapted_modules, item_vectors_differ, loss_finite, frozen_untouched, frozen_without_gradient,
             trained_changes, loss_decreases.
     """
     for modality, hits in adapted.items():
         if hits < 1:
-            raise GateError("adapted_modules", f"no module of the {modality} encoder was adapted")
+            raise SanityCheckError("adapted_modules", f"no module of the {modality} encoder was adapted")
     _item_vectors_differ(model, batch)
     trained = {id(p) for p in declared}
     frozen = [p for p in model.parameters() if id(p) not in trained]
@@ -60,23 +60,23 @@ def check_gates(
     for goal in LOSS_STEPS:
         for _ in range(goal - done):
             if not torch.isfinite(step(batch)):
-                raise GateError("loss_finite", f"the loss is not finite after {done} steps on one batch")
+                raise SanityCheckError("loss_finite", f"the loss is not finite after {done} steps on one batch")
         done = goal
         last = _loss(model, batch)
         if last < first:
             break
     if any(p.grad is not None for p in frozen):
-        raise GateError("frozen_without_gradient", "a frozen parameter got a gradient")
+        raise SanityCheckError("frozen_without_gradient", "a frozen parameter got a gradient")
     if _fingerprint(frozen) != before_frozen:
-        raise GateError("frozen_untouched", "a frozen parameter changed")
+        raise SanityCheckError("frozen_untouched", "a frozen parameter changed")
     after = _fingerprint(declared)
     still = [p for p, now, then in zip(declared, after, before_trained, strict=True) if now == then]
     if still:
         names = {id(p): name for name, p in model.named_parameters()}
         example = names.get(id(still[0]), "a parameter that is not in the model")
-        raise GateError("trained_changes", f"{len(still)} of {len(declared)} did not change, e.g. {example}")
+        raise SanityCheckError("trained_changes", f"{len(still)} of {len(declared)} did not change, e.g. {example}")
     if not last < first:
-        raise GateError("loss_decreases", f"{first:.4f} before, {last:.4f} after {done} steps on one batch")
+        raise SanityCheckError("loss_decreases", f"{first:.4f} before, {last:.4f} after {done} steps on one batch")
     return {"loss_decreases": {"before": first, "after": last, "steps": done}, "adapted_modules": adapted}
 
 
@@ -86,14 +86,14 @@ def _item_vectors_differ(model: Recommender, batch: TrainBatch) -> None:
     vectors = model.item_encoder(batch.inputs).float()
     model.train()
     if not torch.isfinite(vectors).all():
-        raise GateError("loss_finite", "item vectors are not finite")
+        raise SanityCheckError("loss_finite", "item vectors are not finite")
     if len(vectors) > 1 and bool((vectors - vectors[0]).abs().max() == 0):
-        raise GateError("item_vectors_differ", "all item vectors of a batch are alike")
+        raise SanityCheckError("item_vectors_differ", "all item vectors of a batch are alike")
 
 
 @torch.no_grad()
 def _loss(model: Recommender, batch: TrainBatch) -> float:
-    """In eval mode, so that dropout does not decide whether the loss went down."""
+    """Loss in eval mode, so that dropout does not decide whether it fell."""
     model.eval()
     loss = model(batch).item()
     model.train()

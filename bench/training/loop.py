@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,19 +25,19 @@ from methods.base import Group, Observed, Step, StepHook
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-# In 16 bit a gradient that overflows is part of finding the scale of the loss. It starts at 2^16 and is halved each
-# time: after twenty times in a row it is 1/16, and what still overflows is the gradient itself.
+# In 16 bit, gradients overflow until the scale of the loss has been found. The scale starts at 2^16 and is halved each
+# time: after twenty times in a row it is 1/16, and an overflow then is that of the gradient itself.
 SKIPS = 20
 
 
 class Diverged(Exception):
-    """The loss or the gradient is not finite any more.
+    """Raised when the loss or the gradient norm is not finite.
 
     Attributes:
         what: "loss" or "gradient norm".
         value: inf, -inf or nan.
-        step, epoch: where.
-        last_good_epoch: the last one that was evaluated; None if there was none.
+        step, epoch: the step, counted from 1, and the epoch that it belongs to.
+        last_good_epoch: last epoch that was evaluated; None if none was.
     """
 
     def __init__(self, what: str, value: float, step: int, epoch: int, last_good_epoch: int | None, skipped: int = 0):
@@ -49,7 +49,15 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One point of the training curve; train_seconds is training alone, observed what the method tells of itself."""
+    """One point of the training curve.
+
+    Attributes:
+        epoch, step: position, counted from 1.
+        train_seconds: seconds of training alone until here.
+        loss: mean loss of the steps since the last evaluation.
+        valid_hr, valid_ndcg: validation HR@10 and NDCG@10.
+        observed: values that the method reports of itself, such as its gates.
+    """
 
     epoch: int
     step: int
@@ -61,7 +69,7 @@ class Evaluation:
 
 
 class Trainer:
-    """A model with its optimizer: Adam with a learning rate per group, clipping, autocast."""
+    """Model with its optimizer: Adam with a learning rate per group, gradient clipping, autocast."""
 
     def __init__(
         self, model: Recommender, groups: Iterable[Group], config: TrainingConfig, precision: str, device: torch.device
@@ -76,7 +84,7 @@ class Trainer:
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """Forgets gradients, Adam's moments, the loss scale, and what hooks have seen."""
+        """Clears gradients, Adam's moments, the loss scale, and the state of the method's step hooks."""
         for parameter in self.parameters:
             parameter.grad = None
         # Fused, because the plain step reads a counter with .item(), which fake tensors do not have.
@@ -88,7 +96,12 @@ class Trainer:
             hook.reset()
 
     def set_progress(self, step: int, progress: float) -> None:
-        """Learning rates for a step: linear warm-up, then constant or linear to zero over the budget."""
+        """Sets the learning rates of a step: linear warm-up, then constant, or linear to zero over the budget.
+
+        Args:
+            step: steps done so far.
+            progress: share of the budget that is spent, 0 to 1.
+        """
         factor = min(1.0, (step + 1) / max(1, self.config.lr_warmup_steps))
         if self.config.lr_schedule == "linear":
             factor = min(factor, 1.0 - progress)
@@ -96,13 +109,13 @@ class Trainer:
             entry["lr"] = group.lr * factor
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision with 32-bit weights, or nothing."""
+        """Context of mixed precision with 32-bit weights; empty for fp32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def transfer(self, batch: Batch, inputs: dict[str, Tensor], log_popularity: NDArray[np.float32]) -> TrainBatch:
-        """Moves one batch to the device."""
+        """Moves one batch and its items' inputs to the device."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self.device)
@@ -115,65 +128,68 @@ class Trainer:
         )
 
     def forward(self, batch: TrainBatch) -> Tensor:
-        """The loss."""
+        """Computes the loss of a batch."""
         with self.autocast():
             return self.model(batch)
 
     def objective(self, loss: Tensor) -> Tensor:
-        """What is minimised: the loss and what the method adds to it."""
+        """The loss plus the penalties of the method's step hooks."""
         penalties = [hook.penalty() for hook in self.hooks]
         return sum((penalty for penalty in penalties if penalty is not None), loss)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the trained parameters."""
+        """Computes the gradients of the trained parameters."""
         self.scaler.scale(self.objective(loss)).backward()
 
     def update(self, number: int = 0, of: int = 0) -> Tensor:
-        """Clips, steps, and frees the gradients; gives their norm before clipping.
+        """Clips the gradients, updates the weights and frees the gradients.
 
         Args:
-            number, of: those of :class:`methods.base.Step`.
+            number, of: step and number of steps, as in :class:`methods.base.Step`.
+
+        Returns:
+            Norm of the gradients before clipping.
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         for hook in self.hooks:
-            # Looked at in training alone: a planned norm has no value.
+            # Read in training only: under fake tensors a norm has no value.
             updated = not (number and self.scaler.is_enabled()) or bool(norm.isfinite())
             hook.after(Step(number, of, updated))
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def step(self, batch: TrainBatch) -> Tensor:
-        """One whole step without a clock; returns the loss."""
+        """Runs one whole step without a clock; returns the loss."""
         loss = self.forward(batch)
         self.backward(loss)
         self.update()
         return loss.detach()
 
     def state(self) -> list[Tensor]:
-        """Copies of the trained values on the host."""
+        """Copies the trained values to the host."""
         return [p.detach().to("cpu", copy=True) for p in self.parameters]
 
     @torch.no_grad()
     def restore(self, state: list[Tensor]) -> None:
-        """Puts a :meth:`state` back."""
+        """Sets the trained values to a :meth:`state`."""
         for parameter, value in zip(self.parameters, state, strict=True):
             parameter.copy_(value)
 
 
 @dataclass
 class Training:
-    """What training has done so far: with the trainer's state and torch's random numbers all there is between steps.
+    """Progress of a training. With the trainer's state and torch's random numbers it is all that a step depends on.
 
     Attributes:
         curve: one entry per evaluation.
         best: index into ``curve`` of the best validation HR@10, the first of equals; -1 before the first.
-        best_state: the trained values then, on the host.
-        losses: per step.
+        best_state: trained values at ``best``, on the host.
+        losses: loss of every step.
         seconds: of training alone.
-        skipped: the last steps in a row that the loss scaler left out because a gradient was not finite.
+        skipped: number of last steps in a row that the loss scaler skipped because a gradient was not finite.
     """
 
     curve: list[Evaluation] = field(default_factory=list)
@@ -184,12 +200,12 @@ class Training:
     skipped: int = 0
 
     def check(self, norm: float, epoch: int, scaled: bool) -> None:
-        """Whether the last step was one to go on from.
+        """Checks that the last step was finite.
 
         Args:
-            norm: of its gradient, before clipping.
-            epoch: that it was in.
-            scaled: there is a loss scaler, which leaves such steps out and tries again at half the scale.
+            norm: gradient norm of the step, before clipping.
+            epoch: epoch of the step.
+            scaled: there is a loss scaler, which skips steps with infinite gradients and halves its scale.
 
         Raises:
             Diverged: the loss, or the gradient norm, is not finite.
@@ -204,33 +220,63 @@ class Training:
                 raise Diverged(what, value, len(self.losses), epoch, good, self.skipped if scaled else 0)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Data that the loop trains on.
+
+    Attributes:
+        batches: the batches that are still to come, in order.
+        feed: gathers the inputs of the items of a batch.
+        log_popularity: per item, (items,), from training interactions.
+    """
+
+    batches: Iterator[Batch]
+    feed: ItemFeed
+    log_popularity: NDArray[np.float32]
+
+
+class TrainingHooks:
+    """Calls that the loop makes outside its clock; these defaults do nothing.
+
+    Attributes:
+        clock: times steps and phases.
+    """
+
+    def __init__(self, clock: StepClock):
+        self.clock = clock
+
+    def validate(self) -> tuple[float, float]:
+        """Returns validation HR@10 and NDCG@10 of the model as it is; NaN is unknown."""
+        return math.nan, math.nan
+
+    def observe(self) -> Observed:
+        """Returns values of the method that are kept with an evaluation."""
+        return {}
+
+    def evaluated(self) -> None:
+        """Called when an evaluation has been added to the training's curve."""
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Called with an event after every step and every evaluation."""
+
+
 def train(
-    trainer: Trainer,
-    batches: Iterator[Batch],
-    feed: ItemFeed,
-    log_popularity: NDArray[np.float32],
-    budget: Budget,
-    clock: StepClock,
-    validate: Callable[[], tuple[float, float]],
-    report: Callable[[dict[str, Any]], None],
-    training: Training | None = None,
-    evaluated: Callable[[], None] = lambda: None,
-    observe: Callable[[], Observed] = dict,
+    trainer: Trainer, data: TrainingData, budget: Budget, hooks: TrainingHooks, training: Training | None = None
 ) -> None:
     """Trains until the budget is spent and leaves the model at the epoch that validation chose.
 
     Args:
-        batches: those that are still to come.
-        validate: gives validation HR@10 and NDCG@10; runs outside the clock.
-        report: told about progress, outside the clock.
-        training: where it stands; brought up to date after every step, and goes on from there.
-        evaluated: called outside the clock when an evaluation is entered in ``training``.
-        observe: what is kept with an evaluation, outside the clock too.
+        trainer: model and optimizer.
+        data: batches and inputs.
+        budget: epochs, steps or seconds of training.
+        hooks: validation, observers and the clock.
+        training: progress so far; updated after every step. None starts anew.
 
     Raises:
         Diverged: the loss or the gradient norm is not finite.
     """
     done = Training() if training is None else training
+    clock = hooks.clock
     trainer.model.train()
     progress = budget.progress(len(done.losses), done.seconds)
     while progress < 1.0:
@@ -239,10 +285,10 @@ def train(
         started = time.perf_counter()
         with clock.step(epoch, len(done.losses) + 1):
             with clock.phase("data"):
-                batch = next(batches)
-                inputs = feed.gather(batch.unique)
+                batch = next(data.batches)
+                inputs = data.feed.gather(batch.unique)
             with clock.phase("transfer"):
-                moved = trainer.transfer(batch, inputs, log_popularity)
+                moved = trainer.transfer(batch, inputs, data.log_popularity)
             with clock.phase("forward"):
                 loss = trainer.forward(moved)
             with clock.phase("backward"):
@@ -255,25 +301,19 @@ def train(
         done.losses.append(loss.item())
         done.check(norm.item(), epoch, trainer.scaler.is_enabled())
         progress = budget.progress(len(done.losses), done.seconds)
-        report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
+        hooks.report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
         if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
-            _evaluate(trainer, done, epoch, validate, report, observe)
-            evaluated()
+            _evaluate(trainer, done, epoch, hooks)
     trainer.restore(done.best_state)
 
 
-def _evaluate(
-    trainer: Trainer,
-    done: Training,
-    epoch: int,
-    validate: Callable[[], tuple[float, float]],
-    report: Callable[[dict[str, Any]], None],
-    observe: Callable[[], Observed],
-) -> None:
-    hr, ndcg = validate()
+def _evaluate(trainer: Trainer, done: Training, epoch: int, hooks: TrainingHooks) -> None:
+    """Adds a point to the curve and keeps the trained values if validation HR@10 is better than ever before."""
+    hr, ndcg = hooks.validate()
     since = done.curve[-1].step if done.curve else 0
     loss = float(np.mean(done.losses[since:]))
-    done.curve.append(Evaluation(epoch, len(done.losses), done.seconds, loss, hr, ndcg, observe()))
+    done.curve.append(Evaluation(epoch, len(done.losses), done.seconds, loss, hr, ndcg, hooks.observe()))
     if done.best < 0 or hr > done.curve[done.best].valid_hr:
         done.best, done.best_state = len(done.curve) - 1, trainer.state()
-    report({"event": "evaluation", "epoch": epoch, "valid_hr@10": hr, "loss": loss})
+    hooks.report({"event": "evaluation", "epoch": epoch, "valid_hr@10": hr, "loss": loss})
+    hooks.evaluated()

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from bench.data.batches import Batch
 from bench.measure.clock import StepClock
-from bench.models.inputs import ItemFeed
 from bench.records.columns import Phase
 from bench.records.record import write_trace
 from bench.training.budget import Budget
-from bench.training.loop import Trainer, train
+from bench.training.loop import Trainer, TrainingData, TrainingHooks, train
 
 
 class _Labels(StepClock):
-    """Stands where the clock stands in the loop: instead of timing a phase it names it in the trace."""
+    """Clock of the loop that names phases in the trace instead of timing them."""
 
     def __init__(self, device: torch.device, profiler: Any) -> None:
         super().__init__(device, enabled=False)
@@ -42,24 +39,19 @@ class _Labels(StepClock):
         return record_function(name)
 
 
-def trace_steps(
-    trainer: Trainer,
-    batches: Iterator[Batch],
-    feed: ItemFeed,
-    log_popularity: NDArray[np.float32],
-    count: int,
-    folder: Path,
-) -> None:
-    """Runs one step for the profiler to settle and ``count`` traced ones, and leaves ``trace.json`` in the folder.
+def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) -> None:
+    """Runs one step to settle the profiler, then ``count`` traced steps, and writes ``trace.json`` into the folder.
 
     The steps are those of the training loop itself, each phase under its name. They change the model.
 
     Args:
-        batches: at least ``count`` + 1.
+        trainer: model and optimizer.
+        data: at least ``count`` + 1 batches.
         count: number of traced steps, at least 1.
+        folder: of the cell.
 
     Raises:
-        UserError: when the trace cannot be written.
+        UserError: the trace cannot be written.
     """
     activities = [ProfilerActivity.CPU]
     if trainer.device.type == "cuda":
@@ -68,12 +60,8 @@ def trace_steps(
     with profile(activities=activities, schedule=schedule(wait=0, warmup=1, active=count, repeat=1)) as profiler:
         train(
             trainer,
-            islice(batches, steps),
-            feed,
-            log_popularity,
+            replace(data, batches=islice(data.batches, steps)),
             Budget(limit_steps=steps, limit_seconds=None, steps_per_epoch=steps),
-            _Labels(trainer.device, profiler),
-            validate=lambda: (0.0, 0.0),
-            report=lambda _: None,
+            TrainingHooks(_Labels(trainer.device, profiler)),
         )
     write_trace(folder, profiler.export_chrome_trace)

@@ -39,7 +39,7 @@ from bench.launch.local import resolve_device
 from bench.measure.clock import StepClock
 from bench.measure.training_meters import TrainingMeters
 from bench.training.budget import Budget
-from bench.training.loop import Trainer, train
+from bench.training.loop import Trainer, TrainingData, TrainingHooks, train
 from bench.utils.errors import UserError
 
 TARGET = 0.01
@@ -113,6 +113,19 @@ def alternate(block: Block, pairs: int) -> tuple[list[Seconds], list[Seconds]]:
     return on, off
 
 
+class StepEnds(TrainingHooks):
+    """Notes when each step has ended, in nanoseconds."""
+
+    def __init__(self, clock: StepClock, ends: list[int]):
+        super().__init__(clock)
+        self.ends = ends
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Called after every step and every evaluation."""
+        if event["event"] == "step":
+            self.ends.append(time.perf_counter_ns())
+
+
 class Bench:
     """One assembled cell whose training loop can be run in short blocks.
 
@@ -143,13 +156,9 @@ class Bench:
             ready = time.perf_counter()
             train(
                 self.trainer,
-                islice(chain.from_iterable(epochs), length),
-                self.assembly.feed,
-                self.popularity,
+                TrainingData(islice(chain.from_iterable(epochs), length), self.assembly.feed, self.popularity),
                 Budget(limit_steps=length, limit_seconds=None, steps_per_epoch=length),
-                clock,
-                validate=lambda: (0.0, 0.0),
-                report=lambda event: ends.append(time.perf_counter_ns()) if event["event"] == "step" else None,
+                StepEnds(clock, ends),
             )
             done = time.perf_counter()
         if metered:

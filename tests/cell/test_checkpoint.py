@@ -179,7 +179,7 @@ def test_a_failed_cell_leaves_no_checkpoint(
     def fail(*_: object) -> None:
         raise ValueError("lost")
 
-    monkeypatch.setattr("bench.cell.run_cell.CellRun._test", fail)
+    monkeypatch.setattr("bench.cell.run_cell.CellRun.ranks", fail)
     record = run_cell(cell_of("frozen", model_folders, **CHANGES), tmp_path, lambda _: None)
     assert record["row"]["error"] == "ValueError: lost"
     assert not checkpoint_folder(tmp_path).exists()

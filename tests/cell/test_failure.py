@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.cell.failure import outcome_of
-from bench.cell.run_cell import CellRun, run_cell
+from bench.cell.run_cell import CellHooks, run_cell
 from bench.training.loop import Diverged, Evaluation, Training
 from bench.utils.errors import UserError
 from tests.cell.test_run_cell import cell_of
@@ -71,16 +71,16 @@ def test_an_error_made_for_users_says_no_type() -> None:
 
 def after_the_first_epoch(monkeypatch: pytest.MonkeyPatch, poison: Poison, evaluation: int = 1) -> None:
     """Does something at an evaluation, once it is over."""
-    real, seen = CellRun._validate, []
+    real, seen = CellHooks.validate, []
 
-    def validate(self: CellRun, assembly: Any, trainer: Any) -> tuple[float, float]:
-        found = real(self, assembly, trainer)
+    def validate(self: CellHooks) -> tuple[float, float]:
+        found = real(self)
         seen.append(found)
         if len(seen) == evaluation:
-            poison(trainer)
+            poison(self.run.trainer)
         return found
 
-    monkeypatch.setattr(CellRun, "_validate", validate)
+    monkeypatch.setattr(CellHooks, "validate", validate)
 
 
 def run(model_folders: dict[str, Path], folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from bench.cell.assemble import assemble
 from bench.cell.run_cell import run_cell
-from bench.cell.sanity_checks import GateError, check_gates
+from bench.cell.sanity_checks import SanityCheckError, check_sanity
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse
 from bench.data.shop import world
@@ -158,7 +158,7 @@ def test_a_loss_that_explodes_is_named(model_folders: dict[str, Path], tmp_path:
         dataclasses.replace(cell, method=dataclasses.replace(cell.method, options=options)), tmp_path, lambda _: None
     )
     assert record["row"]["status"] in ("failed", "diverged")
-    assert "gate loss_" in record["row"]["error"] or "loss is" in record["row"]["error"]
+    assert "sanity check loss_" in record["row"]["error"] or "loss is" in record["row"]["error"]
 
 
 class TestGates:
@@ -178,18 +178,18 @@ class TestGates:
     def check(self, parts: dict[str, Any], **changes: Any) -> None:
         a, t = parts["assembly"], parts["trainer"]
         arguments = {"step": t.step, "declared": t.parameters, "adapted": a.adapted} | changes
-        check_gates(a.model, batch=parts["batch"], **arguments)
+        check_sanity(a.model, batch=parts["batch"], **arguments)
 
     def test_pass(self, parts: dict[str, Any]) -> None:
         self.check(parts)
 
     def test_nothing_adapted(self, parts: dict[str, Any]) -> None:
-        with pytest.raises(GateError, match="adapted_modules: no module of the image"):
+        with pytest.raises(SanityCheckError, match="adapted_modules: no module of the image"):
             self.check(parts, adapted={"text": 4, "image": 0})
 
     def test_frozen_gets_gradient(self, parts: dict[str, Any]) -> None:
         next(parts["assembly"].encoders[0].model.parameters()).requires_grad_(True)
-        with pytest.raises(GateError, match="frozen_without_gradient"):
+        with pytest.raises(SanityCheckError, match="frozen_without_gradient"):
             self.check(parts)
 
     def test_frozen_changes(self, parts: dict[str, Any]) -> None:
@@ -199,12 +199,12 @@ class TestGates:
             frozen.data.add_(0.1)
             return parts["trainer"].step(batch)
 
-        with pytest.raises(GateError, match="frozen_untouched"):
+        with pytest.raises(SanityCheckError, match="frozen_untouched"):
             self.check(parts, step=step)
 
     def test_declared_does_not_change(self, parts: dict[str, Any]) -> None:
         idle = torch.nn.Parameter(torch.ones(3))
-        with pytest.raises(GateError, match="trained_changes"):
+        with pytest.raises(SanityCheckError, match="trained_changes"):
             self.check(parts, declared=[*parts["trainer"].parameters, idle])
 
     def test_loss_does_not_fall(self, parts: dict[str, Any]) -> None:
@@ -214,14 +214,14 @@ class TestGates:
             parts["trainer"].update()
             return loss.detach()
 
-        with pytest.raises(GateError, match="loss_decreases"):
+        with pytest.raises(SanityCheckError, match="loss_decreases"):
             self.check(parts, step=climb)
 
     def test_vectors_all_alike(self, parts: dict[str, Any]) -> None:
         fuse = parts["assembly"].model.item_encoder.head.fuse
         with torch.no_grad():
             fuse.weight.zero_()
-        with pytest.raises(GateError, match="item_vectors_differ"):
+        with pytest.raises(SanityCheckError, match="item_vectors_differ"):
             self.check(parts)
 
 

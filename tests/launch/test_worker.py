@@ -93,7 +93,7 @@ def test_it_tells_its_stacks_and_goes_on(model_folders: dict[str, Path], tmp_pat
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            if json.loads(line).get("phase") == "gates and probes":
+            if json.loads(line).get("phase") == "sanity checks":
                 process.send_signal(signal.SIGUSR1)
     assert process.returncode == 0
     assert json.loads((tmp_path / "cell" / "record.json").read_text())["row"]["status"] == "ok"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.cell.sanity_checks import check_gates
+from bench.cell.sanity_checks import check_sanity
 from bench.models import families
 from bench.models.backbones import locate
 from bench.models.encoders import OUTPUT, Encoder
@@ -173,7 +173,7 @@ def passes_gates(name: str, encoders: dict[str, Encoder], x: dict[str, torch.Ten
         return loss.detach()
 
     declared = [p for g in groups for p in g.parameters] + list(model.user_encoder.parameters())
-    check_gates(model, step, batch(x), declared, items.adapted)
+    check_sanity(model, step, batch(x), declared, items.adapted)
     return items.adapted
 
 

@@ -29,7 +29,7 @@ def test_a_traced_cell_measures_what_an_untraced_one_does(model_folders: dict[st
         lambda event: phases.append(event["phase"]) if event["event"] == "phase" else None,
     )
     assert record["row"]["status"] == "ok", record
-    assert phases[-2:] == ["profile", "plan"]  # after training and test
+    assert phases[-2:] == ["trace", "plan"]  # after training and test
     assert record["row"]["cell_id"] == plain["row"]["cell_id"]
     for column in ("hr@10", "valid_hr@10", "peak_memory_bytes", "flops_forward", "steps"):
         assert record["row"][column] == plain["row"][column]

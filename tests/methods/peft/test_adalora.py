@@ -22,7 +22,7 @@ from bench.data.batches import all_batches, log_popularity
 from bench.measure.clock import StepClock
 from bench.measure.training_meters import MeterReadings
 from bench.training.budget import Budget
-from bench.training.loop import Trainer, Training, train
+from bench.training.loop import Trainer, Training, TrainingData, TrainingHooks, train
 from bench.utils.errors import UserError
 from methods.base import Step
 from methods.peft.adalora import Allocation
@@ -48,6 +48,25 @@ def built(cell: Cell, precision: str = "fp32") -> tuple[Assembly, Trainer]:
     return assembly, Trainer(assembly.model, assembly.groups, cell.training, precision, CPU)
 
 
+class Watched(TrainingHooks):
+    """Validation says that every epoch is better than the last; notes the ranks in text and image after every step."""
+
+    def __init__(self, assembly: Assembly, done: Training, evaluated: Callable[[], None]):
+        super().__init__(StepClock(CPU))
+        self.assembly, self.done, self.after = assembly, done, evaluated
+        self.seen: list[list[int]] = []
+
+    def validate(self) -> tuple[float, float]:
+        return len(self.done.losses), 0
+
+    def evaluated(self) -> None:
+        self.after()
+
+    def report(self, event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            self.seen.append(left(self.assembly))
+
+
 def trained(
     cell: Cell,
     assembly: Assembly,
@@ -56,27 +75,12 @@ def trained(
     done: Training,
     evaluated: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
-    """Trains, validation saying that it gets better and better; gives the ranks in text and image after every step."""
+    """Trains for some steps; gives the ranks in text and image after every step."""
     splits = assembly.data.splits
-    seen: list[list[int]] = []
-
-    def told(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            seen.append(left(assembly))
-
-    train(
-        trainer,
-        all_batches(splits, 16, cell.seed, len(done.losses)),
-        assembly.feed,
-        log_popularity(splits),
-        Budget(steps, None, 3),
-        StepClock(CPU),
-        lambda: (len(done.losses), 0),
-        told,
-        done,
-        evaluated,
-    )
-    return seen
+    batches = all_batches(splits, 16, cell.seed, len(done.losses))
+    hooks = Watched(assembly, done, evaluated)
+    train(trainer, TrainingData(batches, assembly.feed, log_popularity(splits)), Budget(steps, None, 3), hooks, done)
+    return hooks.seen
 
 
 def left(assembly: Assembly) -> list[int]:
