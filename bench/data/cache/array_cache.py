@@ -128,7 +128,7 @@ def _claim(paths: _Paths, layout: Layout, progress: Progress | None) -> IO[bytes
     file = os.fdopen(descriptor, "r+b", buffering=0)
     try:
         seen = -1
-        while not locks.try_own(file):
+        while not locks.try_exclusive(file):
             if not locks.is_at(file, paths.partial):
                 break
             # Tells of the other's progress and not of the waiting: a build that hangs must look like one.

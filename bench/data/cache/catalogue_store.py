@@ -5,12 +5,11 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from bench.data.cache import eviction
@@ -189,13 +188,9 @@ def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time build an entry; where no lock can be had, build all the same."""
-    lock = FileLock(folder / eviction.CATALOGUE_LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:
-        _log.warning("no lock in %s: several processes may do the same work", folder)
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.exclusive(folder / eviction.CATALOGUE_LOCK))
+        except OSError:
+            _log.warning("no lock in %s: several processes may do the same work", folder)
         yield
-    finally:
-        lock.release()

@@ -157,7 +157,7 @@ def reserve(root: Path, partial: Path, size: int) -> None:
         OSError: the folder cannot be written.
     """
     limit = cache_limit()
-    with locks.owned(root / ".lock"):
+    with locks.exclusive(root / ".lock"):
         os.truncate(partial, size)
         if limit is None:
             return
@@ -176,7 +176,7 @@ def shrink(root: Path, keep: Path) -> None:
     limit = cache_limit()
     if limit is not None:
         try:
-            with locks.owned(root / ".lock"):
+            with locks.exclusive(root / ".lock"):
                 _shrink(root, limit, keep)
         except OSError:
             return  # a cache that is not ours to change
