@@ -15,7 +15,7 @@ from bench.data import near_duplicates
 from bench.data.catalogue import Catalogue
 from bench.data.config import DatasetConfig
 from bench.data.datasets import describe, files_config, load, references, split_catalogue
-from bench.data.near_duplicates import Alike
+from bench.data.near_duplicates import NearDuplicates
 from bench.data.ragged import Ragged
 from bench.data.readers.images import ImageProblem, decode_image
 from bench.data.readers.table_dataset import image_paths
@@ -91,7 +91,7 @@ def _duplicates(catalogue: Catalogue) -> dict[str, int]:
 
 def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
     rows = near_duplicates.sample(len(catalogue.titles))
-    found = near_duplicates.alike_titles((catalogue.titles[row] for row in rows), seconds)
+    found = near_duplicates.near_duplicate_titles((catalogue.titles[row] for row in rows), seconds)
     return _shown(found, [f"{catalogue.item_ids[row]}: {catalogue.titles[row]}" for row in rows])
 
 
@@ -143,7 +143,7 @@ def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[
 def _image_facts(
     items: int, missing: Sequence[Path], bad: int, hashes: list[int], shown: list[str], seconds: float
 ) -> dict[str, Any]:
-    found = near_duplicates.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
+    found = near_duplicates.near_duplicate_pictures(np.array(hashes, dtype=np.uint64), seconds)
     there = items - len(missing)
     return {
         "items_with_an_image": there,
@@ -155,7 +155,7 @@ def _image_facts(
     }
 
 
-def _shown(found: Alike, names: Sequence[str]) -> dict[str, Any]:
+def _shown(found: NearDuplicates, names: Sequence[str]) -> dict[str, Any]:
     """A search as plain values, the largest groups by name."""
     groups = [
         {"items": len(group), "such_as": [names[i][:_TITLE_SHOWN] for i in group[:_SHOWN]]} for group in found.largest
