@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from bench.data.kinds import GENERATED, KindName
+
 ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Moment = Annotated[str, Field(min_length=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
@@ -37,7 +39,7 @@ class DatasetConfig:
         force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
     """
 
-    name: Literal["shop", "amazon", "table", "recbole", "microlens"] = "shop"
+    name: KindName = GENERATED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
     users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.arguments import DATASET, add_options, given_places
 from bench.commands.data.summary import rows
+from bench.data.kinds import GENERATED, KINDS
 from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
 
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from bench.data.config import DatasetConfig
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
-
-# Files by which a folder is recognised.
-_SIGNS = {
-    "amazon": "*users*.tsv",
-    "table": "interactions.*",
-    "recbole": "*.inter",
-    "microlens": "*_pairs.csv",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +78,7 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
         if not Path(args.data_dir).is_dir():
             raise UserError(f"{args.data_dir}: no such folder")
         table["name"] = args.dataset or _recognised(Path(args.data_dir))
-        if table["name"] == "shop":
+        if table["name"] == GENERATED:
             raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
     dataset = parse_dataset(table, flags)
     check_dataset(dataset.name, flags)
@@ -98,10 +91,11 @@ def _recognised(folder: Path) -> str:
     Raises:
         UserError: none, or several could be meant.
     """
-    found = [name for name, sign in _SIGNS.items() if any(folder.glob(sign))]
+    signs = {kind.name: kind.sign for kind in KINDS.values() if kind.sign is not None}
+    found = [name for name, sign in signs.items() if any(folder.glob(sign))]
     if len(found) != 1:
         what = " and ".join(found) or "no known dataset"
-        raise UserError(f"{folder}: looks like {what}; --dataset names one of {', '.join(_SIGNS)}")
+        raise UserError(f"{folder}: looks like {what}; --dataset names one of {', '.join(signs)}")
     return found[0]
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import near_duplicates
+from bench.data.baselines import references
 from bench.data.catalogue import Catalogue
 from bench.data.config import DatasetConfig
-from bench.data.datasets import describe, files_config, load, references, split_catalogue
+from bench.data.datasets import describe, files_config, load, split_catalogue
+from bench.data.kinds import KINDS
 from bench.data.near_duplicates import NearDuplicates
 from bench.data.ragged import Ragged
 from bench.data.readers.images import ImageProblem, decode_image
@@ -97,7 +99,7 @@ def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
 
 def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict[str, Any] | None:
     """Share of items with a picture, and near-duplicates among those looked at; None where there is no folder."""
-    if config.name == "shop":
+    if not KINDS[config.name].in_files:
         pictures = catalogue.images
         assert pictures is not None
         hashes = [near_duplicates.difference_hash(pictures[row]) for row in near_duplicates.sample(len(pictures))]
@@ -113,7 +115,7 @@ def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict
 
 
 def _paths(config: DatasetConfig, catalogue: Catalogue) -> list[Path] | None:
-    if config.name == "amazon":
+    if not KINDS[config.name].has_columns:
         folder = Path(config.image_dir or Path(config.data_dir or "") / "images")
         paths = [folder / f"{item}.jpg" for item in catalogue.item_ids]
     else:

@@ -12,7 +12,6 @@ from bench.data.readers.columns import TableFile, header
 from bench.data.readers.file_names import one_file, visible_names
 from bench.utils.errors import UserError
 
-FORMATS = ("table", "recbole", "microlens")
 REQUIRED = ("user", "item", "title")
 OPTIONAL = ("timestamp", "image")
 _TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
@@ -31,10 +30,13 @@ class Layout:
 
 
 def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: str | Path | None = None) -> Layout:
-    """The files of a dataset of one of `FORMATS`.
+    """Finds the files of a dataset in tables.
 
     Args:
-        columns: what a column is to us -> its name, for those that are not called as usual.
+        name: key of `LAYOUTS`.
+        folder: folder of the tables.
+        columns: role of a column -> its name, for columns that do not have the usual name.
+        image_dir: folder of the pictures, instead of the usual one.
 
     Raises:
         UserError: a file or column is missing, or more than one file could be meant.
@@ -43,8 +45,7 @@ def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: 
     if not os.path.isdir(folder):
         raise UserError(f"--data-dir {folder}: no such folder")
     names = visible_names(folder)
-    build = {"table": _table, "recbole": _recbole, "microlens": _microlens}[name]
-    layout = build(folder, names, columns)
+    layout = LAYOUTS[name](folder, names, columns)
     return layout if image_dir is None else Layout(layout.items, layout.interactions, Path(image_dir))
 
 
@@ -141,3 +142,7 @@ def _typed(
         elif role in REQUIRED or role in given:
             raise UserError(f"{path}: no field {name!a} ({role}); --{role}-column names one of {', '.join(fields)}")
     return TableFile(path, chosen, separator="\t", quoted=False)
+
+
+LAYOUTS = {"table": _table, "recbole": _recbole, "microlens": _microlens}
+"""Kind of dataset in tables -> function that finds its files."""

@@ -36,7 +36,7 @@ class FilesConfig:
     """What to read and how to split it.
 
     Attributes:
-        name: one of `bench.data.readers.file_layouts.FORMATS`.
+        name: key of `bench.data.readers.file_layouts.LAYOUTS`.
         columns: what a column is to us -> its name, where that is not the usual one.
         valid_from, test_from: both for a split in time; without them the last item tests, the one before validates.
     """
