@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         before = math.inf if args.older_than is None else time.time() - parse_age(args.older_than)
         rows = [_cleared(entry) for entry in found if entry.used < before]
     else:
-        show = verify.verified if args.action == "verify" else verify.described
+        show = verify.verify_row if args.action == "verify" else verify.list_row
         rows = [show(entry) for entry in found]
     if args.json:
         print(as_json(rows))
@@ -82,7 +82,7 @@ def parse_age(text: str) -> int:
 def _cleared(entry: Entry) -> Row:
     from bench.data.cache import verify
 
-    row = verify.described(entry)
+    row = verify.list_row(entry)
     return row | {"state": "removed" if entry.remove() else "in use, kept"}
 
 
