@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.cell.assemble import check_budget, check_network, load_data, raw_feed
 from bench.config.cells import Cell
-from bench.data.datasets import describe, references
+from bench.data.baselines import references
+from bench.data.datasets import describe
 from bench.utils.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""The ``cache`` command: what lies in the cache, whether it is whole, and room for more."""
+"""The ``cache`` command: lists, verifies and clears the entries of the cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.utils.text import as_json
 if TYPE_CHECKING:
     from bench.data.cache.eviction import Entry
 
-# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+# Heavy imports are inside functions: --help must answer at once.
 
 Row = dict[str, Any]
 UNITS = {"d": 86_400, "h": 3600, "m": 60}
@@ -28,23 +28,23 @@ COLUMNS = ("kind", "key", "model", "modality", "items", "layers", "dtype", "byte
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.description = (
-        "Hidden states, tokens, resized pictures and converted datasets are kept in one folder. list shows them; "
-        "verify reads every byte and compares checksums (exit status 1 if something is damaged); clear removes what "
-        "no running process uses. What is missing or damaged is made again by the next run that needs it."
+        "The cache is one folder of hidden states, tokens, resized pictures and converted datasets. list shows its "
+        "entries; verify reads every byte and compares checksums (exit status 1 if an entry is damaged); clear removes "
+        "the entries that no running process uses. A run builds missing or damaged entries again when it needs them."
     )
     parser.epilog = "example: python run_bench.py cache clear --older-than 30d"
     parser.add_argument("action", choices=["list", "verify", "clear"])
     parser.add_argument(
-        "--older-than", metavar="AGE", help="clear: only what was last used before that, such as 30d or 12h"
+        "--older-than", metavar="AGE", help="clear: only entries not used for this time, such as 30d or 12h"
     )
     add_options(parser, "cache_dir", "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lists, verifies or clears; 1 if verify found damage.
+    """Lists, verifies or clears the entries; returns 1 if verify found damage.
 
     Raises:
-        UserError: for anything wrong with options, or a folder that cannot be read.
+        UserError: an option is wrong, or the folder cannot be read.
     """
     from bench.data.cache import verify
     from bench.data.cache.eviction import entries
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         before = math.inf if args.older_than is None else time.time() - parse_age(args.older_than)
         rows = [_cleared(entry) for entry in found if entry.used < before]
     else:
-        show = verify.verified if args.action == "verify" else verify.described
+        show = verify.verify_row if args.action == "verify" else verify.list_row
         rows = [show(entry) for entry in found]
     if args.json:
         print(as_json(rows))
@@ -71,7 +71,7 @@ def parse_age(text: str) -> int:
     """Seconds of an age such as ``30d``, ``12h`` or ``90m``.
 
     Raises:
-        UserError: not an age.
+        UserError: the text is not an age.
     """
     found = re.fullmatch(r"(\d{1,6})([dhm])", text, re.ASCII)
     if found is None:
@@ -82,7 +82,7 @@ def parse_age(text: str) -> int:
 def _cleared(entry: Entry) -> Row:
     from bench.data.cache import verify
 
-    row = verify.described(entry)
+    row = verify.list_row(entry)
     return row | {"state": "removed" if entry.remove() else "in use, kept"}
 
 
@@ -117,5 +117,5 @@ def _text(name: str, value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names from files, without what would move a terminal's cursor."""
+    """Text with spaces instead of characters that are not printable, such as terminal escapes."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -1,4 +1,4 @@
-"""Where the cache lies and how large it may grow: options of the command line, over variables of the environment."""
+"""Folder and size limit of the cache: options of the command line take precedence over environment variables."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.utils.sizes import parse_size
 
 
 def apply(args: argparse.Namespace) -> dict[str, str]:
-    """Hands the options ``cache_dir`` and ``cache_limit`` to this process and its children, by their variables.
+    """Applies the options ``cache_dir`` and ``cache_limit`` by setting environment variables, which children inherit.
 
     Returns:
-        the variables that options were given for: processes elsewhere need to be told them.
+        the variables that were set, for processes that do not inherit the environment.
 
     Raises:
-        UserError: a limit that is no size.
+        UserError: the limit is not a size.
     """
     given = {}
     if args.cache_dir is not None:
@@ -33,10 +33,10 @@ def apply(args: argparse.Namespace) -> dict[str, str]:
 
 
 def check_writable() -> None:
-    """Makes the cache folder and writes to it, so that a cache that cannot be had shows before anything runs.
+    """Makes the cache folder and writes a file to it, so that a cache that cannot be used is an error before a run.
 
     Raises:
-        UserError: names the folder and what to do.
+        UserError: the folder cannot be written; the message names it and the option for another.
     """
     folder = cache_dir()
     try:

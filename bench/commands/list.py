@@ -8,17 +8,11 @@ from pathlib import Path
 
 from bench.commands.arguments import add_options
 from bench.config.matrix import PRESETS
+from bench.data.kinds import KINDS
 from bench.utils.text import as_json
 from methods.loading import load_file
 from methods.registry import known
 
-DATASETS = {
-    "shop": "generated shop with known truth (built in)",
-    "amazon": "Amazon files as released with the IISAN paper (--data-dir)",
-    "table": "items.csv|parquet and interactions.csv|parquet (--data-dir)",
-    "recbole": "RecBole's atomic files, .item and .inter (--data-dir)",
-    "microlens": "MicroLens as released: *_titles|title_en|title.csv, *_pairs.csv, *_covers (--data-dir)",
-}
 BACKBONES = {
     "shop-partial": "12 layers x 64, pretrained; never taught purpose (titles) and pattern (pictures)",
     "shop-full": "12 layers x 64, pretrained on all attributes",
@@ -83,6 +77,6 @@ def catalogue_of_parts() -> dict[str, list[dict[str, str]]]:
     return {
         "methods": [{"name": name, "summary": entry.summary} for name, entry in known().items()],
         "presets": [{"name": path.stem, "summary": _first_comment(path)} for path in sorted(PRESETS.glob("*.toml"))],
-        "datasets": [{"name": name, "summary": summary} for name, summary in DATASETS.items()],
+        "datasets": [{"name": kind.name, "summary": kind.summary} for kind in KINDS.values()],
         "backbones": [{"name": name, "summary": summary} for name, summary in BACKBONES.items()],
     }

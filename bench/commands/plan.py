@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.arguments import DATASET, add_options, add_recipe, request_of
+from bench.data.kinds import KINDS
 from bench.utils.errors import UserError
 from bench.utils.sizes import parse_size, readable
 from bench.utils.text import as_json, printable
@@ -96,7 +97,7 @@ def _default_shapes(matrix: Matrix) -> str:
 
 
 def _check_shapes(args: argparse.Namespace, matrix: Matrix, shapes: str) -> None:
-    if shapes == "data" and matrix.dataset.name != "shop" and not matrix.dataset.data_dir:
+    if shapes == "data" and KINDS[matrix.dataset.name].in_files and not matrix.dataset.data_dir:
         raise UserError(f"dataset {matrix.dataset.name} needs --data-dir DIR, or --shapes full, which looks at no data")
     if args.items is not None and shapes == "data":
         raise UserError("--items: the catalogue of --shapes data has its own number of items")

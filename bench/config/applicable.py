@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bench.config.matrix import Matrix
 from bench.config.validation_messages import KeyPath
+from bench.data.kinds import GENERATED, KINDS
 from bench.models.config import CONFIGURATIONS, PRETRAINED
 from bench.utils.errors import UserError
 
@@ -45,10 +46,12 @@ def check_dataset(name: str, options: Mapping[KeyPath, str]) -> None:
     Raises:
         UserError: names the option and what it would need.
     """
-    if name == "shop":
-        _refuse(_FILES, options, "says nothing about dataset shop; it goes with data in files, such as --dataset table")
+    if KINDS[name].in_files:
+        _refuse(_SHOP, options, f"says nothing about dataset {name}; it goes with --dataset {GENERATED}")
     else:
-        _refuse(_SHOP, options, f"says nothing about dataset {name}; it goes with --dataset shop")
+        _refuse(
+            _FILES, options, f"says nothing about dataset {name}; it goes with data in files, such as --dataset table"
+        )
 
 
 def _refuse(places: tuple[KeyPath, ...], options: Mapping[KeyPath, str], why: str) -> None:

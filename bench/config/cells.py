@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.config.matrix import Matrix, MethodConfig, MethodFile
 from bench.data.config import DatasetConfig
+from bench.data.kinds import KINDS
 from bench.models.config import Backbones
 from bench.records.columns import model_label
 from bench.training.config import BudgetConfig, TrainingConfig
@@ -82,7 +83,7 @@ class Cell:
             "epochs": self.budget.epochs,
             "steps": self.budget.steps,
             "weights": self.backbones.weights,
-            "dataset_seed": self.dataset.seed if self.dataset.name == "shop" else None,
+            "dataset_seed": None if KINDS[self.dataset.name].in_files else self.dataset.seed,
         }
 
     @property

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from bench.config.recipes import extended
 from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, KeyPath, explain, say
 from bench.data.config import DatasetConfig
+from bench.data.kinds import KINDS
 from bench.models.config import Backbones
 from bench.records.tuned import Tuned
 from bench.training.config import BudgetConfig, TrainingConfig
@@ -238,11 +239,11 @@ def _checked(matrix: Matrix, origin: str) -> Matrix:
 
 def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True) -> None:
     """Options that do not belong to the dataset or to its split."""
-    in_tables = dataset.name not in ("shop", "amazon")
-    if needs_data and dataset.name != "shop" and not dataset.data_dir:
+    kind = KINDS[dataset.name]
+    if needs_data and kind.in_files and not dataset.data_dir:
         raise UserError(f"{origin}: dataset {dataset.name} needs --data-dir DIR")
     named = [role for role, name in vars(dataset.columns).items() if name is not None]
-    if named and not in_tables:
+    if named and not kind.has_columns:
         raise UserError(f"{origin}: --{named[0]}-column: dataset {dataset.name} has no columns to name")
     moments = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
     given = [option for option, value in moments.items() if value is not None]
@@ -250,10 +251,9 @@ def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True)
         if given:
             raise UserError(f"{origin}: {given[0]}: needs --split temporal")
         return
-    if not in_tables:
-        raise UserError(
-            f"{origin}: --split temporal: dataset {dataset.name} has no timestamps; table, recbole and microlens may"
-        )
+    if not kind.may_have_timestamps:
+        others = ", ".join(other.name for other in KINDS.values() if other.may_have_timestamps)
+        raise UserError(f"{origin}: --split temporal: dataset {dataset.name} has no timestamps; {others} may have them")
     if len(given) < len(moments):
         raise UserError(f"{origin}: --split temporal: needs --valid-from and --test-from")
 

@@ -13,6 +13,7 @@ from bench.config.method_files import Own
 from bench.config.method_files import load as load_method_files
 from bench.config.recipes import BUDGETS, extended, over_datasets
 from bench.config.validation_messages import KeyPath
+from bench.data.kinds import GENERATED
 from bench.utils.errors import UserError
 from bench.utils.text import did_you_mean
 from methods.registry import known
@@ -102,11 +103,11 @@ def resolve(request: Request, needs_data: bool = True) -> Resolved:
 def _read(request: Request) -> tuple[dict[str, Any], str]:
     """The recipe without the options, and its name in messages."""
     dataset = request.values.get(("dataset", "name"))
-    in_files = dataset not in (None, "shop")
+    in_files = dataset not in (None, GENERATED)
     if request.config is not None:
         data, origin = read_toml(request.config), str(request.config)
         check_shape(data, origin)
-        in_files = in_files or data.get("dataset", {}).get("name", "shop") != "shop"
+        in_files = in_files or data.get("dataset", {}).get("name", GENERATED) != GENERATED
         return extended(data, origin, lambda base: read_preset(base, in_files), in_files), origin
     preset = request.preset or ("amazon" if in_files else "default")
     data = read_preset(preset, in_files)

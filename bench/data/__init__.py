@@ -1,1 +1,1 @@
-"""Catalogues, sequences and batches."""
+"""Datasets: catalogues, their caches and readers, splits and batches."""

@@ -1,4 +1,4 @@
-"""Batches of user sequences, the same for every method: order from the seed, distinct items once, padding never."""
+"""Batches of user sequences: distinct items once, without padding, in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DIGEST_BATCHES = 100
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some users' training rows.
+    """Training rows of some users.
 
     Attributes:
-        epoch: from 1.
-        unique: the distinct items, (n,), ascending.
-        items: (users, 11) index into ``unique``, -1 at padding.
+        epoch: number of the epoch, from 1.
+        unique: distinct items, (n,), ascending.
+        items: indices into ``unique``, (users, 11), -1 at padding.
         positions: flat indices of the real inputs among (users, 10).
     """
 
@@ -33,7 +33,7 @@ class Batch:
 
 
 def make_batch(rows: NDArray[np.int32], epoch: int = 1) -> Batch:
-    """Batch of training rows (users, 11) as :class:`Splits` holds them."""
+    """Batch of training rows, (users, 11), as in :class:`Splits`."""
     unique, inverse = np.unique(rows, return_inverse=True)
     padded = int(unique[0] == PAD)
     items = inverse.reshape(rows.shape).astype(np.int64) - padded
@@ -42,19 +42,23 @@ def make_batch(rows: NDArray[np.int32], epoch: int = 1) -> Batch:
 
 
 def steps_per_epoch(users: int, batch_size: int) -> int:
-    """The last batch of an epoch may be smaller; a single user has nobody to be told apart from and is left out."""
+    """Number of batches per epoch.
+
+    The last batch may be smaller. A last batch of a single user is left out, because its loss would have no other
+    user's items to compare with.
+    """
     return users // batch_size + (users % batch_size >= 2)
 
 
 def epoch_batches(splits: Splits, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """One pass over all users in an order that seed and epoch alone decide."""
+    """Batches of one pass over all users, in an order that depends on seed and epoch alone."""
     order = np.random.default_rng([seed, epoch]).permutation(len(splits.train))
     for step in range(steps_per_epoch(len(order), batch_size)):
         yield make_batch(splits.train[order[step * batch_size : (step + 1) * batch_size]], epoch)
 
 
 def all_batches(splits: Splits, batch_size: int, seed: int, done: int = 0) -> Iterator[Batch]:
-    """Epoch after epoch, without end; the first ``done`` batches are left out."""
+    """Batches of epoch after epoch, without end, except the first ``done`` batches."""
     epochs, steps = divmod(done, steps_per_epoch(len(splits.train), batch_size))
     yield from islice(epoch_batches(splits, batch_size, seed, epochs + 1), steps, None)
     for epoch in count(epochs + 2):
@@ -62,7 +66,7 @@ def all_batches(splits: Splits, batch_size: int, seed: int, done: int = 0) -> It
 
 
 def batch_digest(splits: Splits, batch_size: int, seed: int) -> str:
-    """sha256 of the first hundred batches: equal digests mean that two methods trained on the same ones."""
+    """SHA-256 of the first `DIGEST_BATCHES` batches: equal digests mean that two runs trained on equal batches."""
     digest = hashlib.sha256()
     for batch in islice(all_batches(splits, batch_size, seed), DIGEST_BATCHES):
         digest.update(batch.unique.tobytes() + batch.items.tobytes())
@@ -70,20 +74,20 @@ def batch_digest(splits: Splits, batch_size: int, seed: int) -> str:
 
 
 def largest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
-    """The batch of the first epoch with the most distinct items: where memory peaks."""
+    """Batch of the first epoch with the most distinct items, on which memory peaks."""
     return max(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
 
 
 def smallest_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
-    """The batch of the first epoch with the fewest distinct items: mostly the last one, where users are left over."""
+    """Batch of the first epoch with the fewest distinct items, usually the shorter last batch."""
     return min(epoch_batches(splits, batch_size, seed, 1), key=lambda batch: len(batch.unique))
 
 
 def median_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
-    """The batch of the first epoch with the median number of distinct items: the one a median step stands for."""
+    """Batch of the first epoch with the median number of distinct items, which represents a median step."""
     sizes = [len(batch.unique) for batch in epoch_batches(splits, batch_size, seed, 1)]
     place = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
-    # Made again, for all batches of a large epoch would not fit into memory.
+    # Made a second time: all batches of a large epoch would not fit into memory.
     return next(islice(epoch_batches(splits, batch_size, seed, 1), place, None))
 
 

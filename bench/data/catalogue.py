@@ -1,4 +1,4 @@
-"""What every data source ends in: items with titles and pictures, and users with their sequences."""
+"""The catalogue, the common form of all datasets: items with titles and pictures, and users with their sequences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,36 +9,35 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Items and users of one dataset, ready to be split; never changed once made.
+    """Items and users of one dataset, immutable, before the split.
 
-    `eq=False`: two catalogues hold the same content when their digests are equal; comparing arrays with `==` would
-    give arrays.
+    Two catalogues have the same content if their digests are equal (`eq=False`: `==` of arrays would give arrays).
     """
 
     name: str
-    """The source, as `bench.data.config.DatasetConfig` names it."""
+    """Kind of the dataset (`bench.data.kinds`)."""
     digest: str
-    """sha256 over ids, titles, sequences and images (see `catalogue_digest` in `bench.data.cache`)."""
+    """SHA-256 over ids, titles, sequences and images (`bench.data.cache.catalogue_store.catalogue_digest`)."""
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
-    """One per item, HTML entities decoded, case as in the source: lower-casing belongs to tokenisation."""
+    """One per item, with HTML entities decoded, in the case of the source: tokenisation lower-cases."""
     images: NDArray[np.uint8] | None
-    """(items, height, width, 3) RGB, perhaps a read-only memory map; None for a catalogue without pictures."""
+    """(items, height, width, 3) RGB, possibly a read-only memory map; None for a catalogue without pictures."""
     user_ids: tuple[str, ...]
     sequences: Sequence[NDArray[np.int32]]
-    """Per user the item indices, oldest first: `MIN_LENGTH` to `MAX_LENGTH` of them (`bench.data.splits`), where
-    there are no `cuts`."""
+    """Item indices of each user, oldest first. Without `cuts` a sequence has `MIN_LENGTH` to `MAX_LENGTH` items
+    (`bench.data.splits`)."""
     dropped: dict[str, int]
-    """What of the source is not in here: reason -> count."""
+    """Parts of the source that were left out: reason -> count."""
     notes: tuple[str, ...]
     """Sentences for the report about how the source was read."""
     cuts: NDArray[np.int32] | None = None
-    """(users, 3): where time splits the sequences (`bench.data.splits.split`); None: the last two items do."""
+    """Places of a split in time, (users, 3), as `bench.data.splits.split` takes them; None for leave-one-out."""
     truth: object | None = None
-    """The generated shop's own probabilities; None for data whose truth nobody knows."""
+    """True probabilities of the generated shop; None for other datasets."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not belong together (ValueError: a fault of the source's code, not of its user)."""
+        """Check that the parts fit together (ValueError: a programming error in a reader, not in the user's files)."""
         if len(self.titles) != len(self.item_ids):
             raise ValueError(f"{len(self.titles)} titles for {len(self.item_ids)} items")
         if len(self.sequences) != len(self.user_ids):

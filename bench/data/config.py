@@ -1,4 +1,4 @@
-"""The part of a matrix that says which dataset a cell runs on."""
+"""The dataset part of a matrix."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from bench.data.kinds import GENERATED, KindName
+
 ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 Moment = Annotated[str, Field(min_length=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
@@ -14,7 +16,7 @@ ColumnName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Columns:
-    """What the columns of tables are called, where that is not the usual name."""
+    """Names of the columns of tables, by role; None for the usual name."""
 
     user: ColumnName | None = None
     item: ColumnName | None = None
@@ -25,19 +27,21 @@ class Columns:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class DatasetConfig:
-    """Which catalogue.
+    """Choice of a dataset, its size, files and split.
 
     Attributes:
-        seed, items, users: of the generated shop.
-        data_dir, image_dir: of data in files; images default to ``images/`` inside ``data_dir``.
-        missing_images, bad_images: what to do about items whose image is not there, or cannot be read.
-        columns: of the datasets table, recbole and microlens.
-        split: which interactions train, validate and test.
-        valid_from, test_from: for the temporal split, on the scale of the timestamps.
-        force_tokenizer: go on although the tokenizer knows less than half of the titles' words.
+        name: kind of the dataset (``bench.data.kinds``).
+        seed, items, users: seed and size of the generated shop.
+        data_dir, image_dir: folders of data in files; pictures default to ``images/`` in ``data_dir``.
+        missing_images, bad_images: policy for items whose picture is absent, or cannot be read.
+        columns: names of the columns of data in tables.
+        split: rule that divides the interactions into training, validation and test.
+        valid_from, test_from: first moments of validation and test in a temporal split, on the scale of the timestamps.
+        max_tokens: length to which titles are cut, in tokens.
+        force_tokenizer: run even if the tokenizer knows less than half of the words of the titles.
     """
 
-    name: Literal["shop", "amazon", "table", "recbole", "microlens"] = "shop"
+    name: KindName = GENERATED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
     users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500

@@ -1,4 +1,4 @@
-"""Sequences of different lengths in two arrays: half a million users as Python objects would be slow and large."""
+"""Sequences of different lengths in two arrays: lists of half a million Python objects would be slow and large."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Ragged(Sequence[NDArray[np.int32]]):
-    """Rows of item indices; a row is a view."""
+    """Rows of item indices of different lengths; indexing gives a view of a row."""
 
     flat: NDArray[np.int32]
-    """(entries,): all rows, one after the other."""
+    """All rows, one after the other, (entries,)."""
     offsets: NDArray[np.int64]
-    """(rows + 1,): where each row begins, and where the last one ends."""
+    """Start of each row in `flat`, and the end of the last row, (rows + 1,)."""
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[np.int32]]) -> Ragged:
-        """The rows joined; itself if it is joined already."""
+        """Joins rows; a `Ragged` is returned as it is."""
         if isinstance(rows, Ragged):
             return rows
         flat = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, dtype=np.int32)
@@ -29,7 +29,7 @@ class Ragged(Sequence[NDArray[np.int32]]):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Entries per row, (rows,)."""
+        """Number of entries of each row, (rows,)."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -48,14 +48,26 @@ class Ragged(Sequence[NDArray[np.int32]]):
         return self.flat[self.offsets[row] : self.offsets[row + 1]]
 
     def slices(self, rows: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Ragged:
-        """Of each given row the entries from start to end, both counted within the row; all (n,)."""
+        """Parts of the given rows.
+
+        Args:
+            rows: indices of rows, (n,).
+            starts, ends: range of entries within each of them, (n,).
+        """
         lengths = ends - starts
         offsets = offsets_of(lengths)
         first = self.offsets[rows] + starts
         return Ragged(self.flat[np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)], offsets)
 
     def windows(self, rows: NDArray[np.int64], ends: NDArray[np.int64], width: int, fill: int) -> NDArray[np.int32]:
-        """The ``width`` entries of each given row before its end, (n, width), filled up on the left."""
+        """The ``width`` entries before an end in each of the given rows, (n, width).
+
+        Args:
+            rows: indices of rows, (n,).
+            ends: number of entries of each of them that may be used, (n,).
+            width: number of columns of the result.
+            fill: value of the columns on the left that a row has no entries for.
+        """
         first = self.offsets[rows]
         places = (first + ends)[:, None] + np.arange(-width, 0)
         inside = places >= first[:, None]
@@ -63,7 +75,7 @@ class Ragged(Sequence[NDArray[np.int32]]):
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where rows of these lengths begin, and where the last one ends: (rows + 1,)."""
+    """Start of each row of the given lengths, and the end of the last row, (rows + 1,)."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets

@@ -1,4 +1,4 @@
-"""From sequences to training rows, validation and test targets, and which users have which of them."""
+"""Split of sequences into training rows, validation targets and test targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,55 +9,55 @@ from numpy.typing import NDArray
 from bench.data.ragged import Ragged
 
 MAX_INPUTS = 10
-"""Items that the user encoder sees."""
+"""Number of items that the user encoder sees."""
 MIN_LENGTH = 5
-"""Shorter users are left out."""
+"""Fewest interactions of a user; users with fewer are left out."""
 MAX_LENGTH = MAX_INPUTS + 3
-"""10 inputs, and one target each for training, validation and test."""
+"""Longest sequence: 10 inputs, and one target each for training, validation and test."""
 TRAIN_LENGTH = MAX_INPUTS + 1
-"""A training row: ten inputs and the last one's target."""
+"""Length of a training row: ten inputs and the target of the last input."""
 HISTORY_LENGTH = MAX_LENGTH - 1
-"""Items before a target that are left out of its ranking."""
+"""Number of items before a target that are left out of its ranking."""
 MIN_TRAIN_LENGTH = 2
-"""A single interaction has nothing to predict."""
+"""Fewest training interactions of a user who trains: a single interaction has no target."""
 PAD = -1
-"""Stands where there is no item."""
+"""Item index at places without an item."""
 NONE = -1
-"""Stands for a target that a user does not have."""
+"""Place of the target of a user without a target."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training, validation and test, all of item indices or `PAD`; the newest item stands at the end of a row.
+    """Training, validation and test parts: rows of item indices or `PAD`, newest item last.
 
-    Each part has a row per user of its own. When the last item tests and the one before it validates, every user is in
-    every part; when time decides, a user may be in any of them.
+    Each part has one row per user of the part. In a leave-one-out split every user is in every part; in a temporal
+    split a user may be in any of them.
     """
 
     train_users: NDArray[np.int64]
-    """(trained,): the users of the rows of `train`, as indices of the catalogue's users, ascending."""
+    """Users of the rows of `train`, as indices of the catalogue's users, ascending, (trained,)."""
     train: NDArray[np.int32]
-    """(trained, 11): the newest items that may be trained on, padded on the left; the last column is only a target."""
+    """Newest training items, (trained, 11), padded on the left; the last column is only a target."""
     valid_users: NDArray[np.int64]
-    """(validated,): the users with a validation target."""
+    """Users with a validation target, (validated,)."""
     valid_inputs: NDArray[np.int32]
-    """(validated, 10): the newest items before the validation target, padded on the left."""
+    """Newest items before the validation target, (validated, 10), padded on the left."""
     valid_target: NDArray[np.int32]
-    """(validated,)."""
+    """Validation targets, (validated,)."""
     test_users: NDArray[np.int64]
-    """(tested,): the users with a test target."""
+    """Users with a test target, (tested,)."""
     test_inputs: NDArray[np.int32]
-    """(tested, 10): the newest items before the test target (a validation target among them)."""
+    """Newest items before the test target, the validation target included, (tested, 10), padded on the left."""
     test_target: NDArray[np.int32]
-    """(tested,)."""
+    """Test targets, (tested,)."""
     valid_history: NDArray[np.int32]
-    """(validated, 12): the items to leave out of the ranking, the newest before the validation target. The target is
-    never left out: people buy things twice, and where an earlier item is the target itself its place holds `PAD`. So
-    `PAD` may stand anywhere in a row."""
+    """Items to leave out of the ranking of the validation target, (validated, 12): the newest items before it. The
+    target itself is never left out, as people buy things twice: an earlier purchase of the target is replaced by
+    `PAD`, so `PAD` may be anywhere in a row."""
     test_history: NDArray[np.int32]
-    """(tested, 12): the same for the test target."""
+    """Items to leave out of the ranking of the test target, (tested, 12), as in `valid_history`."""
     popularity: NDArray[np.int64]
-    """(items,): how often an item stands in `train`, targets included; 0 for items that training never sees."""
+    """Number of occurrences in `train`, targets included, (items,); 0 for items that training never sees."""
 
 
 def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np.int32] | None = None) -> Splits:
@@ -65,19 +65,21 @@ def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np
 
     Args:
         sequences: one per user.
-        cuts: (users, 3), per user how many of the first items may be trained on, and the places of the validation and
-            of the test target, `NONE` where there is none. Without it the last item tests and the one before it
-            validates, and sequences have `MIN_LENGTH` to `MAX_LENGTH` items.
+        n_items: size of the catalogue.
+        cuts: for each user the number of first items that may be trained on, the place of the validation target and
+            the place of the test target, or `NONE`, (users, 3). Without cuts the split is leave-one-out: the last item
+            is the test target and the item before it the validation target, and sequences must have `MIN_LENGTH` to
+            `MAX_LENGTH` items.
 
     Raises:
-        ValueError: for sequences or cuts that a catalogue may not hold.
+        ValueError: the sequences or cuts are not valid for a catalogue.
     """
     rows = Ragged.of(sequences)
     if len(rows) == 0:
         raise ValueError("no sequences to split")
     if len(rows.flat) and (rows.flat.min() < 0 or rows.flat.max() >= n_items):
         raise ValueError(f"sequences hold item indices {rows.flat.min()} to {rows.flat.max()}, not 0 to {n_items - 1}")
-    trained, valid, test = (_last_two(rows) if cuts is None else _checked(rows, cuts)).T
+    trained, valid, test = (_leave_one_out(rows) if cuts is None else _checked_cuts(rows, cuts)).T
     train_users = np.flatnonzero(trained >= MIN_TRAIN_LENGTH)
     train = rows.windows(train_users, trained[train_users], TRAIN_LENGTH, PAD)
     valid_users, valid_inputs, valid_target, valid_history = _part(rows, valid)
@@ -97,18 +99,18 @@ def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np
     )
 
 
-def _last_two(rows: Ragged) -> NDArray[np.int64]:
+def _leave_one_out(rows: Ragged) -> NDArray[np.int64]:
     lengths = rows.lengths
     if lengths.min() < MIN_LENGTH or lengths.max() > MAX_LENGTH:
         raise ValueError(
             f"sequences have {lengths.min()} to {lengths.max()} items, not {MIN_LENGTH} to {MAX_LENGTH}: "
-            "the source must leave out the short ones and cut the long ones"
+            "a reader must leave out short sequences and cut long ones"
         )
     return np.stack([lengths - 2, lengths - 2, lengths - 1], axis=1)
 
 
-def _checked(rows: Ragged, cuts: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Places within their rows; a target comes after what is trained on, and the test target after the other."""
+def _checked_cuts(rows: Ragged, cuts: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Cuts, after checking that they lie within the rows in the order training, validation, test; (users, 3)."""
     if cuts.shape != (len(rows), 3):
         raise ValueError(f"cuts are {cuts.shape}, expected ({len(rows)}, 3)")
     trained, valid, test = wide = cuts.astype(np.int64).T
@@ -125,7 +127,7 @@ def _checked(rows: Ragged, cuts: NDArray[np.int32]) -> NDArray[np.int64]:
 def _part(
     rows: Ragged, places: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Users with a target at their place, its inputs, the targets, and the histories without them."""
+    """Users with a target, and for each of them inputs, target, and history without the target."""
     users = np.flatnonzero(places != NONE)
     ends = places[users]
     target = rows.flat[rows.offsets[users] + ends]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench.records.record import cell_folder, read_record, write_text
+from bench.utils import locks
 from bench.utils.errors import UserError
 from bench.utils.files import SUMS, sum_line
 
 LOCK = ".lock"
 # What a report writes into a run folder, files and folders: made again from the rest at any time.
 RENDERED = ("results.csv", "summary.csv", "report.md", "report.html", "figures", "tables")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP)
+
+_log = logging.getLogger(__name__)
 
 
 def kept(run: Path, cell_id: str, retry_failed: bool = False) -> str | None:
@@ -49,18 +53,17 @@ def locked(run: Path) -> Iterator[None]:
             raise UserError(f"--out {run}: is not empty and no run folder; choose another folder")
     except OSError as error:
         raise UserError(f"--out {run}: {error.strerror or error}") from error
-    lock = FileLock(run / LOCK)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"--out {run}: another process is running in this folder") from error
-    except OSError as error:
-        raise UserError(f"--out {run}: {error.strerror or error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.exclusive(run / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"--out {run}: another process is running in this folder") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UserError(f"--out {run}: {error.strerror or error}") from error
+            _log.warning("--out %s: no locks on this disk; let no other process run in this folder", run)
         yield
-    finally:
-        lock.release()
 
 
 def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:

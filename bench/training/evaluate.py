@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.data.splits import PAD
 from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender
+from bench.scoring.ranking import mean
 
 TOP = 10
 # Scores held at once, 16 MiB in 32 bit: small enough to stay near the cores, which is twice as fast as 128 MiB.
@@ -29,16 +30,15 @@ def nobody() -> None:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """HR@10: share of users whose target is among the first ten. NDCG@10: 1 / log2(rank + 1) of those, averaged."""
+    """HR@10 and NDCG@10 over users."""
 
     hr: float
     ndcg: float
 
 
 def accuracy(ranks: NDArray[np.int64]) -> Accuracy:
-    """From ranks of the targets, best 1, (users,)."""
-    hit = ranks <= TOP
-    return Accuracy(float(hit.mean()), float((hit / np.log2(ranks + 1.0)).mean()))
+    """HR@10 and NDCG@10 from the ranks of the targets, best 1, (users,)."""
+    return Accuracy(mean(ranks, "hr", TOP), mean(ranks, "ndcg", TOP))
 
 
 def ranks_of(

@@ -1,1 +1,1 @@
-"""Small helpers without knowledge of the project."""
+"""Helpers that know nothing of the project: errors, text, files, locks, sizes."""

@@ -1,4 +1,4 @@
-"""The one exception that a user can cause."""
+"""`UserError`, the exception for bad usage and bad input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.utils.text import printable
 class UserError(Exception):
     """Bad usage or bad input: one clear line that names the option, file, line or key. Exit status 2.
 
-    What the line quotes from files may hold anything; it is made printable here, once for all.
+    The line may quote arbitrary text from files, so the constructor makes it printable.
     """
 
     def __init__(self, message: str):
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put the file in front of the line of a UserError."""
+    """Prefix a UserError that the block raises with the path of a file."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and SHA-256 digests of values and files."""
+"""Atomic writing of files, and SHA-256 digests of values and files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Union
 
 Part = Union[str, bytes, int, float, None, Sequence["Part"]]  # noqa: UP007 (a forward reference cannot stand in `|`)
 SUMS = "SHA256SUMS"
-"""Name of a file of checksums, as the program of that name writes and checks it."""
+"""Name of a file of checksums in the format of ``sha256sum``."""
 CHUNK_BYTES = 1 << 22
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it becomes `path` if the block ends well and is removed if not.
+    """Give a temporary path beside `path` to write to, which replaces `path` if the block does not raise.
 
-    The content is on the disk before the name is, and the name before this returns: a power cut leaves the old file or
-    the new one.
+    The content is flushed to the disk before the file is renamed, and the folder afterwards: a power cut leaves either
+    the old file or the new file. If the block raises, the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
@@ -32,12 +32,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         flush_to_disk(path.parent)
     finally:
-        with suppress(OSError):  # of a folder that vanished: what went wrong first is said
+        with suppress(OSError):  # the folder is gone: the first error is the one to report
             temporary.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on the disk."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -49,7 +49,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def digest_of(*parts: Part) -> str:
-    """Sha256 over plain values and nested sequences; types and boundaries count ("ab", "c" is not "a", "bc")."""
+    """SHA-256 over plain values and nested sequences; types and boundaries count ("ab", "c" differs from "a", "bc")."""
     hasher = hashlib.sha256()
     _feed(hasher, parts)
     return hasher.hexdigest()
@@ -77,11 +77,11 @@ def _feed(hasher: hashlib._Hash, part: Part) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Sha256 of a file's bytes, read in pieces."""
+    """SHA-256 of the bytes of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sum_line(folder: Path, name: str) -> str:
-    """What ``sha256sum`` says of a file, by its path below a folder, without the end of the line."""
+    """Line of ``sha256sum`` for the file ``name`` below a folder, without the line end."""
     return f"{file_digest(folder / name)}  {name}"

@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them."""
+"""Parsing and formatting of sizes in bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parse_size(text: str, option: str) -> int:
     """Bytes of a size such as ``24GiB``, ``24 GB``, ``500MiB`` or ``1000000``.
 
     Raises:
-        UserError: not a size, or not above zero; names the option.
+        UserError: the text is not a size above zero; the message names the option.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.ASCII)
     unit = UNITS.get(found[2].lower()) if found else None
@@ -26,7 +26,7 @@ def parse_size(text: str, option: str) -> int:
 
 
 def readable(size: int) -> str:
-    """Bytes in decimal units, four digits."""
+    """Size with four digits in a decimal unit, such as ``1.234 GB``."""
     for scale, unit in ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "kB")):
         if size >= scale:
             return f"{size / scale:.4g} {unit}"

@@ -1,4 +1,4 @@
-"""Where text from files and models goes, it must not be taken for commands: a terminal, a spreadsheet."""
+"""Sanitising of untrusted text for terminals and spreadsheets (formula injection), and hints for misspelt words."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 1000
-# What a spreadsheet takes for the start of a formula, also in full width.
+"""Characters of a text that `printable` shows at most."""
+# First characters that make a spreadsheet take a cell for a formula, also in full width.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _SIGNED = re.compile(r"[+-](?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def printable(text: object) -> str:
-    """Text on one line; control characters, line breaks and those that turn its direction show as escapes.
+    """Text on one line, with control characters, line breaks and marks of text direction as escapes.
 
-    More than `LONGEST` characters are cut in the middle: a message may quote a file that is one long line.
+    Text of more than `LONGEST` characters is cut in the middle: a message may quote a file that is one long line.
     """
     shown = str(text)
     if len(shown) > LONGEST:
@@ -27,18 +28,18 @@ def printable(text: object) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON in lines, what is not printable in its strings as JSON's own escapes."""
+    """JSON with one value per line, and JSON escapes for characters that are not printable."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def guarded(text: str) -> str:
-    """A cell that a spreadsheet would run gets an apostrophe in front; numbers with a sign stay numbers."""
+    """Text of a spreadsheet cell, with an apostrophe in front of a formula. Numbers with a sign are unchanged."""
     return f"'{text}" if text.startswith(_FORMULA) and not _SIGNED.fullmatch(text) else text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the nearest known word, or the list of known words."""
+    """End of an error message: '; did you mean …?' with the nearest known word, else the list of known words."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

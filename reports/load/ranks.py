@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.scoring.ranking import gains as gains
 from bench.utils.errors import UserError
 
 METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
@@ -54,15 +55,6 @@ def load_ranks(path: Path) -> Ranks | None:
     if min(valid.min(), test.min()) < 1:
         raise UserError(f"{path}: malformed: a rank below 1")
     return Ranks(tuple(frame["user"][tested].tolist()), valid, test)
-
-
-def gains(ranks: NDArray[np.int64], metric: str, k: int) -> NDArray[np.float64]:
-    """What each user adds to a metric, (users,): the metric is the mean.
-
-    Beyond rank k it is 0. Within, HR@k counts 1, NDCG@k 1 / log2(rank + 1), MRR@k 1 / rank; each user has one target.
-    """
-    values = {"hr": np.ones(len(ranks)), "ndcg": 1 / np.log2(ranks + 1.0), "mrr": 1.0 / ranks}[metric]
-    return np.where(ranks <= k, values, 0.0)
 
 
 def column(metric: str, k: int, split: str = "test") -> str:

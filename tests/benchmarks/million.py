@@ -20,8 +20,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from bench.data.baselines import popularity_ranks
 from bench.data.batches import epoch_batches, largest_batch, log_popularity, median_batch
-from bench.data.datasets import popularity_ranks, split_catalogue
+from bench.data.datasets import split_catalogue
 from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.models.backbones import locate
 from bench.models.inputs import ItemFeed, tokenise

@@ -70,7 +70,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["no/such"], "no/such: no such folder"),
-        (["{empty}"], "looks like no known dataset; --dataset names one of amazon, table"),
+        (["{empty}"], "looks like no known dataset; choose with --dataset: amazon, table"),
         (["{empty}", "--dataset", "table"], "no file named items.csv or items.parquet"),
         (["{empty}", "--dataset", "tabel"], "--dataset: "),
         (["{empty}", "--dataset", "shop"], "the shop is generated and reads no folder"),

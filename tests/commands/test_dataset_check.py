@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from bench.commands.data.dataset_check import examine
+from bench.data.baselines import popularity_ranks, random_floor, rank_scores
 from bench.data.config import DatasetConfig
-from bench.data.datasets import popularity_ranks, random_floor, rank_scores, split_catalogue
+from bench.data.datasets import split_catalogue
 from bench.data.readers.table_dataset import load_files
 from bench.data.splits import PAD
 from bench.utils.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data import near_duplicates
-from bench.data.near_duplicates import alike_pictures, alike_titles, difference_hash
+from bench.data.near_duplicates import difference_hash, near_duplicate_pictures, near_duplicate_titles
 
 
 def pairs_of(groups: list[set[int]]) -> set[frozenset[int]]:
@@ -31,7 +31,7 @@ def test_titles_against_every_pair() -> None:
         if len(sets[one] & sets[other]) >= near_duplicates.SIMILAR_TITLES * len(sets[one] | sets[other])
     ]
     expected = pairs_of(similar)
-    found = alike_titles(titles)
+    found = near_duplicate_titles(titles)
     # MinHash may miss a pair that is just similar enough, and never reports one that is not.
     assert 0.9 * len(expected) <= found.groups <= len(expected)
     assert found.items == 2 * found.groups
@@ -39,13 +39,13 @@ def test_titles_against_every_pair() -> None:
 
 
 def test_case_order_repetition_and_marks_do_not_count() -> None:
-    found = alike_titles(["Red Lamp, large", "large lamp (red) RED", "blue lamp, large", "!!!", "???"])
+    found = near_duplicate_titles(["Red Lamp, large", "large lamp (red) RED", "blue lamp, large", "!!!", "???"])
     assert (found.items, found.groups, found.largest) == (2, 1, ((0, 1),))
 
 
 def test_no_words_at_all() -> None:
-    assert alike_titles(["", "!"]).items == 0
-    assert alike_pictures(np.zeros(0, dtype=np.uint64)).compared == 0
+    assert near_duplicate_titles(["", "!"]).items == 0
+    assert near_duplicate_pictures(np.zeros(0, dtype=np.uint64)).compared == 0
 
 
 def test_pictures_against_every_pair() -> None:
@@ -60,13 +60,13 @@ def test_pictures_against_every_pair() -> None:
         for one, other in combinations(range(len(hashes)), 2)
         if (int(hashes[one]) ^ int(hashes[other])).bit_count() <= near_duplicates.NEAR_BITS
     ]
-    found = alike_pictures(hashes)
+    found = near_duplicate_pictures(hashes)
     assert found.groups == len(pairs_of(similar)) > 40
     assert found.items == sum(map(len, pairs_of(similar)))
 
 
 def test_time_over_is_said() -> None:
-    assert not alike_titles(["a b", "a b"], seconds=-1).complete
+    assert not near_duplicate_titles(["a b", "a b"], seconds=-1).complete
 
 
 def test_the_hash_survives_scale_and_brightness_and_tells_pictures_apart() -> None:
@@ -83,3 +83,14 @@ def test_the_hash_survives_scale_and_brightness_and_tells_pictures_apart() -> No
     assert (hashed(one) ^ hashed(other)).bit_count() > 15
     grey = np.asarray(small[0].convert("L")).astype(int)
     assert hashed(small[0]) == int("".join(str(int(a > b)) for row in grey for a, b in pairwise(row)), 2)
+
+
+def test_a_shape_on_a_plain_background_is_told_by_its_place() -> None:
+    def hashed(top: int, left: int) -> int:
+        pixels = np.full((32, 32, 3), 235, dtype=np.uint8)
+        pixels[top : top + 5, left : left + 5] = 60
+        return difference_hash(pixels)
+
+    hashes = [hashed(*place) for place in ((4, 4), (4, 20), (20, 4), (20, 20), (12, 12))]
+    distances = [(one ^ other).bit_count() for one, other in combinations(hashes, 2)]
+    assert min(distances) > 2 * near_duplicates.NEAR_BITS

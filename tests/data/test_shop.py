@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bench.data.datasets import rank_scores
+from bench.data.baselines import rank_scores
 from bench.data.shop import drawing, world
 from bench.data.shop.shop import TASTES, ShopConfig, draw_sequences, item_traits, make_shop, make_truth
 from bench.data.shop.truth import bayes_scores, oracle_scores

@@ -1,5 +1,6 @@
 """What a run folder vouches for: a bit that flips anywhere is noticed, and nothing that is whole is thrown away."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -151,6 +152,18 @@ def test_a_crash_leaves_no_lock_behind(tmp_path: Path) -> None:
     process.join()
     with run_folder.locked(tmp_path / "run"):
         pass
+
+
+def test_a_disk_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with run_folder.locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert "no locks on this disk" in caplog.text
 
 
 @pytest.mark.parametrize(

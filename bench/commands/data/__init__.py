@@ -1,1 +1,1 @@
-"""The ``data`` command: facts about a dataset before a long run."""
+"""The ``data`` command: examines a dataset before a long run."""

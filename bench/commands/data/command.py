@@ -1,4 +1,4 @@
-"""The ``data`` command: what is in a dataset, and what of it could spoil a long run."""
+"""The ``data`` command: facts about a dataset, and warnings about properties that could spoil a long run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.arguments import DATASET, add_options, given_places
 from bench.commands.data.summary import rows
+from bench.data.kinds import GENERATED, KINDS
 from bench.utils.errors import UserError
 from bench.utils.text import as_json, printable
 
@@ -16,37 +17,31 @@ if TYPE_CHECKING:
     from bench.config.validation_messages import KeyPath
     from bench.data.config import DatasetConfig
 
-# Nothing heavy is imported before the command is known to run: its --help must answer at once.
-
-# Files by which a folder is recognised.
-_SIGNS = {
-    "amazon": "*users*.tsv",
-    "table": "interactions.*",
-    "recbole": "*.inter",
-    "microlens": "*_pairs.csv",
-}
+# Heavy imports are inside functions: --help must answer at once.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.description = (
-        "Reads and splits a dataset as a run would, and says what was left out and why, how long sequences are, what "
-        "is there twice or almost, which test targets training never sees, and what popularity alone reaches. With "
-        "--missing-images or --bad-images every picture is decoded, and the rest is as these options leave it. Exit "
-        "status: 0, or 2 where a run could not start."
+        "Reads and splits a dataset as a run would, and reports what was left out and why, lengths of sequences, "
+        "duplicates and near-duplicates, test targets that training never sees, and the accuracy of a popularity "
+        "ranking. With --missing-images or --bad-images every picture is decoded, and items are left out as these "
+        "options say. Exit status: 0, or 2 if a run could not start with these data."
     )
     parser.epilog = "example: python run_bench.py data DIR --dataset table --out checks/mine"
-    parser.add_argument("data_dir", nargs="?", metavar="DIR", help="folder of the dataset's files (default: the shop)")
+    parser.add_argument(
+        "data_dir", nargs="?", metavar="DIR", help="folder of the dataset's files (default: the generated shop)"
+    )
     add_options(parser, *DATASET)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="writes data.md with figures, and data.json, there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for data.md with figures, and data.json")
     add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examines and prints.
+    """Examines the dataset and prints the facts.
 
     Raises:
-        UserError: for anything wrong with options or files.
+        UserError: an option or a file of the dataset is wrong.
     """
     from bench.commands.data.dataset_check import examine
 
@@ -84,29 +79,32 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
     if args.data_dir is not None:
         if not Path(args.data_dir).is_dir():
             raise UserError(f"{args.data_dir}: no such folder")
-        table["name"] = args.dataset or _recognised(Path(args.data_dir))
-        if table["name"] == "shop":
-            raise UserError(f"{args.data_dir}: the shop is generated and reads no folder; leave one of the two out")
+        table["name"] = args.dataset or _kind_of(Path(args.data_dir))
+        if table["name"] == GENERATED:
+            raise UserError(
+                f"{args.data_dir}: the shop is generated and reads no folder; leave out the folder or --dataset shop"
+            )
     dataset = parse_dataset(table, flags)
     check_dataset(dataset.name, flags)
     return dataset
 
 
-def _recognised(folder: Path) -> str:
-    """The dataset whose files are in a folder.
+def _kind_of(folder: Path) -> str:
+    """Kind of the dataset in a folder, by the names of its files.
 
     Raises:
-        UserError: none, or several could be meant.
+        UserError: no kind fits, or more than one.
     """
-    found = [name for name, sign in _SIGNS.items() if any(folder.glob(sign))]
+    signs = {kind.name: kind.sign for kind in KINDS.values() if kind.sign is not None}
+    found = [name for name, sign in signs.items() if any(folder.glob(sign))]
     if len(found) != 1:
         what = " and ".join(found) or "no known dataset"
-        raise UserError(f"{folder}: looks like {what}; --dataset names one of {', '.join(_SIGNS)}")
+        raise UserError(f"{folder}: looks like {what}; choose with --dataset: {', '.join(signs)}")
     return found[0]
 
 
 def show(facts: dict[str, Any]) -> str:
-    """The facts as lines of a name and a value, warnings first."""
+    """Facts as text: warnings first, then one line with a name and a value per fact."""
     lines = rows(facts)
     width = max(len(name) for name, _ in lines)
     text = [f"warning: {warning}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])

@@ -1,4 +1,4 @@
-"""What there is to know about a dataset before a long run."""
+"""Examination of a dataset before a long run: facts, near-duplicates, reference accuracies and warnings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import near_duplicates
+from bench.data.baselines import references
 from bench.data.catalogue import Catalogue
 from bench.data.config import DatasetConfig
-from bench.data.datasets import describe, files_config, load, references, split_catalogue
-from bench.data.near_duplicates import Alike
+from bench.data.datasets import describe, files_config, load, split_catalogue
+from bench.data.kinds import KINDS
+from bench.data.near_duplicates import NearDuplicates
 from bench.data.ragged import Ragged
 from bench.data.readers.images import ImageProblem, decode_image
 from bench.data.readers.table_dataset import image_paths
@@ -30,27 +32,28 @@ _TITLE_SHOWN = 80
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """The facts as plain values, and the numbers behind the figures."""
+    """Result of an examination: facts as plain values, and the numbers behind the figures."""
 
     facts: dict[str, Any]
     lengths: NDArray[np.int64]
-    """(users,)."""
+    """Lengths of the sequences, (users,)."""
     popularity: NDArray[np.int64]
-    """(items,): training interactions."""
+    """Training interactions of each item, (items,)."""
     title_words: NDArray[np.int64]
-    """(items,)."""
+    """Words of each title, (items,)."""
 
 
 def examine(config: DatasetConfig, seconds: float = near_duplicates.SECONDS) -> Examination:
-    """Loads a dataset, splits it and looks at what could spoil a run.
+    """Loads and splits a dataset, and collects facts and warnings about it.
 
-    Its pictures are decoded, all of them, only if the configuration says what becomes of those that cannot be had.
+    All pictures are decoded only if the configuration has a policy for missing or bad pictures other than "fail".
 
     Args:
-        seconds: for each of the two searches for near-duplicates.
+        config: the dataset.
+        seconds: time limit of each of the two searches for near-duplicates.
 
     Raises:
-        UserError: for anything wrong with the files.
+        UserError: something is wrong with the files.
     """
     decides = {config.missing_images, config.bad_images} != {"fail"}
     catalogue = load(config, _HASHED_SIZE if decides else None)
@@ -61,7 +64,7 @@ def examine(config: DatasetConfig, seconds: float = near_duplicates.SECONDS) -> 
         "lengths": _quartiles(lengths),
         "title_words": _quartiles(words),
         "duplicates": _duplicates(catalogue),
-        "alike_titles": _alike_titles(catalogue, seconds),
+        "alike_titles": _near_duplicate_titles(catalogue, seconds),
         "images": _images(config, catalogue, seconds),
         "cold": {"valid": _cold(splits, splits.valid_target), "test": _cold(splits, splits.test_target)},
         "popularity": _concentration(splits.popularity),
@@ -76,7 +79,7 @@ def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
 
 
 def _duplicates(catalogue: Catalogue) -> dict[str, int]:
-    """Interactions with an item that the user had before, at once before, and users who did the same as another."""
+    """Counts of repeated interactions, of users with equal sequences, and of items with equal titles."""
     rows = Ragged.of(catalogue.sequences)
     users = np.repeat(np.arange(len(rows)), rows.lengths)
     again = len(rows.flat) - len(np.unique(users * len(catalogue.item_ids) + rows.flat))
@@ -89,15 +92,15 @@ def _duplicates(catalogue: Catalogue) -> dict[str, int]:
     }
 
 
-def _alike_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
+def _near_duplicate_titles(catalogue: Catalogue, seconds: float) -> dict[str, Any]:
     rows = near_duplicates.sample(len(catalogue.titles))
-    found = near_duplicates.alike_titles((catalogue.titles[row] for row in rows), seconds)
+    found = near_duplicates.near_duplicate_titles((catalogue.titles[row] for row in rows), seconds)
     return _shown(found, [f"{catalogue.item_ids[row]}: {catalogue.titles[row]}" for row in rows])
 
 
 def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict[str, Any] | None:
-    """Share of items with a picture, and near-duplicates among those looked at; None where there is no folder."""
-    if config.name == "shop":
+    """Share of items with a picture, and near-duplicates among the pictures; None without a folder of pictures."""
+    if not KINDS[config.name].in_files:
         pictures = catalogue.images
         assert pictures is not None
         hashes = [near_duplicates.difference_hash(pictures[row]) for row in near_duplicates.sample(len(pictures))]
@@ -113,7 +116,7 @@ def _images(config: DatasetConfig, catalogue: Catalogue, seconds: float) -> dict
 
 
 def _paths(config: DatasetConfig, catalogue: Catalogue) -> list[Path] | None:
-    if config.name == "amazon":
+    if not KINDS[config.name].has_columns:
         folder = Path(config.image_dir or Path(config.data_dir or "") / "images")
         paths = [folder / f"{item}.jpg" for item in catalogue.item_ids]
     else:
@@ -126,7 +129,7 @@ def _paths(config: DatasetConfig, catalogue: Catalogue) -> list[Path] | None:
 
 
 def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[str], int]:
-    """Hashes and names of as many pictures as time allows, and how many of them could not be read."""
+    """Hashes and names of as many pictures as the time limit allows, and the number of unreadable pictures."""
     hashes, names, bad = [], [], 0
     deadline = time.monotonic() + seconds
     for row in near_duplicates.sample(len(paths)):
@@ -143,7 +146,7 @@ def _hash_files(paths: Sequence[Path], seconds: float) -> tuple[list[int], list[
 def _image_facts(
     items: int, missing: Sequence[Path], bad: int, hashes: list[int], shown: list[str], seconds: float
 ) -> dict[str, Any]:
-    found = near_duplicates.alike_pictures(np.array(hashes, dtype=np.uint64), seconds)
+    found = near_duplicates.near_duplicate_pictures(np.array(hashes, dtype=np.uint64), seconds)
     there = items - len(missing)
     return {
         "items_with_an_image": there,
@@ -155,8 +158,8 @@ def _image_facts(
     }
 
 
-def _shown(found: Alike, names: Sequence[str]) -> dict[str, Any]:
-    """A search as plain values, the largest groups by name."""
+def _shown(found: NearDuplicates, names: Sequence[str]) -> dict[str, Any]:
+    """Result of a search as plain values, with names of some members of the largest groups."""
     groups = [
         {"items": len(group), "such_as": [names[i][:_TITLE_SHOWN] for i in group[:_SHOWN]]} for group in found.largest
     ]
@@ -175,7 +178,7 @@ def _cold(splits: Splits, targets: NDArray[np.int32]) -> dict[str, float]:
 
 
 def _concentration(popularity: NDArray[np.int64]) -> dict[str, float]:
-    """Which share of the training interactions the most popular hundredth and tenth of the items have."""
+    """Shares of the training interactions with the most popular 1 % and 10 % of the items."""
     falling = np.sort(popularity)[::-1]
     total = falling.sum()
     return {
@@ -185,25 +188,25 @@ def _concentration(popularity: NDArray[np.int64]) -> dict[str, float]:
 
 
 def _warnings(config: DatasetConfig, facts: dict[str, Any]) -> list[str]:
-    """What deserves a thought before hours are spent."""
+    """Warnings about properties of the dataset that could spoil a run."""
     found = []
     cold = facts["cold"]["test"]["share"]
     if cold > _MANY:
         found.append(
-            f"{cold:.0%} of the test targets are never seen in training: nothing but their content tells of them."
+            f"{cold:.0%} of the test targets are never seen in training: a model knows them by their content alone."
         )
     images = facts["images"]
     if images is not None and images["share"] < 1 and config.missing_images == "fail":
         found.append(
             f"{1 - images['share']:.1%} of the items have no image, the first {images['first_missing']}: "
-            "--missing-images says what becomes of them."
+            "choose with --missing-images what to do about them."
         )
     if images is not None and images["unreadable"] and config.bad_images == "fail":
         found.append(f"{images['unreadable']} of the {images['opened']} images that were opened cannot be read.")
-    for what, alike_ones in (("titles", facts["alike_titles"]), ("images", (images or {}).get("alike"))):
-        if alike_ones and alike_ones["items"] > _MANY * alike_ones["compared"]:
-            found.append(f"{alike_ones['items']} of {alike_ones['compared']} {what} looked at are near-duplicates.")
+    for what, found_alike in (("titles", facts["alike_titles"]), ("images", (images or {}).get("alike"))):
+        if found_alike and found_alike["items"] > _MANY * found_alike["compared"]:
+            found.append(f"{found_alike['items']} of {found_alike['compared']} compared {what} are near-duplicates.")
     again = facts["duplicates"]["interactions_repeating_the_one_before"]
     if again > _MANY * facts["interactions"]:
-        found.append(f"{again} interactions repeat the one before: predicting the last item again would look good.")
+        found.append(f"{again} interactions repeat the one before: predicting the last item again would score high.")
     return found

@@ -1,4 +1,4 @@
-"""The page about a dataset: its facts as tables, and figures of what a number does not say."""
+"""Datasheet of a dataset: its facts as tables, and figures of distributions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NUMBERS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def write(found: Examination, out: Path) -> None:
-    """Writes ``data.md``, ``data.json`` and ``figures/*.png``.
+    """Writes ``data.md``, ``data.json`` and ``figures/*.png`` into a folder.
 
     Raises:
         UserError: a file cannot be written.
@@ -71,7 +71,7 @@ def _png(draw: Callable[[Examination], Figure]) -> Callable[[Examination], bytes
 
 
 def _counted(values: NDArray[np.int64], what: str, of: str) -> Figure:
-    """How often each value occurs; what is beyond 40 different ones goes into the last bar."""
+    """Histogram of integers with at most `_MOST_BARS` bars; the last bar holds all larger values."""
     last = min(int(values.max()), int(values.min()) + _MOST_BARS - 1)
     clipped = np.minimum(values, last)
     counts = np.bincount(clipped)
@@ -88,7 +88,7 @@ def _counted(values: NDArray[np.int64], what: str, of: str) -> Figure:
 
 
 def _lengths(found: Examination) -> Figure:
-    return _counted(found.lengths, "items in a user's sequence, as it was kept", "Users")
+    return _counted(found.lengths, "items in a user's sequence, after cutting", "Users")
 
 
 def _title_words(found: Examination) -> Figure:
@@ -96,12 +96,12 @@ def _title_words(found: Examination) -> Figure:
 
 
 def _popularity(found: Examination) -> Figure:
-    """Training interactions of the items, the most popular first, both axes logarithmic."""
+    """Curve of the training interactions of the items, most popular first, with logarithmic axes."""
     falling = np.sort(found.popularity)[::-1]
     sold = falling[falling > 0]
     figure = style.new_figure(3.6)
     axes = figure.add_axes((0.1, 0.145, 0.88, 0.77))
-    # A curve over a million items is drawn as well with a few hundred of them.
+    # A few hundred points draw the curve of a million items as well.
     places = np.unique(np.geomspace(1, len(sold), 400).astype(np.int64))
     axes.plot(places, sold[places - 1], color=_COLOR, lw=2)
     axes.set_xscale("log")
@@ -109,7 +109,7 @@ def _popularity(found: Examination) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_NUMBERS)
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("items, the most popular first")
+    axes.set_xlabel("items, most popular first")
     axes.set_title(
         f"Training interactions of an item; {len(falling) - len(sold):,} of {len(falling):,} items have none",
         loc="left",

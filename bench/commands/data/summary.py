@@ -1,4 +1,4 @@
-"""The facts about a dataset in words. Imports nothing heavy."""
+"""Facts about a dataset as lines of text. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts in words, in the order in which one reads them."""
+    """Names and values of the facts as text, in the order of reading."""
     found = [
         ("dataset", f"{facts['name']}, digest {facts['digest'][:12]}"),
         ("users", f"{facts['users']:,}"),
@@ -16,8 +16,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("split", _split(facts["split"])),
         ("sequence length", _spread(facts["lengths"])),
         ("words per title", _spread(facts["title_words"])),
-        *((f"twice: {what.replace('_', ' ')}", f"{count:,}") for what, count in facts["duplicates"].items()),
-        ("near-duplicate titles", _alike(facts["alike_titles"])),
+        *((f"duplicates: {what.replace('_', ' ')}", f"{count:,}") for what, count in facts["duplicates"].items()),
+        ("near-duplicate titles", _near_duplicates(facts["alike_titles"])),
         *_images(facts["images"]),
         *((f"{part} targets never trained on", _cold(facts["cold"][part])) for part in ("valid", "test")),
         ("training interactions of the most popular items", _popular(facts["popularity"])),
@@ -37,18 +37,18 @@ def _spread(values: dict[str, float]) -> str:
     return f"quartiles {quartiles}, from {values['min']:g} to {values['max']:g}"
 
 
-def _alike(found: dict[str, Any]) -> str:
-    cut = "" if found["complete"] else " (stopped when its time was over)"
+def _near_duplicates(found: dict[str, Any]) -> str:
+    cut = "" if found["complete"] else " (stopped by the time limit)"
     return f"{found['items']:,} of {found['compared']:,} compared, in {found['groups']:,} groups{cut}"
 
 
 def _images(images: dict[str, Any] | None) -> list[tuple[str, str]]:
     if images is None:
-        return [("images", "no folder: use --modality text, or --image-dir")]
-    opened = f"; {images['unreadable']:,} of {images['opened']:,} opened cannot be read"
+        return [("images", "no folder of images: use --modality text, or name a folder with --image-dir")]
+    opened = f"; {images['unreadable']:,} of {images['opened']:,} opened images cannot be read"
     return [
         ("items with an image", f"{images['items_with_an_image']:,}, {images['share']:.1%}{opened}"),
-        ("near-duplicate images", _alike(images["alike"])),
+        ("near-duplicate images", _near_duplicates(images["alike"])),
     ]
 
 

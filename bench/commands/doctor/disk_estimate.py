@@ -9,6 +9,7 @@ from typing import Any
 from bench.config.matrix import Matrix, MethodConfig, build_method
 from bench.data.config import DatasetConfig
 from bench.data.datasets import files_config
+from bench.data.kinds import KINDS
 from bench.data.readers.columns import read_chunks
 from bench.data.readers.file_layouts import find_layout
 from bench.models.backbones import Source, locate
@@ -136,10 +137,10 @@ def _source(
 def _items(matrix: Matrix, doubts: dict[str, None]) -> int:
     """Size of the catalogue at most."""
     config = matrix.dataset
-    if config.name == "shop":
+    if not KINDS[config.name].in_files:
         return config.items
     try:
-        if config.name == "amazon":
+        if not KINDS[config.name].has_columns:
             return _amazon_items(config, doubts)
         settings = files_config(config)
         layout = find_layout(settings.name, settings.folder, settings.columns)

@@ -1,8 +1,8 @@
-"""Arrays that are computed once, block by block, and then served from disk: built by one process, resumed after a kill.
+"""Cache of arrays that are computed once, block by block: built by one process, resumed after a kill.
 
-A build writes ``.KEY.partial`` and notes every finished block with its checksum in ``.KEY.journal``. Whoever builds
-holds a lock on the partial file, which ends with the process. The next builder checks the blocks of the journal, goes
-on behind the last good one, and renames the file when all are there.
+A build writes ``.KEY.partial`` and records the checksum of every finished block in ``.KEY.journal``. The building
+process holds a lock on the partial file, which ends with the process. The next builder checks the blocks of the
+journal, continues after the last intact block, and renames the file when all blocks are there.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Served:
-    """An array that was found or built.
+    """An array from the cache, found or built.
 
     Attributes:
-        seconds: what computing and writing its blocks took, whenever that was.
-        reused: it was there already.
+        rows: the array.
+        seconds: time of computing and writing the blocks, in this or an earlier process.
+        reused: True if the file was in the cache already.
         size: bytes of the file.
-        warning: what was wrong with the file that was there; empty if nothing was.
+        warning: damage of the file that was in the cache; empty if there was none.
     """
 
     rows: Rows
@@ -57,19 +58,18 @@ class Served:
 
 
 def open_or_build(folder: Path, layout: Layout, compute: Compute, progress: Progress | None = None) -> Served:
-    """Serves the array named by the layout's key, or builds it; every block is checked before it is served.
+    """Serves the array named by the layout's key, or builds it. The checksum of every block is checked first.
 
-    A file that is not what was written is named in a warning and built again. Where another process is building, this
-    one waits for it.
+    A damaged file is reported in a warning and built again. While another process builds the array, this one waits.
 
     Args:
-        folder: a folder of the cache folder.
-        layout: what the file is to hold.
+        folder: folder of this kind of arrays within the cache folder.
+        layout: key, shape and type of the array.
         compute: row indices -> their rows, of the layout's type.
-        progress: told the rows that are done, and all; while waiting, as far as the other has come.
+        progress: called with the number of finished rows and of all rows; while waiting, with the other process's.
 
     Raises:
-        UserError: the disk is full, the limit does not allow it, or the folder cannot be written.
+        UserError: the disk is full, the limit of the cache is too small, or the folder cannot be written.
     """
     path, paths = folder / f"{layout.key}{eviction.WHOLE_SUFFIX}", _Paths.of(folder, layout.key)
     while True:
@@ -85,7 +85,7 @@ def open_or_build(folder: Path, layout: Layout, compute: Compute, progress: Prog
 
 @dataclass(frozen=True)
 class _Paths:
-    """The files of an unfinished build."""
+    """Paths of the files of an unfinished build."""
 
     partial: Path
     journal: Path
@@ -101,18 +101,18 @@ class _Paths:
 
 
 def _serve(path: Path, layout: Layout) -> Served:
-    """The finished file, checked.
+    """Opens the finished file and checks it.
 
     Raises:
-        FileNotFoundError: there is none.
-        Damaged: it is not what was written, or what is wanted.
+        FileNotFoundError: there is no such file.
+        Damaged: a checksum does not match, or the file holds another array than the layout.
     """
     try:
         with path.open("rb") as file:
             locks.share(file)
             header = read_header(file)
             if header.layout != layout:
-                raise Damaged("it holds another array than its name says")
+                raise Damaged("holds another array than its name says")
             check_blocks(file, header)
             eviction.touch(path)
             return Served(Rows(file, header.layout), header.seconds, True, layout.file_bytes)
@@ -123,15 +123,15 @@ def _serve(path: Path, layout: Layout) -> Served:
 
 
 def _claim(paths: _Paths, layout: Layout, progress: Progress | None) -> IO[bytes] | None:
-    """The partial file, made if need be, held by this process alone; None when another has finished it meanwhile."""
+    """The locked partial file, made if absent; None if another process finished the build meanwhile."""
     descriptor = os.open(paths.partial, os.O_RDWR | os.O_CREAT, 0o666)
     file = os.fdopen(descriptor, "r+b", buffering=0)
     try:
         seen = -1
-        while not locks.try_own(file):
+        while not locks.try_exclusive(file):
             if not locks.is_at(file, paths.partial):
                 break
-            # Tells of the other's progress and not of the waiting: a build that hangs must look like one.
+            # Reports the progress of the other process, not the waiting: a build that hangs must be seen to hang.
             done = len(_journal(paths.journal, layout))
             if progress is not None and done != seen:
                 progress(_rows_done(layout, done), layout.shape[0])
@@ -176,7 +176,7 @@ def _serve_or_build(
 def _build(
     path: Path, paths: _Paths, file: IO[bytes], layout: Layout, compute: Compute, progress: Progress | None
 ) -> float:
-    """Computes what the journal does not have, and puts the file in its place; gives what all blocks took, in s."""
+    """Computes the blocks that the journal lacks and renames the file; returns the seconds of all blocks."""
     with _naming(path, layout, paths):
         blocks = _resume(file, paths.journal, layout)
     with paths.journal.open("ab", buffering=0) as journal:
@@ -212,7 +212,7 @@ def _rows_done(layout: Layout, blocks: int) -> int:
 
 
 def _resume(file: IO[bytes], journal: Path, layout: Layout) -> list[tuple[int, float]]:
-    """The blocks that are there and whole, checksum and seconds each; the journal is cut behind them."""
+    """Checksum and seconds of the intact blocks before the first damaged one; the journal is cut after them."""
     noted = _journal(journal, layout)
     bad = bad_blocks(file, layout, [value for value, _ in noted])
     good = noted[: bad[0]] if bad else noted
@@ -224,7 +224,7 @@ def _resume(file: IO[bytes], journal: Path, layout: Layout) -> list[tuple[int, f
 
 
 def _identity(layout: Layout) -> bytes:
-    """First line of a journal: of another layout's file nothing is to be had."""
+    """First line of a journal, which identifies the layout: blocks of another layout cannot be used."""
     return f"{zlib.crc32(layout.header(0.0, [0] * layout.n_blocks)):08x} {layout.key}\n".encode()
 
 
@@ -233,7 +233,7 @@ def _line(checksum: int, seconds: float) -> bytes:
 
 
 def _journal(path: Path, layout: Layout) -> list[tuple[int, float]]:
-    """Checksum and seconds of the blocks that a journal notes; a line that was cut off ends it."""
+    """Checksum and seconds of the blocks in a journal, up to the first line that was cut off."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError:
@@ -253,14 +253,14 @@ def _journal(path: Path, layout: Layout) -> list[tuple[int, float]]:
 
 
 def _write(file: IO[bytes], data: memoryview, offset: int) -> None:
-    """All of it: a disk that fills up takes a part first."""
+    """Writes all of the data: on a disk that fills up, a single call writes only a part."""
     while data:
         written = os.pwrite(file.fileno(), data, offset)
         data, offset = data[written:], offset + written
 
 
 def _check_space(partial: Path, layout: Layout) -> None:
-    """Raises OSError if the disk cannot take what is not on it yet."""
+    """Raises OSError if the disk lacks space for the rest of the file."""
     if layout.file_bytes - partial.stat().st_blocks * 512 > _free_bytes(partial.parent):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -271,7 +271,10 @@ def _free_bytes(folder: Path) -> int:
 
 @contextmanager
 def _naming(path: Path, layout: Layout, paths: _Paths) -> Iterator[None]:
-    """What the system refuses as one line. A full disk loses the unfinished build, so its line is of the whole file."""
+    """Turns an OSError into a UserError that names the cache file.
+
+    A full disk removes the unfinished build, so the message for it states the size of the whole file.
+    """
     try:
         yield
     except OSError as error:
@@ -281,5 +284,5 @@ def _naming(path: Path, layout: Layout, paths: _Paths) -> Iterator[None]:
         paths.remove()
         raise UserError(
             f"{said}: {layout.file_bytes:,} bytes needed, {_free_bytes(path.parent):,} free; "
-            "clear the cache (run_bench.py cache clear) or give another folder with --cache-dir"
+            "clear the cache (run_bench.py cache clear) or choose another folder with --cache-dir"
         ) from error

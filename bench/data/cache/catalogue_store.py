@@ -1,16 +1,15 @@
-"""Converted copies on disk, named by digests: written whole or not at all, checked before they are served."""
+"""Cache of converted catalogues, named by digests: written atomically, checked before they are served."""
 
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from bench.data.cache import eviction
@@ -28,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class CacheError(Exception):
-    """There is no cache entry, or what is there is not what was written: build it again."""
+    """A cache entry is absent or damaged and must be built again."""
 
 
 def array_digest(array: NDArray[Any]) -> str:
-    """Sha256 of an array's type, shape and values; the same as `npy_digest` of the file it is saved to."""
+    """SHA-256 of type, shape and values of an array; equal to `npy_digest` of the file that it is saved to."""
     hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     flat = np.ascontiguousarray(array).reshape(-1)
     step = max(1, CHUNK_BYTES // array.dtype.itemsize)
@@ -42,9 +41,10 @@ def array_digest(array: NDArray[Any]) -> str:
 
 
 def npy_digest(path: Path) -> str:
-    """`array_digest` of an .npy file by plain reads: mapping it would add the whole file to the process's peak memory.
+    """`array_digest` of an .npy file by plain reads: a map would add the whole file to the process's peak memory.
 
-    For files that this program wrote: raises ValueError if the values are not plain or not in C order.
+    Raises:
+        ValueError: not an .npy file as this program writes it, with plain values in C order.
     """
     with path.open("rb") as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -66,7 +66,7 @@ def catalogue_digest(
     images: NDArray[np.uint8] | str | None,
     cuts: NDArray[np.int32] | None = None,
 ) -> str:
-    """The digest that names a catalogue's content; `images` may be given by its own digest."""
+    """Digest of the content of a catalogue; `images` may be given as their `array_digest`."""
     rows = Ragged.of(sequences)
     pixels = array_digest(images) if isinstance(images, np.ndarray) else images
     split = () if cuts is None else (array_digest(cuts),)
@@ -75,9 +75,9 @@ def catalogue_digest(
 
 
 def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Write a catalogue without its truth; the table with the digests of the other files comes last.
+    """Write a catalogue, except its `truth`, into a folder. The table with the digests of the files is written last.
 
-    Images that are already a memory map of `folder`/images.npy stay as they are. Raises OSError.
+    Images that are a memory map of `folder`/images.npy are not written again. Raises OSError.
     """
     rows = Ragged.of(catalogue.sequences)
     arrays: dict[str, NDArray[Any]] = {_ITEMS_FILE: rows.flat, _OFFSETS_FILE: rows.offsets}
@@ -102,7 +102,7 @@ def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
     }
     text = json.dumps(table)
     with atomic_path(folder / _TABLE_FILE) as temporary:
-        # First line: what the second must hash to.
+        # The first line is the digest of the second.
         temporary.write_text(f"{digest_of(text)}\n{text}\n", encoding="ascii", newline="\n")
 
 
@@ -112,20 +112,21 @@ def _is_map_of(array: NDArray[Any], path: Path) -> bool:
 
 
 def load_catalogue(folder: Path) -> Catalogue:
-    """Read what `save_catalogue` wrote, images memory-mapped; every byte is checked against its stored digest first.
+    """Read a catalogue that `save_catalogue` wrote, images memory-mapped, after checking the digest of every file.
 
-    Raises CacheError if the entry is absent, damaged or of another version.
+    Raises:
+        CacheError: the entry is absent, damaged or of another version.
     """
     try:
         stored, text, rest = (folder / _TABLE_FILE).read_bytes().decode("ascii").split("\n")
         if digest_of(text) != stored or rest:
-            raise ValueError(f"{_TABLE_FILE} is not what was written")
+            raise ValueError(f"{_TABLE_FILE}: checksum mismatch")
         table = json.loads(text)
         if table["schema"] != _SCHEMA:
-            raise ValueError(f"schema {table['schema']}, not {_SCHEMA}")
+            raise ValueError(f"{_TABLE_FILE}: schema {table['schema']} instead of {_SCHEMA}")
         for name, digest in table["arrays"].items():
             if file_digest(folder / name) != digest:
-                raise ValueError(f"{name} is not what was written")
+                raise ValueError(f"{name}: checksum mismatch")
         flat = np.load(folder / _ITEMS_FILE, allow_pickle=False)
         offsets = np.load(folder / _OFFSETS_FILE, allow_pickle=False)
         cuts = np.load(folder / _CUTS_FILE, allow_pickle=False) if _CUTS_FILE in table["arrays"] else None
@@ -149,22 +150,26 @@ def load_catalogue(folder: Path) -> Catalogue:
 
 
 def _mapped(path: Path) -> NDArray[np.uint8]:
-    """A read-only map of pictures that this program wrote; while it lives the file is marked as in use."""
+    """Read-only memory map of an array of pictures, with a shared lock on its file as long as the map lives."""
     with open(str(path), "rb") as file:
         locks.share(file)
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{path}: not an .npy file of version 1.0")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype != np.uint8:
-            raise ValueError(f"{path}: not pictures")
+            raise ValueError(f"{path}: not an array of pictures (uint8)")
         return np.memmap(file, dtype=np.uint8, mode="r", offset=file.tell(), shape=shape)
 
 
 def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
-    """Serve the catalogue kept under `key`, or build it and keep it.
+    """Serve the catalogue stored under `key`, or build and store it.
 
-    `build` gets the entry's folder and may put `IMAGES_FILE` there. A damaged entry is built again; a cache that cannot
-    be written costs the next start some time and this one nothing but a warning.
+    A damaged entry is built again, with a warning. A cache that cannot be written is a warning too, and the next start
+    builds again.
+
+    Args:
+        key: digest of everything that the catalogue depends on.
+        build: gets the entry's folder, where it may write `IMAGES_FILE`, and returns the catalogue.
     """
     folder = cache_dir() / eviction.CATALOGUES / key
     with suppress(CacheError):
@@ -176,26 +181,22 @@ def cached_catalogue(key: str, build: Callable[[Path], Catalogue]) -> Catalogue:
             return load_catalogue(folder)  # another process may have built it meanwhile
         except CacheError as error:
             if os.path.exists(folder / _TABLE_FILE):
-                _log.warning("damaged cache entry, built again: %s", error)
+                _log.warning("damaged cache entry is built again: %s", error)
         catalogue = build(folder)
         try:
             save_catalogue(catalogue, folder)
         except OSError as error:
-            _log.warning("the converted data cannot be kept in %s: %s", folder, error.strerror or error)
+            _log.warning("%s: the converted data cannot be kept: %s", folder, error.strerror or error)
         eviction.shrink(cache_dir(), folder)
         return catalogue
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build an entry; where no lock can be had, build all the same."""
-    lock = FileLock(folder / eviction.CATALOGUE_LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:
-        _log.warning("no lock in %s: several processes may do the same work", folder)
-    try:
+    """Let one process at a time build an entry; without a lock, warn and go on."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.exclusive(folder / eviction.CATALOGUE_LOCK))
+        except OSError:
+            _log.warning("%s: no lock: several processes may do the same work", folder)
         yield
-    finally:
-        lock.release()

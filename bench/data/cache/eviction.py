@@ -1,6 +1,6 @@
-"""The room that the cache takes: what lies in its folder, what may go, and how much may be there.
+"""Size limit of the cache: entries, their removal in the order of last use, and space for new files.
 
-Only files that bear the names of this program's own are looked at: a folder that holds other things keeps them.
+Only files with names that this program gives are considered; anything else in the folder is left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.utils.sizes import parse_size, readable
 LIMIT_VARIABLE = "IISAN_BENCH_CACHE_LIMIT"
 ARRAYS, TOKENS, CATALOGUES = ("hidden", "pixels"), "tokens", "catalogues"
 WHOLE_SUFFIX, PARTIAL_SUFFIX, JOURNAL_SUFFIX = ".safetensors", ".partial", ".journal"
-# The last of what a catalogue's folder gets, and what its readers map.
+# In a catalogue's folder: the file that is written last, the file that readers map, and the lock file of the builder.
 CATALOGUE_TABLE, CATALOGUE_MAPPED, CATALOGUE_LOCK = "catalogue.json", "images.npy", ".lock"
 _KEY = r"(?P<key>[0-9a-f]{32,64})"
 _WHOLE = {**dict.fromkeys(ARRAYS, WHOLE_SUFFIX), TOKENS: ".npz"}
@@ -33,15 +33,16 @@ Form = Literal["whole", "partial", "outdated", "temporary"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in the cache that comes and goes as a whole.
+    """Entry of the cache: the files that are built and removed together.
 
     Attributes:
-        kind: name of the folder that it lies in.
-        form: whole; partial: of a build that runs or was killed; outdated: of an earlier version of this program;
-            temporary: of a write that runs or was killed.
+        kind: name of its folder in the cache.
+        key: digest that names it.
+        form: "whole"; "partial": of a build that is running or was killed; "outdated": of an earlier version of this
+            program; "temporary": of a write that is running or was killed.
         paths: its files, or its folder.
-        size: bytes; a partial array counts as what it will be.
-        used: when it was last used, in seconds since the epoch.
+        size: bytes; a partial array counts with its final size.
+        used: time of last use, in seconds since the epoch.
     """
 
     kind: str
@@ -53,20 +54,20 @@ class Entry:
 
     @property
     def guards(self) -> tuple[Path, ...]:
-        """The files that are locked by whoever builds or reads it."""
+        """Files that a process locks while it builds or reads the entry."""
         if self.kind == CATALOGUES and self.form != "temporary":
             return (self.paths[0] / CATALOGUE_LOCK, self.paths[0] / CATALOGUE_MAPPED)
         return self.paths
 
     def in_use(self) -> bool:
-        """Whether a process builds or reads it now, or it is not this user's to change."""
+        """True if a process builds or reads the entry now, or this user may not change it."""
         if self.form == "temporary" and time.time() - self.used < _TEMPORARY_SECONDS:
-            return True  # nobody locks these
+            return True  # temporary files are not locked
         with locks.unused(self.guards) as free:
             return not free
 
     def remove(self) -> bool:
-        """Removes it unless it is in use; says whether it is gone."""
+        """Removes the entry unless it is in use; returns whether it was removed."""
         if self.form == "temporary" and self.in_use():
             return False
         with locks.unused(self.guards) as free:
@@ -81,7 +82,7 @@ class Entry:
 
 
 def entries(root: Path) -> list[Entry]:
-    """What lies in the cache folder, least recently used first."""
+    """Entries of the cache folder, least recently used first."""
     found = [entry for kind in (*ARRAYS, TOKENS) for entry in _files(root / kind, kind)]
     return sorted([*found, *_catalogues(root / CATALOGUES)], key=lambda entry: entry.used)
 
@@ -94,7 +95,7 @@ def _files(folder: Path, kind: str) -> Iterator[Entry]:
         elif found := re.fullmatch(_KEY + re.escape(_WHOLE[kind]), path.name):
             yield from _entry(kind, found["key"], "whole", [path])
         elif found := re.fullmatch(rf"\.{_KEY}({PARTIAL_SUFFIX}|{JOURNAL_SUFFIX})", path.name):
-            # The journal goes first: without it the other file is nothing.
+            # The journal is removed first: without it the partial file is of no use.
             partial.setdefault(found["key"], []).insert(0 if path.suffix == JOURNAL_SUFFIX else 1, path)
         elif kind in ARRAYS and (found := re.fullmatch(_KEY + r"\.(npy|json)", path.name)):
             yield from _entry(kind, found["key"], "outdated", [path])
@@ -119,7 +120,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _entry(kind: str, key: str, form: Form, paths: list[Path]) -> Iterator[Entry]:
-    """The entry, or nothing if it has gone meanwhile."""
+    """Yields the entry, unless it was removed meanwhile."""
     try:
         files = [file for path in paths for file in ([path, *path.iterdir()] if path.is_dir() else [path])]
         facts = [file.stat() for file in files]
@@ -130,7 +131,7 @@ def _entry(kind: str, key: str, form: Form, paths: list[Path]) -> Iterator[Entry
 
 
 def touch(path: Path) -> None:
-    """Notes that a file is used now, where this user may."""
+    """Sets the time of last use of a file to now, if this user may."""
     try:
         os.utime(path)
     except OSError:
@@ -138,30 +139,35 @@ def touch(path: Path) -> None:
 
 
 def cache_limit() -> int | None:
-    """Bytes that the cache may take, from the environment; None without a limit.
+    """Limit of the cache in bytes, from the environment; None without a limit.
 
     Raises:
-        UserError: the variable holds no size.
+        UserError: the value of the variable is not a size.
     """
     text = os.environ.get(LIMIT_VARIABLE)
     return parse_size(text, LIMIT_VARIABLE) if text else None
 
 
 def reserve(root: Path, partial: Path, size: int) -> None:
-    """Makes room for a file of ``size`` bytes that is about to be built, and marks the room as taken.
+    """Removes old entries to make space for a file of ``size`` bytes that is about to be built, and reserves the space.
 
-    The file grows to its size at once, without taking the disk's space: others that make room count it in full.
+    The file is extended to its final size as a sparse file, so that other processes count it in full.
+
+    Args:
+        root: the cache folder.
+        partial: the file that is about to be built.
+        size: its final size in bytes.
 
     Raises:
-        UserError: what is in use leaves less than that below the limit.
+        UserError: the entries in use leave less than ``size`` bytes below the limit.
         OSError: the folder cannot be written.
     """
     limit = cache_limit()
-    with locks.owned(root / ".lock"):
+    with locks.exclusive(root / ".lock"):
         os.truncate(partial, size)
         if limit is None:
             return
-        # What could not help stays: nothing goes for a file that would not fit into an empty cache.
+        # Nothing is removed for a file that would not fit into an empty cache.
         taken = _shrink(root, limit, partial) if size <= limit else size
     if taken > limit:
         beside = f" beside {readable(taken - size)} in use" if taken > size else ""
@@ -172,18 +178,18 @@ def reserve(root: Path, partial: Path, size: int) -> None:
 
 
 def shrink(root: Path, keep: Path) -> None:
-    """Brings the cache below its limit as far as files in use and ``keep`` allow."""
+    """Removes least recently used entries until the limit is met, except entries in use and ``keep``."""
     limit = cache_limit()
     if limit is not None:
         try:
-            with locks.owned(root / ".lock"):
+            with locks.exclusive(root / ".lock"):
                 _shrink(root, limit, keep)
         except OSError:
-            return  # a cache that is not ours to change
+            return  # this user may not change the cache
 
 
 def _shrink(root: Path, limit: int, keep: Path) -> int:
-    """Removes the least recently used until the limit is kept, if it can be; gives the bytes that are left."""
+    """Removes least recently used entries until the limit is met or none can be removed; returns the bytes left."""
     there = entries(root)
     taken = sum(entry.size for entry in there)
     for entry in there:

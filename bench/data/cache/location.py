@@ -13,7 +13,10 @@ FOLDER_VARIABLE = "IISAN_BENCH_CACHE"
 def cache_dir() -> Path:
     """Folder of all caches: $IISAN_BENCH_CACHE, else $XDG_CACHE_HOME/iisan-bench, else ~/.cache/iisan-bench.
 
-    It is not made here. Raises UserError when the user has no home folder to put it in.
+    The folder is not made here.
+
+    Raises:
+        UserError: the user has no home folder.
     """
     if own := os.environ.get(FOLDER_VARIABLE):
         return Path(own).absolute()
@@ -23,4 +26,6 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "iisan-bench"
     except RuntimeError as error:
-        raise UserError(f"no home folder for the cache: --cache-dir or {FOLDER_VARIABLE} names one") from error
+        raise UserError(
+            f"no home folder for the cache: choose a folder with --cache-dir or {FOLDER_VARIABLE}"
+        ) from error

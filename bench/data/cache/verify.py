@@ -1,4 +1,4 @@
-"""What the entries of the cache are, from what they say of themselves, and whether every byte is what was written."""
+"""Rows of ``cache list`` and ``cache verify``: facts from the entries' headers, and checks of every checksum."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.utils import locks
 Row = dict[str, Any]
 
 
-def described(entry: Entry) -> Row:
-    """The row of ``cache list``: what an entry says of itself. Only its head is read.
+def list_row(entry: Entry) -> Row:
+    """Row of ``cache list`` for an entry. Only the header of its file is read.
 
-    ``state`` is ready, in use, being built, partial (the next run goes on with it), outdated (of an earlier version),
-    temporary, or damaged with what is wrong. What an entry does not say is None.
+    ``state`` is ready, in use, being built, partial (the next run continues the build), outdated (of an earlier
+    version), temporary, or damaged with the reason. Facts that the entry does not hold are None.
     """
     row: Row = {
         "kind": entry.kind,
@@ -67,15 +67,15 @@ def _facts(entry: Entry) -> Row:
     return {}
 
 
-def verified(entry: Entry) -> Row:
-    """The row of ``cache verify``: as ``described``, with every byte of a whole entry read and compared."""
-    row = described(entry)
+def verify_row(entry: Entry) -> Row:
+    """Row of ``cache verify`` for an entry: as `list_row`, after reading every byte and checking the checksums."""
+    row = list_row(entry)
     if entry.form == "whole":
         try:
             _verify(entry)
         except FileNotFoundError:
             return row | {"state": "removed meanwhile"}
-        except Exception as error:  # a damaged archive makes its reader raise whatever it stumbles over
+        except Exception as error:  # readers of damaged archives raise exceptions of any type
             return row | {"state": f"damaged: {error}"}
     return row
 
@@ -87,7 +87,7 @@ def _verify(entry: Entry) -> None:
             locks.share(file)
             header = read_header(file)
             if header.layout.key != entry.key:
-                raise Damaged("it holds another array than its name says")
+                raise Damaged("holds another array than its name says")
             check_blocks(file, header)
     elif entry.kind == CATALOGUES:
         load_catalogue(path)

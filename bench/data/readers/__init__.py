@@ -1,1 +1,1 @@
-"""Datasets in files, from their tables and pictures to a catalogue."""
+"""Readers of datasets in files: tables and pictures to a catalogue."""

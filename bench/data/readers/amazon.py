@@ -1,4 +1,4 @@
-"""The Amazon data as released with IISAN: two tab-separated files and a folder of pictures."""
+"""Reader of the Amazon data as released with IISAN: two tab-separated files and a folder of pictures."""
 
 import os
 from functools import partial
@@ -23,7 +23,7 @@ from bench.utils.errors import UserError
 from bench.utils.files import digest_of
 
 _VERSION = 2
-"""Part of the cache key: goes up when the same files would give another catalogue."""
+"""Part of the cache key; increase it when the same files would give another catalogue."""
 
 
 def load_amazon(
@@ -37,13 +37,21 @@ def load_amazon(
 ) -> Catalogue:
     """Read `*items.tsv` and `*users*.tsv` of a folder and, if needed, the picture `<item>.jpg` of each item.
 
-    Users with fewer than `MIN_LENGTH` items are left out, sequences keep their last `MAX_LENGTH` items, and items that
-    then stand in no sequence are left out. Pictures come from `image_dir`, else from `images/` in the folder, are
-    brought to `image_size` pixels, and `policies` says what becomes of items without one, or
-    with one that cannot be read: "fail", "drop-item" (before the users are counted) or "mean-image".
+    Users with fewer than `MIN_LENGTH` items are left out, sequences are cut to their last `MAX_LENGTH` items, and items
+    that are then in no sequence are left out. The result is stored in the cache, keyed by the content of the two files,
+    the options, and names, sizes and times of the files in the image folder.
 
-    The result is kept in the cache, keyed by the content of the two files, these options, and name, size and times of
-    the files in the image folder. Raises UserError for anything wrong with files or options.
+    Args:
+        data_dir: folder of the two files.
+        image_dir: folder of the pictures; None for `images/` in `data_dir`.
+        image_size: height and width of the pictures in pixels.
+        policies: treatment of items whose picture is absent or cannot be read; "drop-item" applies before the items of
+            users are counted.
+        needs_images: False for a catalogue without pictures.
+        progress: called with the numbers of pictures done and in all.
+
+    Raises:
+        UserError: something is wrong with files or options.
     """
     folder = Path(data_dir)
     items_path, users_path = find_files(folder)
@@ -78,26 +86,26 @@ def load_amazon(
 
 
 def log_of(tables: Tables) -> Log:
-    """The two files as a log without times."""
+    """Log of interactions, without times, from the two files."""
     index = {item: place for place, item in enumerate(tables.item_ids)}
     items = Items(tables.item_ids, tables.titles, None, index, tables.entities[0], {})
     return Log(items, tables.user_ids, Ragged.of(tables.sequences), None, "number", {}, ())
 
 
 def select(log: Log, users_path: Path, usable: NDArray[np.bool_] | None = None) -> Selection:
-    """Leave out items that are not usable, then short users, then what is older than the newest items.
+    """Leave out items that are not usable, then users with too few items, then interactions before the newest ones.
 
     Raises:
-        UserError: names the users file; nobody is left.
+        UserError: no user is left; the message names the users file.
     """
     try:
         return selection.select(log, None, usable)
-    except selection.NobodyLeft:  # that file lists items, and knows no interactions
+    except selection.NobodyLeft:  # its message speaks of interactions, but the users file lists items
         raise UserError(f"{users_path}: no user has {MIN_LENGTH} items that can be used") from None
 
 
 def _text_notes(tables: Tables) -> tuple[str, ...]:
-    """What there is to say about the titles of the file; nothing about plain ones."""
+    """Note for the report on titles with HTML entities, if there are any."""
     encoded, twice = tables.entities
     if not encoded:
         return ()
@@ -112,20 +120,20 @@ def _checked_size(image_size: int | None) -> int:
 
 
 def _folder_signature(folder: Path) -> str:
-    """Names, sizes and times of a folder's files.
+    """Digest of names, sizes and times of the files in a folder.
 
-    Hashing the pictures themselves would read gigabytes at each start; the time of the last change of a file's state
-    cannot be set by copying or touching it.
+    A digest of the pictures themselves would read gigabytes at each start. The time of the last status change (ctime)
+    is included because copying or touching a file cannot set it.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder of images: give another with --image-dir, or use --modality text")
+        raise UserError(f"{folder}: no such folder of images: choose another with --image-dir, or use --modality text")
     entries: list[tuple[str, int, int, int]] = []
     try:
         with os.scandir(folder) as listing:
             for entry in listing:
                 try:
                     status = entry.stat()
-                except OSError:  # a link to nowhere or to itself: named when its item is asked for
+                except OSError:  # a broken link: reported when the picture of its item is read
                     continue
                 entries.append((entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     except OSError as error:
@@ -134,7 +142,7 @@ def _folder_signature(folder: Path) -> str:
 
 
 def _check_names(tables: Tables) -> None:
-    """Refuse ids that would lead out of the image folder or are no file names."""
+    """Refuse item ids that are not file names or would lead out of the image folder."""
     for place, item in zip(tables.item_places, tables.item_ids, strict=True):
         if not is_file_name(item):
             raise UserError(f"{place}: item id {quoted(item)} cannot be the name of an image file")

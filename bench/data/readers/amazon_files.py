@@ -1,4 +1,4 @@
-"""The two tab-separated files of Amazon data: found, read, checked line by line."""
+"""Parser of the two tab-separated files of Amazon data, with a check of every line."""
 
 import html
 import os
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from bench.data.readers.file_names import one_file, visible_names
 from bench.utils.errors import UserError
 
-# Bounded digits: Python refuses to read a number of thousands of them, and no character has a number of ten.
+# At most nine digits: no character has a longer number, and Python refuses to parse a number of thousands of digits.
 _ENTITY = re.compile(r"&(?:(#[0-9]{1,9}|#[xX][0-9A-Fa-f]{1,9}|[A-Za-z][A-Za-z0-9]*);|(quot|amp|lt|gt)(?![A-Za-z0-9]))")
 _ENTITY_ROUNDS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The two files, checked, nothing left out yet."""
+    """Content of the two files, checked, with nothing left out."""
 
     item_ids: list[str]
     item_places: list[str]
-    """Per item "file:line", for messages."""
+    """Place of each item as "file:line", for messages."""
     titles: list[str]
     entities: tuple[int, int]
-    """Titles with HTML entities, and of them those that were encoded more than once."""
+    """Numbers of titles with HTML entities, and of titles that were encoded more than once."""
     user_ids: list[str]
     sequences: list[NDArray[np.int32]]
 
 
 def decode_title(raw: str) -> tuple[str, int]:
-    """A title as a person would read it, and how many rounds of decoding HTML entities it took (0: it held none).
+    """Decode the HTML entities of a title; returns it and the number of rounds of decoding (0 without entities).
 
-    Some titles were encoded twice. An entity must end in a semicolon, save for quot, amp, lt and gt before something
-    that is no letter or digit: browsers' leniency would make "¤t" of the end of "Voltage&current". White space
-    (no-break spaces among it) becomes single spaces.
+    Some titles were encoded twice. An entity must end in a semicolon, except quot, amp, lt and gt before a character
+    that is not a letter or digit: the lenient rules of browsers would turn the end of "Voltage&current" into "¤t".
+    Any white space, no-break spaces included, becomes a single space.
     """
     rounds = 0
     while rounds < _ENTITY_ROUNDS and (decoded := _ENTITY.sub(_entity, raw)) != raw:
@@ -54,8 +54,8 @@ def _entity(match: re.Match[str]) -> str:
 
 
 def find_files(folder: Path) -> tuple[Path, Path]:
-    """The items file and the users file."""
-    # os.path and not Path: the latter raises where a folder above may not be entered.
+    """Paths of the items file and of the users file. Raises UserError."""
+    # Not Path.is_dir: it raises if this user may not enter a parent folder.
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder of Amazon data")
     names = visible_names(folder)
@@ -66,7 +66,7 @@ def find_files(folder: Path) -> tuple[Path, Path]:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file; raises UserError."""
+    """Content of a file. Raises UserError."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -74,9 +74,9 @@ def read(path: Path) -> bytes:
 
 
 def _lines(path: Path, content: bytes) -> Iterator[tuple[str, str, str]]:
-    """Each line as its place "file:line" and its two fields."""
+    """Yields each line as its place "file:line" and its two fields."""
     if (position := content.find(b"\0")) >= 0:
-        raise UserError(f"{path}:{_line_of(content, position)}: holds a NUL byte; not a text file")
+        raise UserError(f"{path}:{_line_of(content, position)}: contains a NUL byte; not a text file")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -84,7 +84,7 @@ def _lines(path: Path, content: bytes) -> Iterator[tuple[str, str, str]]:
     text = text.rstrip("\r\n")
     if not text:
         raise UserError(f"{path}: empty file")
-    # Not splitlines(): it also breaks at characters that titles may hold.
+    # Not splitlines(): it also splits at characters that titles may contain.
     for number, line in enumerate(text.split("\n"), start=1):
         place, fields = f"{path}:{number}", line.removesuffix("\r").split("\t")
         if not line.strip():
@@ -99,12 +99,12 @@ def _line_of(content: bytes, position: int) -> int:
 
 
 def quoted(text: str) -> str:
-    """What a message shows of a file's content: short, printable ASCII."""
+    """Text from a file for a message: printable ASCII, cut to 60 characters."""
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def parse(items_path: Path, items: bytes, users_path: Path, users: bytes) -> Tables:
-    """Read both files; raises UserError with file and line for the first thing that is wrong."""
+    """Parse the content of both files. Raises UserError with file and line of the first error."""
     index: dict[str, int] = {}
     places: list[str] = []
     titles: list[str] = []

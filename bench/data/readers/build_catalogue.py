@@ -1,4 +1,4 @@
-"""From a log of interactions, and the pictures of its items, to a catalogue: the end of every way to read files."""
+"""Last step of every reader: a catalogue from a log of interactions and the pictures of its items."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.data.cache.catalogue_store import catalogue_digest, npy_digest
 from bench.data.catalogue import Catalogue
 from bench.data.ragged import Ragged
 from bench.data.readers.images import (
-    KINDS,
+    PROBLEMS,
     BadImage,
-    Kind,
     Policies,
+    Problem,
     Progress,
     build_image_array,
     open_array,
@@ -25,16 +25,16 @@ from bench.data.readers.images import (
 from bench.data.readers.interactions import Log
 from bench.data.readers.selection import Selection
 
-_WITHOUT: Mapping[Kind, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
+_WITHOUT: Mapping[Problem, str] = {"missing": "without an image file", "bad": "whose image file cannot be read"}
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """One picture for each used item of the selection."""
+    """Array of one picture per used item of a selection."""
 
     selection: Selection
     path: Path
-    """The array of pictures."""
+    """The .npy file of the pictures, one per item of `selection.used`."""
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
@@ -49,24 +49,31 @@ def with_pictures(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Pictures:
-    """Reads the pictures of the items that are used; items dropped for want of one leave before users are counted.
+    """Reads the pictures of the items that are used. Items dropped for their picture are left out before users are.
 
     Args:
-        select: which items may be used, (items,), None for all -> the users and interactions that are left.
-        paths_of: items as places in the log -> their files.
-        folder: as `build_image_array` takes it.
+        log: all interactions.
+        select: mask of usable items, (items,), or None for all -> users and interactions that are left.
+        paths_of: places of items in the log -> their picture files.
+        size: height and width of the pictures in pixels.
+        out_path: .npy file to write.
+        policies: treatment of items whose picture is absent or cannot be read.
+        progress: called with the numbers of pictures done and in all.
+        folder: folder that links may not lead out of (see `build_image_array`).
 
     Raises:
-        UserError: as `select`, `paths_of` and `build_image_array`.
+        UserError: raised by `select`, `paths_of` or `build_image_array`.
     """
     selection = select(None)
     wanted = selection.used
-    if policies.drop:  # a dropped item lets an older one into the sequence, which needs its picture too
+    if policies.drop:  # a dropped item lets an older item into the sequence, whose picture is needed too
         users = selection.users
         whole = log.sequences.slices(users, np.zeros_like(users), log.sequences.lengths[users])
         wanted = np.unique(whole.flat).astype(np.int64)
     made = build_image_array(paths_of(wanted), size, out_path, policies, progress, folder)
-    notes = tuple(_note(kind, found, len(wanted), policies.of(kind)) for kind in KINDS if (found := made.of_kind(kind)))
+    notes = tuple(
+        _note(kind, found, len(wanted), policies.of(kind)) for kind in PROBLEMS if (found := made.of_kind(kind))
+    )
     if not policies.drop:
         return Pictures(selection, out_path, {}, notes)
     usable = np.ones(len(log.items.ids), dtype=np.bool_)
@@ -80,7 +87,7 @@ def with_pictures(
     return Pictures(selection, out_path, dropped, notes)
 
 
-def _note(kind: Kind, found: Sequence[BadImage], of: int, policy: str) -> str:
+def _note(kind: Problem, found: Sequence[BadImage], of: int, policy: str) -> str:
     done = "were left out" if policy == "drop-item" else "have the mean image"
     return f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].reason})."
 
@@ -88,10 +95,14 @@ def _note(kind: Kind, found: Sequence[BadImage], of: int, policy: str) -> str:
 def catalogue_of(
     name: str, log: Log, selection: Selection, pictures: Pictures | None, title_notes: Iterable[str]
 ) -> Catalogue:
-    """What is selected of a log; the reasons for leaving out the rest are those of log, selection and pictures.
+    """Catalogue of the selected users, items and interactions of a log.
 
     Args:
-        title_notes: what there is to say about the items file's titles.
+        name: kind of the dataset.
+        log: all interactions.
+        selection: users and interactions that are left.
+        pictures: pictures of the items of the selection; None for a catalogue without pictures.
+        title_notes: notes for the report on the titles of the items file.
     """
     new_index = np.full(len(log.items.ids), -1, dtype=np.int32)
     new_index[selection.used] = np.arange(len(selection.used), dtype=np.int32)
@@ -111,7 +122,7 @@ def catalogue_of(
         dropped={**log.dropped, **selection.dropped, **(pictures.dropped if pictures is not None else {})},
         notes=(
             *title_notes,
-            *_alike(titles),
+            *_equal_titles_note(titles),
             *log.notes,
             *(pictures.notes if pictures is not None else ()),
         ),
@@ -119,7 +130,7 @@ def catalogue_of(
     )
 
 
-def _alike(titles: Sequence[str]) -> list[str]:
+def _equal_titles_note(titles: Sequence[str]) -> list[str]:
     if (different := len(set(titles))) == len(titles):
         return []
     return [f"{len(titles)} items have {different} different titles: text alone cannot tell the others apart."]

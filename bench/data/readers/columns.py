@@ -1,4 +1,4 @@
-"""Named columns of a CSV, TSV or parquet file, some rows at a time."""
+"""Reading of named columns of a CSV, TSV or parquet file in chunks of rows."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     Series = pd.Series[Any]
 
 CHUNK_ROWS = 1 << 17
-"""Some 50 MB as text, whatever the size of the file."""
+"""Rows of a chunk: some 50 MB as text, whatever the size of the file."""
 _LONGEST_HEADER = 1 << 20
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file and what it holds."""
+    """Path and format of a table."""
 
     path: Path
     columns: Mapping[str, str]
-    """What a column is to us -> its name in the file."""
+    """Role of a column -> its name in the file."""
     separator: str = ","
     quoted: bool = True
-    """Whether fields may stand in quotation marks."""
+    """True if fields may be in quotation marks."""
     names: tuple[str, ...] = ()
-    """The columns of a file that has no header. If it is not `quoted` either, the last takes the rest of the line."""
+    """Columns of a file without a header. If it is not `quoted` either, the last column is the rest of the line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some rows of a file. Values of text files are text; missing ones are empty."""
+    """Some rows of a table. Values from text files are strings, empty where a value is missing."""
 
     path: Path
     first: int
-    """Number of the first row; 1 is the one below the header, if there is one."""
+    """Number of the first row, counted from 1 after the header."""
     frame: pd.DataFrame
-    """One column per column of the file's `columns`, called what it is to us."""
+    """One column per entry of `TableFile.columns`, named by its role."""
 
     def place(self, row: int) -> str:
-        """Where a row of this chunk stands, for messages."""
+        """Place of a row of this chunk, for messages."""
         return f"{self.path}: row {self.first + row}"
 
     def text(self, column: str) -> Series:
-        """A column as text, the empty string where there is no value; whole numbers without a decimal point."""
+        """Column as strings, empty where a value is missing; whole numbers have no decimal point."""
         values = self.frame[column]
         if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
             values = values.astype("Int64")
@@ -58,10 +58,11 @@ class Chunk:
 
 
 def read_chunks(file: TableFile) -> Iterator[Chunk]:
-    """All rows of the file, `CHUNK_ROWS` at a time.
+    """Yields all rows of the file, `CHUNK_ROWS` at a time.
 
     Raises:
-        UserError: not there, not UTF-8, malformed, a column missing, or parquet without pyarrow; names the file.
+        UserError: the file is absent, not UTF-8 or malformed, lacks a column, or is parquet and pyarrow is absent; the
+            message names the file.
     """
     first = 1
     for frame in _frames(file):
@@ -77,15 +78,15 @@ def _frames(file: TableFile) -> Iterator[pd.DataFrame]:
 
 
 def is_parquet(path: Path) -> bool:
-    """By its name."""
+    """True if the suffix of the file is ``.parquet``."""
     return path.suffix.lower() == ".parquet"
 
 
 def header(path: Path, separator: str = ",", quoted: bool = True) -> list[str]:
-    """The names of a file's columns, each there once.
+    """Names of the columns of a file.
 
     Raises:
-        UserError: as :func:`read_chunks`; a name that is there twice.
+        UserError: as :func:`read_chunks`, or two columns have the same name.
     """
     names = list(_open_parquet(path).schema_arrow.names) if is_parquet(path) else _first_row(path, separator, quoted)
     for name in names:
@@ -103,7 +104,7 @@ def _first_row(path: Path, separator: str, quoted: bool) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read: not UTF-8 text") from error
     if not line.strip():
-        raise UserError(f"{path}: empty, or its first line is: the names of the columns belong there")
+        raise UserError(f"{path}: empty file, or an empty first line instead of the names of the columns")
     if not quoted:
         return line.rstrip("\r\n").split(separator)
     try:
@@ -115,11 +116,11 @@ def _first_row(path: Path, separator: str, quoted: bool) -> list[str]:
 def _text(file: TableFile) -> Iterator[pd.DataFrame]:
     path = file.path
     if file.names:
-        _first_row(path, file.separator, file.quoted)  # says what is wrong with a file that is empty or not text
+        _first_row(path, file.separator, file.quoted)  # raises UserError for a file that is empty or not text
     else:
         _check(file, header(path, file.separator, file.quoted))
     try:
-        # Every column is read, for with some of them only pandas lets rows of too many fields pass.
+        # All columns are read: with a selection, pandas accepts rows of too many fields.
         reader = pd.read_csv(
             path,
             sep=file.separator,
@@ -133,7 +134,7 @@ def _text(file: TableFile) -> Iterator[pd.DataFrame]:
         )
         with reader:
             for frame in reader:
-                if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of fields without a name
+                if not isinstance(frame.index, pd.RangeIndex):  # pandas makes an index of fields without a name
                     raise UserError(f"{path}: its rows have more fields than it has columns")
                 yield frame
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
@@ -141,7 +142,7 @@ def _text(file: TableFile) -> Iterator[pd.DataFrame]:
 
 
 def _lines(file: TableFile) -> Iterator[pd.DataFrame]:
-    """A file of lines rather than of CSV: quotation marks are text, unless they stand around the whole last field."""
+    """Frames of a file of plain lines: quotation marks are text, unless they enclose the whole last field."""
     path, width = file.path, len(file.names)
     _first_row(path, file.separator, file.quoted)
     try:
@@ -174,7 +175,7 @@ def _parquet(file: TableFile) -> Iterator[pd.DataFrame]:
     try:
         for batch in opened.iter_batches(batch_size=CHUNK_ROWS, columns=list(file.columns.values())):
             yield batch.to_pandas()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+    except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise UserError(f"{file.path}: cannot be read: {_reason(error)}") from error
 
 
@@ -193,6 +194,6 @@ def _check(file: TableFile, names: list[str]) -> None:
     for role, name in file.columns.items():
         if name not in names:
             raise UserError(
-                f"{file.path}: no column {name!a} ({role}); there are {', '.join(map(ascii, names))}. "
-                f"--{role}-column names another"
+                f"{file.path}: no column {name!a} ({role}); there are {', '.join(map(ascii, names))}; "
+                f"choose one with --{role}-column"
             )

@@ -1,4 +1,4 @@
-"""Where the tables and pictures of a dataset in files are, and what their columns are called."""
+"""Locations of the tables and pictures of a dataset in tables, and names of their columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from bench.data.readers.columns import TableFile, header
 from bench.data.readers.file_names import one_file, visible_names
 from bench.utils.errors import UserError
 
-FORMATS = ("table", "recbole", "microlens")
 REQUIRED = ("user", "item", "title")
 OPTIONAL = ("timestamp", "image")
 _TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
@@ -23,7 +22,7 @@ _TEXT_TYPES = ("token", "token_seq")
 
 @dataclass(frozen=True)
 class Layout:
-    """The two tables, and the folder that picture names are relative to."""
+    """Tables of a dataset, and the folder that names of pictures are relative to."""
 
     items: TableFile
     interactions: TableFile
@@ -31,20 +30,22 @@ class Layout:
 
 
 def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: str | Path | None = None) -> Layout:
-    """The files of a dataset of one of `FORMATS`.
+    """Finds the files of a dataset in tables.
 
     Args:
-        columns: what a column is to us -> its name, for those that are not called as usual.
+        name: key of `LAYOUTS`.
+        folder: folder of the tables.
+        columns: role of a column -> its name, for columns that do not have the usual name.
+        image_dir: folder of the pictures, instead of the usual one.
 
     Raises:
-        UserError: a file or column is missing, or more than one file could be meant.
+        UserError: a file or column is missing, or several files fit a pattern.
     """
-    # os.path and not Path: the latter raises where a folder above may not be entered.
+    # Not Path.is_dir: it raises if this user may not enter a parent folder.
     if not os.path.isdir(folder):
         raise UserError(f"--data-dir {folder}: no such folder")
     names = visible_names(folder)
-    build = {"table": _table, "recbole": _recbole, "microlens": _microlens}[name]
-    layout = build(folder, names, columns)
+    layout = LAYOUTS[name](folder, names, columns)
     return layout if image_dir is None else Layout(layout.items, layout.interactions, Path(image_dir))
 
 
@@ -52,7 +53,7 @@ def _table(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> La
     paths = [one_file(folder, names, f"{stem}.csv", f"{stem}.parquet") for stem in ("items", "interactions")]
     for stem in ("items", "interactions"):
         if f"{stem}.csv" in names and f"{stem}.parquet" in names:
-            raise UserError(f"{folder}: there are {stem}.csv and {stem}.parquet; one of them must go")
+            raise UserError(f"{folder}: there are {stem}.csv and {stem}.parquet; remove one of them")
     items, interactions = (
         TableFile(path, _plain(header(path), columns, roles))
         for path, roles in zip(paths, (("item", "title", "image"), ("user", "item", "timestamp")), strict=True)
@@ -61,7 +62,7 @@ def _table(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> La
 
 
 def _plain(there: Sequence[str], columns: Mapping[str, str], roles: Sequence[str]) -> dict[str, str]:
-    """The columns of a file: those named by options, the others by what they are; optional ones where there are any."""
+    """Columns of a file: named by the options, else by their roles; optional columns only if they are in the file."""
     chosen = {role: columns.get(role, role) for role in roles}
     return {role: name for role, name in chosen.items() if role in REQUIRED or role in columns or name in there}
 
@@ -70,7 +71,9 @@ def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -
     pairs = one_file(folder, names, "*_pairs.csv")
     covers = [name for name in fnmatch.filter(names, "*_covers*") if os.path.isdir(folder / name)]
     if len(covers) > 1:
-        raise UserError(f"{folder}: several folders are named *_covers*: {', '.join(covers)}; --image-dir names one")
+        raise UserError(
+            f"{folder}: several folders are named *_covers*: {', '.join(covers)}; choose one with --image-dir"
+        )
     return Layout(
         _titles(folder, names, columns),
         TableFile(pairs, _plain(header(pairs), columns, ("user", "item", "timestamp"))),
@@ -79,25 +82,25 @@ def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -
 
 
 def _titles(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> TableFile:
-    """MicroLens' titles: CSV with a header (50k), CSV without one (100k), or lines `item,title` (1M).
+    """Titles of MicroLens: CSV with a header (50k), CSV without a header (100k), or lines `item,title` (1M).
 
-    The lines hold quotation marks that nothing closes, so they are no CSV.
+    The lines of the 1M release contain unclosed quotation marks, so they cannot be read as CSV.
     """
     found = [pattern for pattern in _TITLE_FILES if fnmatch.filter(names, pattern)]
     path = one_file(folder, names, *_TITLE_FILES)
     if len(found) > 1:
-        raise UserError(f"{folder}: there are {' and '.join(found)}; all but one must go")
+        raise UserError(f"{folder}: there are {' and '.join(found)}; remove all but one")
     if found == [_TITLE_FILES[0]]:
         return TableFile(path, _plain(header(path), columns, ("item", "title")))
     if "title" in columns:
-        raise UserError(f"{path}: has no header, so --title-column names nothing in it")
+        raise UserError(f"{path}: has no header, so --title-column cannot be used")
     return TableFile(
         path, {"item": "item", "title": "title"}, quoted=found != [_TITLE_FILES[2]], names=("item", "title")
     )
 
 
 def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
-    """RecBole's atomic files: tab-separated, a field is called name:type (recbole.io, "Atomic Files")."""
+    """Atomic files of RecBole: tab-separated, with fields named name:type (recbole.io, "Atomic Files")."""
     items, interactions = one_file(folder, names, "*.item"), one_file(folder, names, "*.inter")
     item_fields, pair_fields = (_fields(path) for path in (items, interactions))
     usual = dict(_RECBOLE)
@@ -106,7 +109,7 @@ def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> 
         usual["title"] = titles[0]
     elif "title" not in columns:
         text = [name for name, kind in item_fields.items() if kind in _TEXT_TYPES]
-        raise UserError(f"{items}: no field {' or '.join(_TITLES)}; --title-column names one of {', '.join(text)}")
+        raise UserError(f"{items}: no field {' or '.join(_TITLES)}; choose with --title-column: {', '.join(text)}")
     wanted = usual | dict(columns)
     found = (
         _typed(path, fields, wanted, columns, roles)
@@ -120,12 +123,12 @@ def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> 
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Name -> type of the fields of an atomic file."""
+    """Fields of an atomic file: name -> type."""
     fields = {}
     for field in header(path, "\t", quoted=False):
         name, colon, kind = field.rpartition(":")
         if not colon or kind not in (*_TEXT_TYPES, "float", "float_seq"):
-            raise UserError(f"{path}: line 1: {field!a} is no field of an atomic file such as user_id:token")
+            raise UserError(f"{path}: line 1: {field!a} is not a field of an atomic file such as user_id:token")
         fields[name] = kind
     return fields
 
@@ -139,5 +142,9 @@ def _typed(
         if name in fields:
             chosen[role] = f"{name}:{fields[name]}"
         elif role in REQUIRED or role in given:
-            raise UserError(f"{path}: no field {name!a} ({role}); --{role}-column names one of {', '.join(fields)}")
+            raise UserError(f"{path}: no field {name!a} ({role}); choose with --{role}-column: {', '.join(fields)}")
     return TableFile(path, chosen, separator="\t", quoted=False)
+
+
+LAYOUTS = {"table": _table, "recbole": _recbole, "microlens": _microlens}
+"""Kind of dataset in tables -> function that finds its files."""

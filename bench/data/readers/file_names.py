@@ -1,6 +1,6 @@
-"""Names of files: those that lie in a folder, and which names from a table may be one.
+"""Names of files: listing of a folder, and a check of names from tables.
 
-A name from a table must be one on every system, and lead nowhere but below the folder it is looked for in.
+A name from a table must be a valid file name on every operating system, and must not lead out of its folder.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 from bench.utils.errors import UserError
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-# Names that Windows keeps for devices, whatever stands after the first dot.
+# Names that Windows reserves for devices, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 _LONGEST = 200
 
 
 def is_file_name(name: str) -> bool:
-    """Whether the name is that of a file: no path, no hidden file, no device, not too long (200 bytes)."""
+    """True if the name is a safe file name: no path, hidden file or device, and at most 200 bytes."""
     if _UNSAFE.search(name) or _DEVICE.fullmatch(name):
         return False
     return bool(name) and not name.startswith(".") and len(name.encode("utf-8", "replace")) <= _LONGEST
 
 
 def visible_names(folder: Path) -> list[str]:
-    """What lies in a folder, hidden files left out, in order.
+    """Sorted names in a folder, without hidden files.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the folder cannot be read.
     """
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -39,10 +39,15 @@ def visible_names(folder: Path) -> list[str]:
 
 
 def one_file(folder: Path, names: Sequence[str], *patterns: str) -> Path:
-    """The file of the first pattern that has any, among names of the folder.
+    """File that matches the first pattern with any match.
+
+    Args:
+        folder: the folder.
+        names: names in the folder.
+        patterns: patterns in the order of preference.
 
     Raises:
-        UserError: none has, or there are several of one pattern.
+        UserError: no file matches, or several files match the pattern.
     """
     for pattern in patterns:
         found = [name for name in fnmatch.filter(names, pattern) if os.path.isfile(folder / name)]

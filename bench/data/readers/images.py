@@ -1,4 +1,4 @@
-"""Pictures from files into one memory-mapped array: decoded and resized once, not per step."""
+"""Decoding and resizing of picture files into one memory-mapped array, once instead of in every step."""
 
 import io
 import os
@@ -18,15 +18,16 @@ from bench.utils.files import atomic_path
 
 ImagePolicy = Literal["fail", "drop-item", "mean-image"]
 IMAGE_POLICIES: tuple[ImagePolicy, ...] = get_args(ImagePolicy)
-"""What is done with items that have no usable picture."""
-Kind = Literal["missing", "bad"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""There is no file; there is one that cannot, or must not, be read."""
+"""Treatments of items without a usable picture."""
+Problem = Literal["missing", "bad"]
+PROBLEMS: tuple[Problem, ...] = get_args(Problem)
+"""Kinds of problems: "missing", the file is absent; "bad", the file cannot or must not be read."""
 
 MAX_PIXELS = 50_000_000
-"""A larger picture is taken for damage or an attack: it would need hundreds of megabytes to decode."""
+"""Largest picture: decoding a larger one would take hundreds of megabytes, as damage or an attack would."""
 MAX_SIZE = 2048
-# Only formats that Pillow decodes itself: others start outside programs (EPS) or are no pictures of products.
+"""Largest height and width of resized pictures."""
+# Only formats that Pillow decodes itself: others start external programs (EPS) or are not used for product pictures.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -41,64 +42,64 @@ _UPRIGHT = {
 _ROWS_AT_A_TIME = 64
 
 Progress = Callable[[int, int], None]
-"""Called with pictures done and pictures in all."""
+"""Function that is called with the numbers of pictures done and in all."""
 
 
 class ImageProblem(Exception):
-    """Why one file gives no picture, without its name."""
+    """Reason why a file gives no picture, without the name of the file."""
 
 
 @dataclass(frozen=True)
 class Policies:
-    """What is done about pictures that are not there, and about those that cannot be read.
+    """Treatment of missing pictures and of bad pictures.
 
     Raises:
-        UserError: not one of `IMAGE_POLICIES`.
+        UserError: a policy is not one of `IMAGE_POLICIES`.
     """
 
     missing: ImagePolicy = "fail"
     bad: ImagePolicy = "fail"
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
+        for kind in PROBLEMS:
             if self.of(kind) not in IMAGE_POLICIES:
                 raise UserError(f"{kind} images: {self.of(kind)!r} is not one of {', '.join(IMAGE_POLICIES)}")
 
-    def of(self, kind: Kind) -> ImagePolicy:
-        """The policy for one kind."""
+    def of(self, kind: Problem) -> ImagePolicy:
+        """Policy for one kind of problem."""
         return self.missing if kind == "missing" else self.bad
 
     @property
-    def drop(self) -> tuple[Kind, ...]:
-        """The kinds whose items are left out."""
-        return tuple(kind for kind in KINDS if self.of(kind) == "drop-item")
+    def drop(self) -> tuple[Problem, ...]:
+        """Kinds of problems whose items are left out."""
+        return tuple(kind for kind in PROBLEMS if self.of(kind) == "drop-item")
 
 
 FAIL = Policies()
-"""Nothing is let pass."""
+"""Policies under which any problem is an error."""
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """A file that gave no picture."""
+    """File that gave no picture, and the reason."""
 
     path: Path
     reason: str
-    kind: Kind = "bad"
+    kind: Problem = "bad"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageArray:
-    """What `build_image_array` made of a list of files."""
+    """Result of `build_image_array` for a list of files."""
 
     pixels: NDArray[np.uint8]
-    """(rows, size, size, 3), a read-only memory map; with "drop-item" the bad files have no row."""
+    """Read-only memory map, (rows, size, size, 3); dropped files have no row."""
     kept: NDArray[np.bool_]
-    """(files,): whether the file has a row."""
+    """True for files with a row, (files,)."""
     bad: tuple[BadImage, ...]
 
-    def of_kind(self, kind: Kind) -> tuple[BadImage, ...]:
-        """The bad ones of one kind, in the order of the files."""
+    def of_kind(self, kind: Problem) -> tuple[BadImage, ...]:
+        """Files with one kind of problem, in the order of the files."""
         return tuple(problem for problem in self.bad if problem.kind == kind)
 
 
@@ -110,12 +111,22 @@ def build_image_array(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> ImageArray:
-    """Decode each file, bring it to size × size pixels and write them all to one .npy file, in memory for one picture.
+    """Decode each file, resize it to size × size pixels and write all to one .npy file, with one picture in memory.
 
-    Files that are absent are one kind of problem; those that are empty, damaged, larger than `MAX_PIXELS` or links that
-    lead out of `folder` (their own if there is none) are the other. `policies` says for each: "fail" raises UserError
-    with their number and the first of them, "drop-item" leaves them out, "mean-image" puts the mean of the usable
-    pictures in their place. Raises UserError also if no file is usable or `out_path` cannot be written.
+    Absent files are "missing". Files that are empty, damaged, larger than `MAX_PIXELS`, or links that lead out of the
+    folder are "bad".
+
+    Args:
+        paths: the picture files.
+        size: height and width in pixels.
+        out_path: .npy file to write.
+        policies: for each kind of problem "fail" (UserError with the number of files and the first of them),
+            "drop-item" (no row for the file) or "mean-image" (the mean of the usable pictures).
+        progress: called with the numbers of pictures done and in all.
+        folder: folder that links may not lead out of; None for the folder of each file.
+
+    Raises:
+        UserError: a problem under the policy "fail", no usable file, or `out_path` cannot be written.
     """
     if not 1 <= size <= MAX_SIZE:
         raise UserError(f"image size: {size} is not between 1 and {MAX_SIZE} pixels")
@@ -135,13 +146,13 @@ def build_image_array(
 
 
 def open_array(path: Path) -> NDArray[np.uint8]:
-    """Memory-map an array of pictures, read-only."""
+    """Read-only memory map of an array of pictures, (rows, size, size, 3)."""
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
 def select_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Rewrite an array of pictures with only the given rows, some at a time, and map it again. Raises UserError."""
+    """Rewrite an array of pictures with only the given rows, some rows at a time; returns its map. Raises UserError."""
     source = open_array(path)
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -154,12 +165,13 @@ def select_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """One picture as (size, size, 3) RGB: upright by its EXIF, transparency on white, the first frame of several.
+    """Decode a picture as (size, size, 3) RGB: upright by its EXIF tag, transparency on white, first frame.
 
-    It is brought to size × size by bilinear interpolation with antialiasing, height and width each on its own and
-    nothing cut off, as transformers' ViT image processor does by default. Colour profiles are ignored.
+    The picture is resized by bilinear interpolation with antialiasing, without keeping the aspect ratio or cropping,
+    as the ViT image processor of transformers does by default. Colour profiles are ignored.
 
-    Raises ImageProblem.
+    Raises:
+        ImageProblem: the file is not a picture that can be decoded; the message is the reason.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -167,7 +179,7 @@ def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
                 raise ImageProblem(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS}")
             image.load()
             upright = _rgb(image)
-            # Read after loading: Pillow turns TIFF pictures by itself then, and says so by taking the tag away.
+            # Read after loading: Pillow then rotates TIFF pictures itself and removes the tag.
             if (turn := _UPRIGHT.get(_orientation(image))) is not None:
                 upright = upright.transpose(turn)
         return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
@@ -175,14 +187,14 @@ def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
         raise
     except UnidentifiedImageError as error:
         raise ImageProblem("not a picture in a known format") from error
-    except Exception as error:  # on damaged files decoders raise whatever they stumble over
+    except Exception as error:  # on damaged files decoders raise exceptions of any type
         raise ImageProblem(f"cannot be decoded ({str(error) or type(error).__name__})") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF beside a sound picture: then it says nothing about its orientation
+    except Exception:  # the EXIF data are damaged, the picture is not: orientation unknown
         return 1
 
 
@@ -203,7 +215,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _file_problem(path: Path, folder: Path) -> BadImage | None:
-    """Why there is no use in opening the file, or nothing."""
+    """Problem that shows without opening the file, or None."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -218,7 +230,7 @@ def _file_problem(path: Path, folder: Path) -> BadImage | None:
 
 
 def _leads_out(path: Path, folder: Path) -> bool:
-    """Whether a link ends outside of the folder of pictures: what is read there was never meant to be shown."""
+    """True if a link ends outside of the folder of pictures, at a file that may not be meant to be read."""
     if path.parent == folder and not path.is_symlink():
         return False
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
@@ -227,12 +239,12 @@ def _leads_out(path: Path, folder: Path) -> bool:
 def _check_enough(bad: dict[int, BadImage], total: int, policies: Policies) -> None:
     if not bad:
         return
-    for kind, what in (("missing", "are not there"), ("bad", "cannot be read")):
+    for kind, what in (("missing", "are missing"), ("bad", "cannot be read")):
         found = [bad[index] for index in sorted(bad) if bad[index].kind == kind]
         if found and policies.of(found[0].kind) == "fail":
             raise UserError(
-                f"{found[0].path}: {found[0].reason} ({len(found)} of {total} images {what}; --{kind}-images drop-item "
-                "or mean-image goes on without them)"
+                f"{found[0].path}: {found[0].reason} ({len(found)} of {total} images {what}; to go on without them: "
+                f"--{kind}-images drop-item or mean-image)"
             )
     if len(bad) == total:
         first = bad[min(bad)]
@@ -247,14 +259,14 @@ def _write_pictures(
     bad: dict[int, BadImage],
     progress: Progress | None,
 ) -> None:
-    """Write header and rows, adding to `bad` what cannot be decoded."""
+    """Write header and rows; files that cannot be decoded are added to `bad`."""
     shape = (size, size, 3)
     total = np.zeros(shape, dtype=np.int64)
     rows, stand_ins = 0, []
     file.write(_header((len(paths), *shape)))
     first_row = file.tell()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks about odd files; what matters is raised or checked here
+        warnings.simplefilter("ignore")  # Pillow's warnings about unusual files: errors are raised or checked here
         for index, path in enumerate(paths):
             pixels = None if index in bad else _decoded(index, path, size, bad)
             if pixels is not None:
@@ -267,7 +279,7 @@ def _write_pictures(
                 rows += 1
             if progress is not None:
                 progress(index + 1, len(paths))
-    # numpy leaves room in a header for the first dimension to change, so that the rows stay where they are.
+    # numpy reserves space in a header for a change of the first dimension: the rows need not move.
     file.seek(0)
     file.write(_header((rows, *shape)))
     if used := len(paths) - len(bad):

@@ -1,4 +1,4 @@
-"""Two tables, items with titles and interactions of users with them, as arrays: nothing is left out silently."""
+"""Reading of two tables, items and interactions, into arrays; everything that is left out is counted."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from numpy.typing import NDArray
 from bench.data.ragged import Ragged, offsets_of
 from bench.data.readers.amazon_files import decode_title
 from bench.data.readers.columns import Chunk, TableFile, read_chunks
-from bench.data.readers.timestamps import Kind, Times, kind_of, parse_times, show_moment
+from bench.data.readers.timestamps import TimeKind, Times, kind_of, parse_times, show_moment
 from bench.utils.errors import UserError
 
 _UNKNOWN, _UNTITLED = -1, -2
 _MOST_LOST = 0.5
-"""With more of the interactions lost than this, the tables do not belong together."""
+"""Largest share of interactions with unknown items: with more, the tables do not belong together."""
 _SHARES = (50, 80, 90, 95)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The items table: those with a title, in its order."""
+    """Items of the items table that have a title, in the order of the table."""
 
     ids: list[str]
     titles: list[str]
     pictures: list[str] | None
-    """Names of image files; None without such a column."""
+    """Names of picture files; None without an image column."""
     rows: Mapping[str, int]
-    """Item id -> its place in the lists, `_UNTITLED` for an item without a title."""
+    """Item id -> place in the lists, or `_UNTITLED`."""
     encoded: int
-    """Titles that held HTML entities."""
+    """Number of titles with HTML entities."""
     dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """All interactions with items that are in the items table, users in the order of their first row."""
+    """All interactions with items of the items table; users are in the order of their first row."""
 
     items: Items
     user_ids: list[str]
     sequences: Ragged
-    """Per user, oldest first; what is equally old in the order of the rows."""
+    """Items of each user, as places in `items`, oldest first; equal times are in the order of the rows."""
     times: Times | None
-    """(interactions,), in the order of `sequences.flat`; None where the order of the rows is all there is."""
-    kind: Kind
+    """Times in the order of `sequences.flat`, (interactions,); None if the rows alone give the order."""
+    kind: TimeKind
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
 
 def read_items(file: TableFile) -> Items:
-    """The items table: columns item and title, and maybe image. Of several rows of an item the first counts.
+    """Read the items table: columns item and title, and optionally image. The first row of an item counts.
 
     Raises:
-        UserError: anything wrong with the file, a row without an item id, no item with a title.
+        UserError: the file cannot be read, a row has no item id, or no item has a title.
     """
     ids: list[str] = []
     titles: list[str] = []
@@ -91,17 +91,17 @@ def read_items(file: TableFile) -> Items:
 
 
 def read_log(items_file: TableFile, file: TableFile) -> Log:
-    """Both tables: the interactions have columns user and item, and timestamp or their order.
+    """Read both tables. The interactions have columns user and item, and optionally timestamp.
 
     Raises:
-        UserError: as :func:`read_items`; a timestamp that is none; most interactions name items that are not there.
+        UserError: as :func:`read_items`, a timestamp is invalid, or most interactions name unknown items.
     """
     items = read_items(items_file)
     users: dict[str, int] = {}
     user_column, item_column = array("i"), array("i")
     parts: list[Times] = []
     lost = {_UNKNOWN: 0, _UNTITLED: 0}
-    kind: Kind | None = None
+    kind: TimeKind | None = None
     for chunk in read_chunks(file):
         found = _places(_ids(chunk, "item"), items.rows)
         kept = found >= 0
@@ -129,17 +129,17 @@ def read_log(items_file: TableFile, file: TableFile) -> Log:
 
 
 def _ids(chunk: Chunk, column: str) -> tuple[NDArray[np.intp], list[str]]:
-    """The distinct ids of a column, and per row the place of its own among them.
+    """Place of each row's id among the distinct ids of a column, (rows,), and the distinct ids.
 
     Raises:
-        UserError: a row without an id, or with control characters in it.
+        UserError: an id is empty or contains control characters.
     """
     codes, found = pd.factorize(chunk.text(column))
     names: list[str] = found.tolist()
     for code, name in enumerate(names):
         if not name.strip() or _CONTROL.search(name):
             row = int(np.flatnonzero(codes == code)[0])
-            what = f"{column} {ascii(name)[:70]} holds control characters" if name.strip() else f"no {column}"
+            what = f"{column} {ascii(name)[:70]} contains control characters" if name.strip() else f"no {column}"
             raise UserError(f"{chunk.place(row)}: {what}")
     return codes, names
 
@@ -150,7 +150,7 @@ def _places(ids: tuple[NDArray[np.intp], list[str]], known: Mapping[str, int]) -
 
 
 def _numbered(ids: tuple[NDArray[np.intp], list[str]], known: dict[str, int]) -> NDArray[np.int32]:
-    """Numbers of the names; new ones get the next."""
+    """Number of each row's id, (rows,); new ids get the next number in `known`."""
     codes, names = ids
     return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int32)[codes]
 
@@ -162,14 +162,14 @@ def _check_lost(file: TableFile, items: TableFile, kept: int, lost: Mapping[int,
     if lost[_UNKNOWN] > _MOST_LOST * total:
         raise UserError(
             f"{file.path}: {lost[_UNKNOWN]} of {total} interactions name items that are not in {items.path.name}: "
-            "the two do not belong together, or a column has another name"
+            "the two files do not belong together, or another column holds the items (--item-column)"
         )
     if kept == 0:
         raise UserError(f"{file.path}: no interaction with an item that has a title")
 
 
-def _time_notes(sequences: Ragged, times: Times, kind: Kind) -> tuple[str, ...]:
-    """When the interactions were, and what the times do not settle."""
+def _time_notes(sequences: Ragged, times: Times, kind: TimeKind) -> tuple[str, ...]:
+    """Notes for the report: range of the times, interactions with equal times, and repeated interactions."""
     shares = np.percentile(times, _SHARES, method="lower")
     said = ", ".join(f"{share} % by {show_moment(at, kind)}" for share, at in zip(_SHARES, shares, strict=True))
     notes = [f"Interactions from {show_moment(times.min(), kind)} to {show_moment(times.max(), kind)}: {said}."]
@@ -177,10 +177,10 @@ def _time_notes(sequences: Ragged, times: Times, kind: Kind) -> tuple[str, ...]:
     tied = np.flatnonzero((times[1:] == times[:-1]) & (users[1:] == users[:-1]))
     if len(tied):
         places = np.union1d(tied, tied + 1)
-        notes.append(f"{len(places)} interactions share their time with another of the user: rows decide their order.")
+        notes.append(f"{len(places)} interactions have the time of another of the user: the order of rows decides.")
         order = np.lexsort((sequences.flat[places], times[places], users[places]))
         keys = [column[places][order] for column in (users, times, sequences.flat)]
         again = int(np.logical_and.reduce([key[1:] == key[:-1] for key in keys]).sum())
         if again:
-            notes.append(f"{again} interactions repeat another of the same user, item and time; they were kept.")
+            notes.append(f"{again} interactions repeat another with the same user, item and time; they were kept.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Which users, and which of their interactions, a dataset keeps, and where time splits them."""
+"""Selection of the users and interactions that a dataset keeps, and the places of a split in time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NobodyLeft(UserError):
 
 @dataclass(frozen=True)
 class Temporal:
-    """Training before the first moment, validation between the two, test from the second on."""
+    """Moments of a split in time: training before `valid_from`, test from `test_from` on, validation between them."""
 
     valid_from: int | float
     test_from: int | float
@@ -29,22 +29,22 @@ class Temporal:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The users and interactions that are left."""
+    """Users and interactions that are left."""
 
     users: NDArray[np.int64]
-    """As places in the log."""
+    """Users, as places in the log, ascending."""
     sequences: Ragged
-    """Per user, of items as places in the log."""
+    """Items of each user, as places in the log."""
     cuts: NDArray[np.int32] | None
-    """As `bench.data.splits.split` takes them."""
+    """Places of a split in time, as `bench.data.splits.split` takes them, (users, 3); None for leave-one-out."""
     used: NDArray[np.int64]
-    """The items in these sequences, ascending."""
+    """Items in the sequences, as places in the log, ascending."""
     dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class _Spans:
-    """Of every user of the log what is kept, and the places of the split; all (users,), in places of the user."""
+    """For every user of the log: kept or not, range of kept interactions, and places of the split; all (users,)."""
 
     kept: NDArray[np.bool_]
     start: NDArray[np.int64]
@@ -55,20 +55,26 @@ class _Spans:
 
 
 def select(log: Log, rule: Temporal | None, usable: NDArray[np.bool_] | None = None) -> Selection:
-    """Leave out unusable items, then users with fewer than `MIN_LENGTH`, then what no part of the split looks at.
+    """Leave out unusable items, then users with fewer than `MIN_LENGTH` interactions, then unused interactions.
 
-    Without a rule that is everything before a user's last `MAX_LENGTH` interactions. With one, what is older than the
-    training row, the inputs and the history of the targets need, and what comes after the user's last target.
+    Unused interactions are, without a rule, those before a user's last `MAX_LENGTH`; with a rule, those older than the
+    training row, the inputs and the history need, and those after the user's last target.
+
+    Args:
+        log: all interactions.
+        rule: split in time; None for leave-one-out.
+        usable: mask of the items that may be used, (items,); None for all.
 
     Raises:
-        UserError: nobody is left, or nobody to train, to validate or to test on.
+        NobodyLeft: no user has `MIN_LENGTH` interactions.
+        UserError: no user to train, to validate or to test on.
     """
     rows, times = _usable(log, usable)
     lengths = rows.lengths
     long = lengths >= MIN_LENGTH
     if not long.any():
         raise NobodyLeft(f"no user has {MIN_LENGTH} interactions with items that can be used")
-    spans = _last(lengths, long) if rule is None else _in_time(rows, times, long, rule)
+    spans = _leave_one_out(lengths, long) if rule is None else _temporal(rows, times, long, rule)
     users = np.flatnonzero(spans.kept)
     sequences = rows.slices(users, spans.start[users], spans.end[users])
     used = np.unique(sequences.flat).astype(np.int64)
@@ -92,24 +98,24 @@ def _usable(log: Log, usable: NDArray[np.bool_] | None) -> tuple[Ragged, Times |
     return Ragged(log.sequences.flat[kept], offsets), None if log.times is None else log.times[kept]
 
 
-def _last(lengths: NDArray[np.int64], long: NDArray[np.bool_]) -> _Spans:
+def _leave_one_out(lengths: NDArray[np.int64], long: NDArray[np.bool_]) -> _Spans:
     start = np.maximum(lengths - MAX_LENGTH, 0)
     older = {f"interactions before a user's last {MAX_LENGTH}": int(start[long].sum())}
     return _Spans(long, start, lengths, None, older)
 
 
-def _in_time(rows: Ragged, times: Times | None, long: NDArray[np.bool_], rule: Temporal) -> _Spans:
-    """The first interaction from a moment on is the target; it needs an earlier one as input."""
+def _temporal(rows: Ragged, times: Times | None, long: NDArray[np.bool_], rule: Temporal) -> _Spans:
+    """Spans of a split in time: the target is the first interaction from a moment on and needs an earlier input."""
     assert times is not None
     lengths = rows.lengths
-    train_end, valid_end = (_before(rows, times, moment) for moment in (rule.valid_from, rule.test_from))
+    train_end, valid_end = (_count_before(rows, times, moment) for moment in (rule.valid_from, rule.test_from))
     trains = train_end >= MIN_TRAIN_LENGTH
     validates = (train_end >= 1) & (train_end < valid_end)
     tests = (valid_end >= 1) & (valid_end < lengths)
     for part, lacking, found in (
         ("train", "no user has two interactions before --valid-from", trains),
-        ("validate", "no user has one between --valid-from and --test-from and an earlier one", validates),
-        ("test", "no user has one from --test-from on and an earlier one", tests),
+        ("validate", "no user has an interaction between --valid-from and --test-from and an earlier one", validates),
+        ("test", "no user has an interaction from --test-from on and an earlier one", tests),
     ):
         if not (found & long).any():
             raise UserError(f"--split temporal: nothing to {part} on: {lacking}")
@@ -127,14 +133,14 @@ def _in_time(rows: Ragged, times: Times | None, long: NDArray[np.bool_], rule: T
     cuts += [np.where(has, place - start, NONE) for has, place in ((validates, train_end), (tests, valid_end))]
     dropped = {
         "users with nothing to train on or to be tested on": int((long & ~kept).sum()),
-        "interactions of those": int(lengths[long & ~kept].sum()),
+        "interactions of users with nothing to train on or to be tested on": int(lengths[long & ~kept].sum()),
         "interactions older than a user's inputs and history": int(start[kept].sum()),
         "interactions after a user's last target": int((lengths - end)[kept].sum()),
     }
     return _Spans(kept, start, end, np.stack(cuts, axis=1), dropped)
 
 
-def _before(rows: Ragged, times: Times, moment: float) -> NDArray[np.int64]:
-    """How many interactions of each user are older than the moment, (users,)."""
+def _count_before(rows: Ragged, times: Times, moment: float) -> NDArray[np.int64]:
+    """Number of interactions of each user before a moment, (users,)."""
     counts = np.concatenate([[0], np.cumsum(times < moment)])
     return np.asarray(counts[rows.offsets[1:]] - counts[rows.offsets[:-1]], dtype=np.int64)

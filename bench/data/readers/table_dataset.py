@@ -1,4 +1,4 @@
-"""Datasets in tables of one's own: from the files to a catalogue, kept in the cache."""
+"""Reader of datasets in tables: from the files to a catalogue, stored in the cache."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ from bench.utils.errors import UserError, naming
 from bench.utils.files import Part, digest_of, file_digest
 
 _VERSION = 1
-"""Part of the cache key: goes up when the same files would give another catalogue."""
+"""Part of the cache key; increase it when the same files would give another catalogue."""
 
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """What to read and how to split it.
+    """Files of a dataset in tables, and its split.
 
     Attributes:
-        name: one of `bench.data.readers.file_layouts.FORMATS`.
-        columns: what a column is to us -> its name, where that is not the usual one.
-        valid_from, test_from: both for a split in time; without them the last item tests, the one before validates.
+        name: key of `bench.data.readers.file_layouts.LAYOUTS`.
+        folder: folder of the tables.
+        columns: role of a column -> its name, for columns that do not have the usual name.
+        image_dir: folder of the pictures; None for the usual one.
+        policies: treatment of items whose picture is absent or cannot be read.
+        valid_from, test_from: first moments of validation and test of a split in time; None for leave-one-out.
     """
 
     name: str
@@ -51,12 +54,17 @@ class FilesConfig:
 
 
 def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
-    """The catalogue of a dataset in tables; ``image_size`` is None when the pictures are not needed.
+    """Catalogue of a dataset in tables.
 
-    Kept in the cache, keyed by the content of the tables, the options, and name, size and times of the pictures.
+    The catalogue is stored in the cache, keyed by the content of the tables, the options, and names, sizes and times of
+    the pictures.
+
+    Args:
+        config: files, columns and split.
+        image_size: height and width of the pictures in pixels; None if they are not needed.
 
     Raises:
-        UserError: for anything wrong with files or options.
+        UserError: something is wrong with files or options.
     """
     layout = find_layout(config.name, config.folder, config.columns, config.image_dir)
     key: list[Part] = ["files", _VERSION, MIN_LENGTH, MAX_LENGTH, config.name, config.valid_from, config.test_from]
@@ -84,7 +92,7 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
 
 
 def image_paths(config: FilesConfig, item_ids: Sequence[str]) -> tuple[Path, list[Path]]:
-    """The folder of the pictures, and where those of these items should be if there is one. Raises UserError."""
+    """Folder of the pictures, and the expected files of the given items if the folder exists. Raises UserError."""
     layout = find_layout(config.name, config.folder, config.columns, config.image_dir)
     if not os.path.isdir(layout.pictures):
         return layout.pictures, []
@@ -94,7 +102,7 @@ def image_paths(config: FilesConfig, item_ids: Sequence[str]) -> tuple[Path, lis
 
 
 def _identity(file: TableFile) -> list[Part]:
-    """What of a table decides about the catalogue."""
+    """Parts of the cache key from a table: its content, format and columns."""
     try:
         content = file_digest(file.path)
     except OSError as error:
@@ -104,9 +112,12 @@ def _identity(file: TableFile) -> list[Part]:
 
 
 def _signature(folder: Path) -> str:
-    """Names, sizes and times of the files in a folder and those below: hashing them would read gigabytes each time."""
+    """Digest of names, sizes and times of the files in a folder and below.
+
+    A digest of the pictures themselves would read gigabytes at each start.
+    """
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder of images; --image-dir names another, --modality text needs none")
+        raise UserError(f"{folder}: no such folder of images: choose another with --image-dir, or use --modality text")
     entries = []
     for base, folders, names in os.walk(folder):
         folders.sort()
@@ -114,7 +125,7 @@ def _signature(folder: Path) -> str:
             path = os.path.join(base, name)
             try:
                 status = os.stat(path)
-            except OSError:  # a link to nowhere: named when its item is asked for
+            except OSError:  # a broken link: reported when the picture of its item is read
                 continue
             entries.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return digest_of(tuple(entries))
@@ -125,7 +136,7 @@ def _rule(config: FilesConfig, log: Log, layout: Layout) -> Temporal | None:
         return None
     if log.times is None:
         raise UserError(
-            f"{layout.interactions.path}: no timestamps, so --split temporal cannot be; --timestamp-column names them"
+            f"{layout.interactions.path}: no timestamps for --split temporal; name their column with --timestamp-column"
         )
     moments = [
         parse_moment(text, log.kind, option)
@@ -144,7 +155,7 @@ def _catalogue(name: str, log: Log, selection: Selection, pictures: Pictures | N
 
 
 def _image_paths(items: Items, layout: Layout, places: NDArray[np.int64]) -> list[Path]:
-    """The files of the items at these places: as the image column says, or named by the item."""
+    """Picture files of the items at these places: from the image column, else named by the item."""
     found = []
     for place in places.tolist():
         item, name = items.ids[place], items.pictures[place] if items.pictures is not None else ""

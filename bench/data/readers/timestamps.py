@@ -1,4 +1,4 @@
-"""Points in time as numbers: timestamps that are numbers stay what they are, dates are microseconds since 1970, UTC."""
+"""Timestamps as numbers: numbers are unchanged, dates become microseconds since 1970 in UTC."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.utils.errors import UserError
 if TYPE_CHECKING:
     Series = pd.Series[Any]
 
-Kind = Literal["number", "date"]
+TimeKind = Literal["number", "date"]
 Times = NDArray[np.int64 | np.float64]
 _MICROSECOND = pd.Timedelta(microseconds=1)
 _EPOCH = pd.Timestamp(0, tz="UTC")
 
 
-def kind_of(values: Series) -> Kind:
-    """What the first value looks like: a number, or else a date."""
+def kind_of(values: Series) -> TimeKind:
+    """Kind of the timestamps, by the first value: a number, else a date."""
     if pd.api.types.is_datetime64_any_dtype(values):
         return "date"
     if pd.api.types.is_numeric_dtype(values) or len(values) == 0:
@@ -33,11 +33,11 @@ def kind_of(values: Series) -> Kind:
     return "number"
 
 
-def parse_times(chunk: Chunk, kind: Kind) -> Times:
-    """The timestamps of a chunk, (rows,): whole numbers as int64, others as float64.
+def parse_times(chunk: Chunk, kind: TimeKind) -> Times:
+    """Timestamps of a chunk, (rows,): whole numbers as int64, others as float64.
 
     Raises:
-        UserError: a value that is not of this kind; names file and row.
+        UserError: a value is not of this kind; the message names file and row.
     """
     values = chunk.frame["timestamp"]
     if kind == "number":
@@ -54,11 +54,11 @@ def parse_times(chunk: Chunk, kind: Kind) -> Times:
     return numbers.astype(np.int64) if whole else numbers.astype(np.float64)
 
 
-def parse_moment(text: str, kind: Kind, option: str) -> int | float:
-    """A point in time that a user names, on the scale of the timestamps.
+def parse_moment(text: str, kind: TimeKind, option: str) -> int | float:
+    """Moment given by an option, on the scale of the timestamps.
 
     Raises:
-        UserError: not of their kind; names the option.
+        UserError: the text is not of the kind of the timestamps; the message names the option.
     """
     try:
         if kind == "date":
@@ -72,8 +72,8 @@ def parse_moment(text: str, kind: Kind, option: str) -> int | float:
     raise UserError(f"{option} {text}: the timestamps are {expected}")
 
 
-def show_moment(value: float, kind: Kind) -> str:
-    """As a user would write it."""
+def show_moment(value: float, kind: TimeKind) -> str:
+    """Text of a moment as an option would take it: a number or an ISO date."""
     if kind == "date":
         return (_EPOCH + int(value) * _MICROSECOND).tz_localize(None).isoformat()
     return str(int(value)) if float(value).is_integer() else repr(float(value))

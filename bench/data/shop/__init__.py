@@ -1,1 +1,1 @@
-"""The generated shop: a catalogue whose probabilities are known to the generator."""
+"""The generated shop: a dataset whose true probabilities are known."""

@@ -101,7 +101,7 @@ def _box(d: Draw) -> None:
     d.polygon([(12, 12), (52, 12), (58, 20), (6, 20)], fill=255)
 
 
-def _house(d: Draw) -> None:
+def _birdhouse(d: Draw) -> None:
     d.polygon([(32, 4), (60, 30), (4, 30)], fill=255)
     d.rectangle([12, 30, 52, 58], fill=255)
     d.ellipse([26, 36, 38, 48], fill=0)
@@ -114,12 +114,12 @@ def _kite(d: Draw) -> None:
 
 SILHOUETTES: tuple[Callable[[Draw], None], ...] = (
     _lamp, _chair, _mug, _bottle, _bag, _boot, _hat, _clock,
-    _table, _umbrella, _shirt, _vase, _star, _box, _house, _kite,
+    _table, _umbrella, _shirt, _vase, _star, _box, _birdhouse, _kite,
 )  # fmt: skip
 
 
 def _pattern(index: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Where the second tone goes, (64, 64): plain, stripes, bars, diagonal, dots, checks, rings, zigzag."""
+    """Mask of the second tone, (64, 64): plain, stripes, bars, diagonal, dots, checks, rings or zigzag."""
     y, x = np.mgrid[0:CANVAS, 0:CANVAS].astype(float)
     px, py = rng.uniform(0, 16, size=2)
     x, y = x + px, y + py
@@ -144,7 +144,7 @@ def _pattern(index: int, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def draw(category: int, colour: int, pattern: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One picture, (32, 32, 3) uint8: drawn at 64 x 64 with random pose, tone and phase, and brought down."""
+    """Picture of an item, (32, 32, 3) uint8: drawn at 64 x 64 with random pose, tone and phase, then reduced."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     SILHOUETTES[category](ImageDraw.Draw(mask))
     angle, scale = np.deg2rad(rng.uniform(-12, 12)), rng.uniform(0.8, 1.15)

@@ -1,12 +1,12 @@
-"""The generated shop: items of a corner of the world, and users who buy by taste, habit and popularity.
+"""Generator of the shop: items from a subset of the world, and users who buy by taste, habit and popularity.
 
 A user has one taste for each of material, purpose, colour and pattern. The next item j after an item of
 category c is drawn, among the items not bought yet, with
 
     log p(j) = log w_j + taste_weight * (number of tastes that j meets) + habit_weight * S[c, category of j]
 
-where S is 1 for a few successor categories of c and log w is normal per brand plus normal per item, which
-gives popularity its long tail.
+where S is 1 for a few successor categories of c. The log weight log w is a normal draw per brand plus a normal draw
+per item, which gives popularity a long tail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ShopConfig:
-    """What the generator can vary. Counts of attribute values are how many of the world's the shop carries."""
+    """Settings of the generator.
+
+    Attributes:
+        seed: seed of all random streams.
+        items, users: size of the shop.
+        min_length, max_length: bounds of the length of a user's sequence, drawn uniformly.
+        categories, materials, purposes, colours, patterns, brands: number of the world's values that the shop carries.
+        taste_weight, habit_weight: weights in the log probability (see the module).
+        successors: number of successor categories of each category.
+        brand_spread, item_spread: standard deviations of the log weight per brand and per item.
+    """
 
     seed: int = 1
     items: int = 700
@@ -48,13 +58,14 @@ class ShopConfig:
 
 @dataclass(frozen=True)
 class ShopTruth:
-    """What only the generator knows.
+    """True probabilities of the shop, known to the generator alone.
 
     Attributes:
         log_weight: log w, (items,).
-        habit: habit_weight * S by item category, (shop categories + 1, items); the last row is for a first item.
-        category: row of ``habit`` that an item leads to, (items,).
-        meets: exp(taste_weight * tastes met), (items, tastes); tastes runs over all combinations.
+        habit: habit_weight * S by category of the previous item, (shop categories + 1, items); the last row is for the
+            first item of a sequence.
+        category: row of ``habit`` for the item after this item, (items,).
+        meets: exp(taste_weight * number of tastes met), (items, tastes), for all combinations of tastes.
         user_taste: column of ``meets`` of each user, (users,).
     """
 
@@ -102,12 +113,12 @@ def _habit(
 
 
 def item_traits(config: ShopConfig) -> world.Traits:
-    """The latent attributes of the shop's items."""
+    """Latent attributes of the items of the shop."""
     return world.draw_traits(config.items, world.stream(config.seed, "items"), _allowed(config))
 
 
 def make_truth(config: ShopConfig) -> ShopTruth:
-    """The shop's probabilities, from the streams of items, popularity, habits and tastes."""
+    """Probabilities of the shop, from the random streams of items, popularity, habits and tastes."""
     allowed, traits = _allowed(config), item_traits(config)
     rng = world.stream(config.seed, "popularity")
     brand_appeal = rng.normal(0, config.brand_spread, world.N_BRANDS)
@@ -119,7 +130,7 @@ def make_truth(config: ShopConfig) -> ShopTruth:
 
 
 def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int32], ...]:
-    """One purchase sequence per user, oldest first, without repeats; a random stream per user."""
+    """Purchase sequence of each user, oldest first, without repeats, from a random stream per user."""
     sequences = []
     for user in range(config.users):
         rng = world.stream(config.seed, "users", user)
@@ -138,7 +149,7 @@ def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int
 
 
 def make_shop(config: ShopConfig) -> Catalogue:
-    """Generates titles, pictures (32 x 32) and sequences of the shop that ``config`` describes."""
+    """Catalogue of a generated shop: titles, pictures (items, 32, 32, 3), sequences and true probabilities."""
     traits, truth = item_traits(config), make_truth(config)
     titles = tuple(
         world.write_title(traits.row(i), world.stream(config.seed, "titles", i)) for i in range(config.items)

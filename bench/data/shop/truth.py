@@ -1,7 +1,7 @@
-"""The best rankings that anyone could give in the shop, from the generator's own probabilities.
+"""The best possible rankings in the shop, from the true probabilities of the generator.
 
-The Bayes ceiling sees the history but not the tastes: it holds the exact posterior over all combinations of
-tastes given the whole history, and ranks by the predictive probability. The oracle knows the user's tastes.
+The Bayes ceiling knows the history but not the tastes: it computes the exact posterior over all combinations of
+tastes given the whole history, and ranks by the predictive probability. The oracle knows the tastes of the user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.data.shop.shop import FloatArray, ShopTruth
 
 
 def _totals(truth: ShopTruth) -> FloatArray:
-    """Sum of the unnormalised probabilities over all items, (habit rows, tastes)."""
+    """Sums of the unnormalised probabilities over all items, (habit rows, tastes)."""
     return np.asarray(np.exp(truth.log_weight + truth.habit) @ truth.meets)
 
 
@@ -24,7 +24,7 @@ def _posterior_over_normaliser(
 ) -> tuple[FloatArray, int]:
     """posterior(taste | history) / normaliser(taste, history), (tastes,), and the habit row of the next item.
 
-    Both depend on the taste; bought items leave the normaliser because they cannot be bought again.
+    Posterior and normaliser depend on the taste. The normaliser excludes bought items, which cannot be bought again.
     """
     log_posterior = np.zeros(totals.shape[1])
     row = len(totals) - 1
@@ -53,7 +53,7 @@ def bayes_scores(truth: ShopTruth, histories: Sequence[NDArray[np.int32]]) -> Fl
 
 
 def oracle_scores(truth: ShopTruth, histories: Sequence[NDArray[np.int32]]) -> FloatArray:
-    """Unnormalised probability of every item for someone who knows each user's tastes, (users, items)."""
+    """Unnormalised probability of every item given the true tastes of each user, (users, items)."""
     first = len(truth.habit) - 1
     rows = np.array([truth.category[h[-1]] if len(h) else first for h in histories])
     return np.asarray(truth.meets[:, truth.user_taste].T * np.exp(truth.log_weight + truth.habit[rows]))

@@ -1,8 +1,8 @@
-"""The world that the shop is a corner of: attribute values, the words for them, and the grammar of titles.
+"""The world of all possible shop items: attribute values, the words for them, and the grammar of titles.
 
-Pretraining draws from the whole world; a shop uses a random subset of it. Which attribute shows in which
-modality is fixed here: the category in both, material, purpose and brand in the title alone, colour and
-pattern in the picture alone.
+Pretraining draws items from the whole world; a shop uses a random subset of the values. Each attribute shows in fixed
+modalities: the category in both, material, purpose and brand in the title alone, colour and pattern in the picture
+alone.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ N_BRANDS = 96
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
-    """A random stream of its own for every purpose, so that drawing more from one leaves the others alone.
+    """Separate random stream for each purpose, so that more draws from one stream do not change another.
 
     Args:
         seed: seed of the whole shop or pretraining run.
-        names: what the stream is for, e.g. ``("pictures", 17)``.
+        names: the purpose, e.g. ``("pictures", 17)``.
     """
     label = "/".join(map(str, names)).encode()
     words = np.frombuffer(hashlib.sha256(label).digest()[:16], dtype=np.uint32)
@@ -108,7 +108,7 @@ BRANDS = _brands()
 
 
 class Traits(NamedTuple):
-    """Attribute values of n items, one integer array (n,) each."""
+    """Attribute values of n items, one integer array (n,) per attribute."""
 
     category: IntArray
     material: IntArray
@@ -118,7 +118,7 @@ class Traits(NamedTuple):
     pattern: IntArray
 
     def row(self, i: int) -> dict[str, int]:
-        """The attribute values of item i by name."""
+        """Attribute values of item i by name."""
         return {name: int(values[i]) for name, values in self._asdict().items()}
 
 
@@ -133,7 +133,7 @@ SIZES: dict[str, int] = {
 
 
 def draw_traits(n: int, rng: np.random.Generator, allowed: dict[str, IntArray] | None = None) -> Traits:
-    """Draws n items uniformly from the world or from the ``allowed`` values of each attribute."""
+    """Draws n items uniformly, from the whole world or from the ``allowed`` values of each attribute."""
     values = allowed or {name: np.arange(size) for name, size in SIZES.items()}
     return Traits(**{name: rng.choice(values[name], size=n) for name in Traits._fields})
 
@@ -157,7 +157,7 @@ def write_title(traits: dict[str, int], rng: np.random.Generator) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word that a title can hold, special tokens first."""
+    """All words that a title can contain, after the special tokens."""
     words: set[str] = set(BRANDS)
     for group in (*CATEGORIES, *MATERIALS, *PURPOSES, ADJECTIVES, TAILS, TEMPLATES):
         for phrase in group if isinstance(group, tuple) else (group,):

@@ -135,7 +135,7 @@ def test_line_ends_byte_order_marks_and_odd_characters_in_titles_are_accepted(fo
         (replaced(ITEMS_FILE, b"Thing B004", b" &nbsp; "), "x_items.tsv:5: item 'B004' has no title"),
         (replaced(ITEMS_FILE, b"B004\t", b"\nB004\t"), "x_items.tsv:5: an empty line"),
         (replaced(ITEMS_FILE, b"Thing B004", b"Thing \xe9"), "x_items.tsv:5: not UTF-8"),
-        (replaced(ITEMS_FILE, b"Thing B004", b"Thing \0"), "x_items.tsv:5: holds a NUL"),
+        (replaced(ITEMS_FILE, b"Thing B004", b"Thing \0"), "x_items.tsv:5: contains a NUL"),
         (replaced(USERS_FILE, b"twice\t", b"long\t"), "x_users.tsv:2: user 'long' is already in line 1"),
         (replaced(USERS_FILE, b"B017", b"B999"), "x_users.tsv:3: item 'B999' is not in x_items.tsv"),
         (replaced(USERS_FILE, b"B017", b"\x1b[31m"), "x_users.tsv:3: item '\\x1b[31m' is not"),

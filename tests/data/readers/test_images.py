@@ -231,9 +231,13 @@ def test_each_kind_has_its_policy(tmp_path: Path, three: list[Path]) -> None:
     made = build_image_array(paths, 4, tmp_path / "out.npy", Policies(missing="mean-image", bad="drop-item"))
     assert made.pixels[:, 0, 0, 0].tolist() == [30, 10, 20, 60]
     assert [bad.path for bad in made.of_kind("missing")] == [absent]
-    with pytest.raises(UserError, match=r"1 of 5 images are not there; --missing-images drop-item or mean-image"):
+    with pytest.raises(
+        UserError, match=r"1 of 5 images are missing; to go on without them: --missing-images drop-item or mean-image"
+    ):
         build_image_array(paths, 4, tmp_path / "out.npy", Policies(bad="drop-item"))
-    with pytest.raises(UserError, match=r"1 of 5 images cannot be read; --bad-images drop-item or mean-image"):
+    with pytest.raises(
+        UserError, match=r"1 of 5 images cannot be read; to go on without them: --bad-images drop-item or mean-image"
+    ):
         build_image_array(paths, 4, tmp_path / "out.npy", Policies(missing="drop-item"))
 
 

@@ -89,7 +89,7 @@ def test_the_same_bytes_as_another_release_are_another_dataset(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "empty, or its first line is"),
+        (b"", "empty file, or an empty first line"),
         (b"1,\xff\n", "not UTF-8"),
         (b"B1,a\n,b\n", r"row 2: no item"),
     ],
@@ -114,5 +114,5 @@ def test_two_releases_in_one_folder_and_a_column_that_has_no_name(tmp_path: Path
     with pytest.raises(UserError, match=r"title_en\.csv: has no header, so --title-column"):
         find_layout("microlens", config.folder, {"title": "name"})
     write_csv(tmp_path / NAMES["50k"], ["item", "title"], ROWS[:1])
-    with pytest.raises(UserError, match=r"\*_titles\.csv and \*_title_en\.csv; all but one must go"):
+    with pytest.raises(UserError, match=r"\*_titles\.csv and \*_title_en\.csv; remove all but one"):
         text(config)

@@ -99,7 +99,7 @@ def test_what_no_part_looks_at_is_counted() -> None:
     chosen = select(log_of([*SOUND, early, late]), Temporal(VALID_FROM, TEST_FROM))
     assert chosen.users.tolist() == [0, 1]
     assert chosen.dropped["users with nothing to train on or to be tested on"] == 1
-    assert chosen.dropped["interactions of those"] == 6
+    assert chosen.dropped["interactions of users with nothing to train on or to be tested on"] == 6
     assert chosen.dropped["interactions older than a user's inputs and history"] == 19
     assert chosen.dropped["interactions after a user's last target"] == 1
     assert 6 not in chosen.used.tolist() or 6 in [item for _, item in early[-11:]]
@@ -152,5 +152,8 @@ def test_moments_that_cannot_be(valid_from: str, test_from: str, said: str, tmp_
 
 def test_a_split_in_time_needs_times(tmp_path: Path) -> None:
     write_table(tmp_path, rows=ROWS, timed=False)
-    with pytest.raises(UserError, match=r"interactions\.csv: no timestamps, so --split temporal cannot be"):
+    with pytest.raises(
+        UserError,
+        match=r"interactions\.csv: no timestamps for --split temporal; name their",
+    ):
         load_files(FilesConfig("table", tmp_path, valid_from="1", test_from="2"), None)

@@ -141,7 +141,7 @@ def test_time_decides_the_order_and_rows_break_ties(tmp_path: Path) -> None:
     rows = [("u", "B5", 30), ("u", "B1", 10), ("u", "B9", 20), ("u", "B2", 20), ("u", "B7", 20), ("u", "B0", 5)]
     found = text(write_table(tmp_path / "timed", rows=rows))
     assert [found.item_ids[item] for item in found.sequences[0]] == ["B0", "B1", "B9", "B2", "B7", "B5"]
-    assert any("3 interactions share their time" in note for note in found.notes)
+    assert any("3 interactions have the time of another of the user" in note for note in found.notes)
     in_order = text(write_table(tmp_path / "plain", rows=rows, timed=False))
     assert [in_order.item_ids[item] for item in in_order.sequences[0]] == ["B5", "B1", "B9", "B2", "B7", "B0"]
 
@@ -188,7 +188,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 
 def test_rows_that_are_there_twice_are_kept_and_said(tmp_path: Path) -> None:
     found = text(write_table(tmp_path, rows=[*ROWS, ROWS[3], ROWS[3]]))
-    assert any(note.startswith("2 interactions repeat another of the same user, item and time") for note in found.notes)
+    assert any(note.startswith("2 interactions repeat another with the same user, item") for note in found.notes)
     assert len(found.sequences[0]) == 13
 
 
@@ -217,7 +217,7 @@ BAD_TABLES = [
     (
         "items.csv",
         "id,title\nB1,x\n",
-        r"items\.csv: no column 'item' \(item\); there are 'id', 'title'\. --item-column",
+        r"items\.csv: no column 'item' \(item\); there are 'id', 'title'; choose one with --item-column",
     ),
     ("items.csv", "item,title,title\nB1,x,y\n", r"two columns are named 'title'"),
     ("items.csv", "item,title\nB1,a,b\n", r"items\.csv: its rows have more fields"),
@@ -227,7 +227,11 @@ BAD_TABLES = [
     ("items.csv", "item,title\nB1,x\n ,y\n", r"items\.csv: row 2: no item"),
     ("interactions.csv", "user,item\n", r"interactions\.csv: no interactions"),
     ("interactions.csv", "user,item\nu,B1\n,B2\n", r"interactions\.csv: row 2: no user"),
-    ("interactions.csv", "user,item\nu\x00,B1\n", r"interactions\.csv: row 1: user 'u\\x00' holds control characters"),
+    (
+        "interactions.csv",
+        "user,item\nu\x00,B1\n",
+        r"interactions\.csv: row 1: user 'u\\x00' contains control characters",
+    ),
     ("interactions.csv", "user,item\nu,1\nu,2\nu,B1\n", r"2 of 3 interactions name items that are not in items\.csv"),
     ("interactions.csv", "user,item\nu,B1\n", r"no user has 5 interactions"),
     ("interactions.csv", "user,item,timestamp\nu,B1,1\nu,B2,x\n", r"row 2: timestamp 'x' is not a number"),
@@ -251,9 +255,9 @@ def test_refusals_of_tables(name: str, content: str | bytes | None, said: str, t
 @pytest.mark.parametrize(
     ("name", "header", "said"),
     [
-        ("a.item", "item_id:token\tprice:float", r"a\.item: no field title or .*--title-column names one of item_id"),
-        ("a.item", "item_id:token\ttitle", r"a\.item: line 1: 'title' is no field of an atomic file"),
-        ("a.inter", "user_id:token\tiid:token", r"a\.inter: no field 'item_id' \(item\); --item-column names one of"),
+        ("a.item", "item_id:token\tprice:float", r"a\.item: no field title or .*choose with --title-column: item_id"),
+        ("a.item", "item_id:token\ttitle", r"a\.item: line 1: 'title' is not a field of an atomic file"),
+        ("a.inter", "user_id:token\tiid:token", r"a\.inter: no field 'item_id' \(item\); choose with --item-column: "),
     ],
 )
 def test_refusals_of_atomic_files(name: str, header: str, said: str, tmp_path: Path) -> None:
