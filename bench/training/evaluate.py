@@ -46,8 +46,8 @@ def ranks_of(
 ) -> NDArray[np.int64]:
     """Rank of each user's target among all items, in chunks of bounded memory.
 
-    An item that scores as high as the target counts as ranked above it. A score that is not a number ranks the
-    target last.
+    Scores are computed in 32 bit, whatever the precision of the cell. An item that scores as high as the target
+    counts as ranked above it. A score that is not a number ranks the target last.
 
     Args:
         users: (users, d).
@@ -56,6 +56,14 @@ def ranks_of(
         history: items to leave out, (users, n) with PAD; never the target.
         alive: called after every chunk, as in all that follows here.
     """
+    # Under 16-bit autocast scores would tie, and ties count against the model.
+    with torch.autocast(users.device.type, enabled=False):
+        return _ranks_of(users.float(), items.float(), targets, history, alive)
+
+
+def _ranks_of(
+    users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32], alive: Alive
+) -> NDArray[np.int64]:
     device, n_items = users.device, len(items)
     target = torch.from_numpy(targets.astype(np.int64)).to(device)[:, None]
     out = torch.from_numpy(np.where(history == PAD, targets[:, None], history).astype(np.int64)).to(device)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
@@ -32,6 +33,22 @@ def test_against_torchmetrics() -> None:
     assert np.isclose(found.hr, RetrievalHitRate(top_k=10)(p, t, i).item(), atol=1e-6)
     assert np.isclose(found.ndcg, RetrievalNormalizedDCG(top_k=10)(p, t, i).item(), atol=1e-6)
     assert 0 < found.ndcg < found.hr < 1
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_ranks_are_the_same_under_autocast(precision: torch.dtype) -> None:
+    u, v, target, history = table(users=96, items=600)
+    plain = ranks_of(u, v, target, history)
+    with torch.autocast("cpu", precision):
+        assert (u @ v.T).dtype == precision  # a score computed here would be rounded
+        inside = ranks_of(u, v, target, history)
+    assert np.array_equal(inside, plain)
+    scores = (u.double() @ v.double().T).numpy()
+    out = [set(row[row != PAD]) | {own} for row, own in zip(history, target, strict=True)]
+    exact = [
+        1 + sum(scores[i, j] >= scores[i, target[i]] for j in range(len(v)) if j not in out[i]) for i in range(len(u))
+    ]
+    assert np.array_equal(plain, exact)
 
 
 def test_chunks_do_not_matter(monkeypatch) -> None:  # type: ignore[no-untyped-def]
