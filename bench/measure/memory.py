@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.models.quantisation import parts
+from bench.models.quantisation import storage_tensors
 
 Kind: TypeAlias = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
 
@@ -101,7 +101,7 @@ def account(
     ledger = _Ledger(device if device is not None else _device_of(modules), ignored)
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
-            for part in parts(tensor):
+            for part in storage_tensors(tensor):
                 ledger.book(part, "parameters")
     for kind, tensors in (known or {}).items():
         for tensor in tensors:

@@ -215,9 +215,9 @@ def test_unequal_pairs(name: str, text: str, image: str, family_folder: FamilyFo
 @pytest.mark.parametrize(
     ("family", "pooling", "said"),
     [
-        ("convnext", "cls", "image_pooling cls: ConvNextModel has no such token"),
-        ("siglip-vision", "cls", "no such token"),
-        ("gpt2", "cls", "text_pooling cls: the first token of GPT2Model sees none of the others"),
+        ("convnext", "cls", "image_pooling cls: ConvNextModel has no class or last token"),
+        ("siglip-vision", "cls", "has no class or last token"),
+        ("gpt2", "cls", "text_pooling cls: the first token of GPT2Model attends to no other token"),
     ],
 )
 def test_poolings_that_cannot_be(family: str, pooling: str, said: str, family_folder: FamilyFolder) -> None:
