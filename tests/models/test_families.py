@@ -33,9 +33,9 @@ REFUSED = {
     ("bitfit", "qwen3"): "Qwen3Model has no biases",
     ("lora", "convnext"): "ConvNextModel has no query map",
     ("peft", "convnext"): "ConvNextModel has no key map",
-    ("prefix", "mpnet"): "MPNetModel computes its attention itself",
-    ("prefix", "deberta-v2"): "DebertaV2Model computes its attention itself",
-    ("prefix", "t5"): "T5EncoderModel computes its attention itself",
+    ("prefix", "mpnet"): "MPNetModel has attention code of its own",
+    ("prefix", "deberta-v2"): "DebertaV2Model has attention code of its own",
+    ("prefix", "t5"): "T5EncoderModel has attention code of its own",
     ("prefix", "swin"): "layers of SwinModel differ",
     ("prefix", "convnext"): "layers of ConvNextModel differ",
 }
