@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,12 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.models.quantisation import storage_tensors
+from bench.records.columns import MEMORY_PARTS, MemoryPart
 
-Kind: TypeAlias = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
-
-# A storage can be of several kinds: a parameter is also saved for backward, and a gradient is a temporary until it is
-# stored. For its whole life it counts under the first kind of this list that it ever was.
-_FIRST_MATCH: tuple[Kind, ...] = ("parameters", "cache", "gradients", "optimizer", "activations", "rest")
-_RANK = {kind: rank for rank, kind in enumerate(_FIRST_MATCH)}
+# A storage can be several parts: a parameter is also saved for backward, and a gradient is a temporary until it is
+# stored. For its whole life it counts as the first part of this list that it ever was.
+_PRECEDENCE = sorted(MEMORY_PARTS, key=lambda part: part not in ("parameters", "cache"))
+_RANK = {part: rank for rank, part in enumerate(_PRECEDENCE)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def account(
     *,
     modules: Iterable[nn.Module],
     optimizer: Optimizer | None = None,
-    known: Mapping[Kind, Iterable[Tensor]] | None = None,
+    known: Mapping[MemoryPart, Iterable[Tensor]] | None = None,
     ignored: Iterable[Tensor] = (),
     device: torch.device | None = None,
     steps: int = 2,
@@ -82,8 +81,8 @@ def account(
         step: a whole training step, zeroing of gradients included. It may change weights and optimizer state.
         modules: all modules with parameters or buffers on the device, frozen ones included.
         optimizer: the optimizer that `step` uses.
-        known: further tensors that exist before the step, by kind; each counts with its whole storage and keeps its
-            kind. A batch that is made outside `step` belongs under "rest".
+        known: further tensors that exist before the step, by part; each counts with its whole storage and keeps its
+            part. A batch that is made outside `step` belongs under "rest".
         ignored: tensors whose storages do not count, such as arrays mapped from a file: a view of such an array, taken
             in the step, would count the whole file.
         device: only storages on this device count; None for the device of the first parameter.
@@ -93,7 +92,7 @@ def account(
         The peak over all steps and its parts.
 
     Raises:
-        ValueError: `steps` is not positive, or `known` has an unknown kind.
+        ValueError: `steps` is not positive, or `known` has an unknown part.
     """
     if steps < 1:
         raise ValueError(f"steps must be positive, not {steps}")
@@ -101,11 +100,11 @@ def account(
     ledger = _Ledger(device if device is not None else _device_of(modules), ignored)
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
-            for part in storage_tensors(tensor):
-                ledger.book(part, "parameters")
-    for kind, tensors in (known or {}).items():
+            for stored in storage_tensors(tensor):
+                ledger.book(stored, "parameters")
+    for part, tensors in (known or {}).items():
         for tensor in tensors:
-            ledger.book(tensor, kind)
+            ledger.book(tensor, part)
     ledger.settle()
     parameters = [parameter for module in modules for parameter in module.parameters()]
     for parameter in parameters:
@@ -138,10 +137,10 @@ def allocator_peaks(device: torch.device) -> AllocatorPeaks:
 class _Entry:
     """One storage of one size, live at the moments `born` to `died`, both included."""
 
-    __slots__ = ("born", "died", "kind", "nbytes", "settled")
+    __slots__ = ("born", "died", "nbytes", "part", "settled")
 
-    def __init__(self, nbytes: int, born: int, kind: Kind) -> None:
-        self.nbytes, self.born, self.kind = nbytes, born, kind
+    def __init__(self, nbytes: int, born: int, part: MemoryPart) -> None:
+        self.nbytes, self.born, self.part = nbytes, born, part
         self.died: int | None = None
         self.settled = False
 
@@ -149,7 +148,7 @@ class _Entry:
 class _Ledger(TorchDispatchMode):
     """All storages that operations return, with their lifetimes; a moment is the end of an operation.
 
-    The split into kinds is made at the end, because a storage that is live at the peak may become a gradient or the
+    The split into parts is made at the end, because a storage that is live at the peak may become a gradient or the
     state of an optimizer only later.
     """
 
@@ -172,19 +171,19 @@ class _Ledger(TorchDispatchMode):
         self._update_peak()
         return result
 
-    def book(self, tensor: Tensor, kind: Kind) -> None:
-        """Record a tensor's storage under `kind`, unless its kind so far has priority."""
-        if kind not in _RANK:
-            raise ValueError(f"unknown kind of memory {kind!r}; the kinds are {', '.join(_FIRST_MATCH)}")
+    def book(self, tensor: Tensor, part: MemoryPart) -> None:
+        """Record a tensor's storage under `part`, unless its part so far has priority."""
+        if part not in _RANK:
+            raise ValueError(f"unknown part of memory {part!r}; the parts are {', '.join(MEMORY_PARTS)}")
         # A moment of its own, so that storages freed since the last operation do not overlap with a new one.
         self._now += 1
         entry = self._enter(tensor)
-        if entry is not None and not entry.settled and _RANK[kind] < _RANK[entry.kind]:
-            entry.kind = kind
+        if entry is not None and not entry.settled and _RANK[part] < _RANK[entry.part]:
+            entry.part = part
         self._update_peak()
 
     def settle(self) -> None:
-        """Fix the kinds recorded so far: a declared input keeps its kind even if it is saved for backward."""
+        """Fix the parts recorded so far: a declared input keeps its part even if it is saved for backward."""
         for entry in self._entries:
             entry.settled = True
 
@@ -199,18 +198,18 @@ class _Ledger(TorchDispatchMode):
                     self.book(value, "optimizer")
 
     def at_peak(self) -> MemoryAccount:
-        sizes = dict.fromkeys(_FIRST_MATCH, 0)
+        sizes = dict.fromkeys(MEMORY_PARTS, 0)
         for entry in self._entries:
             if entry.born <= self._peak_at and (entry.died is None or entry.died >= self._peak_at):
-                sizes[entry.kind] += entry.nbytes
+                sizes[entry.part] += entry.nbytes
         return MemoryAccount(peak_bytes=self._peak, **sizes)
 
     def _enter_all(self, result: object) -> None:
         if isinstance(result, Tensor):
             self._enter(result)
         elif isinstance(result, (tuple, list)):
-            for part in result:
-                self._enter_all(part)
+            for item in result:
+                self._enter_all(item)
 
     def _enter(self, tensor: Tensor) -> _Entry | None:
         """Entry of the tensor's storage, added if it is new; None for a storage that does not count."""
@@ -229,11 +228,11 @@ class _Ledger(TorchDispatchMode):
         # The storage was resized: the entry ends, and one with the new size begins.
         entry.died = self._now - 1
         self._bytes -= entry.nbytes
-        return self._add(storage, entry.kind)
+        return self._add(storage, entry.part)
 
-    def _add(self, storage: torch.UntypedStorage, kind: Kind) -> _Entry:
+    def _add(self, storage: torch.UntypedStorage, part: MemoryPart) -> _Entry:
         key = storage._cdata
-        entry = _Entry(storage.nbytes(), self._now, kind)
+        entry = _Entry(storage.nbytes(), self._now, part)
 
         def remove(_: object) -> None:
             entry.died = self._now

@@ -283,7 +283,7 @@ def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
 
 
 def _find_tower(full: Any, source: Source) -> tuple[str, Any]:
-    """The encoder of the modality in a model with two towers, after the prefix that its weights' names have there."""
+    """Encoder of the modality in a model of two towers, preceded by the prefix of its weights' names in that model."""
     if source.config is source.full_config:
         return "", full
     for name, module in full.named_modules():

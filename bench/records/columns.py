@@ -12,6 +12,10 @@ Phase = Literal["data", "transfer", "backbone", "forward", "backward", "optimize
 PHASES: tuple[Phase, ...] = get_args(Phase)
 """Phases of a training step, in order; their seconds are exclusive and sum to the step."""
 
+MemoryPart = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
+MEMORY_PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
+"""Parts of the memory account of a step, in the order of tables and figures; their bytes sum to the peak."""
+
 STEPS = ("epoch", "step", "seconds", *PHASES, "loss")
 """Columns of steps.csv."""
 
