@@ -47,7 +47,7 @@ class LiveHiddenStates(nn.Module):
 
 
 class CachedHiddenStates(nn.Module):
-    """Hidden states that ``ItemFeed`` has read from the cache; 16 bit in the inputs, 32 bit in the output."""
+    """Hidden states that ``ItemFeed`` has read from the cache; in 32 bit whatever the cache's precision."""
 
     def __init__(self, modalities: tuple[str, ...]):
         super().__init__()
@@ -91,7 +91,7 @@ def open_or_build(
     facts: Mapping[str, str] | None = None,
     progress: array_cache.Progress | None = None,
 ) -> CacheFile:
-    """Open the cache file of ``key``, or build it item by item.
+    """Open the cache file of ``key``, or build it in blocks of items.
 
     Args:
         folder: folder of the cache files.
