@@ -1,1 +1,1 @@
-"""One file per fine-tuning method; ``base`` has the protocol and the registry."""
+"""Fine-tuning methods, one file each; ``base`` has the protocol and ``registry`` the list of methods."""

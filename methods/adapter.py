@@ -1,6 +1,6 @@
-"""Bottleneck adapters after the attention's and the MLP's output map of every layer (Houlsby et al., ICML 2019).
+"""Bottleneck adapters after the output maps of attention and MLP in every layer (Houlsby et al., ICML 2019).
 
-Layers without attention (ConvNeXt) have the second one alone.
+Layers without attention (ConvNeXt) have only the adapter after the MLP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 
 class Adapted(nn.Module):
-    """A frozen linear map followed by x + up(gelu(down(x))); the identity at the start, up being zero."""
+    """Frozen linear map followed by the adapter y + up(gelu(down(y))), the identity at first as up starts at zero."""
 
     def __init__(self, base: LinearMap, bottleneck: int):
         super().__init__()
@@ -25,33 +25,34 @@ class Adapted(nn.Module):
         self.down = nn.Linear(width, bottleneck, device=device)
         self.up = nn.Linear(bottleneck, width, device=device)
         nn.init.normal_(self.down.weight, std=0.02)
-        for zero in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(zero)
+        for parameter in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(parameter)
 
     @property
     def weight(self) -> Tensor:
-        """Of the map inside: T5 asks its maps for their type before it calls them."""
+        """Weight of the wrapped map: T5 reads the dtype of a map's weight before calling the map."""
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """The adapted output, before the layer's residual sum."""
+        """Adapted output, (..., width), before the layer's residual sum."""
         y = self.base(x)
         return y + self.up(F.gelu(self.down(y)))
 
 
 @dataclass(frozen=True)
 class Adapter(EncoderMethod):
-    """Two adapters per layer.
+    """Two bottleneck adapters per layer.
 
     Attributes:
-        bottleneck: inner width.
+        bottleneck: inner width of an adapter.
+        lr: learning rate of the adapters.
     """
 
     bottleneck: Count = 64
     lr: float = 1e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """Wraps the output maps of attention and MLP."""
+        """Wrap the output maps of attention and MLP in every layer."""
         targets = linears(encoder.model, "mlp_output")
         if has_attention(encoder.model):
             targets = linears(encoder.model, "attention_output") | targets

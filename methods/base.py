@@ -1,11 +1,11 @@
-"""The protocol of a method, the standard item encoder, and the registry.
+"""Protocol of a method, the standard item encoder, and access to method classes by name.
 
-A method is a frozen dataclass: its fields are its options and can be set in a matrix file. There are two kinds.
+A method is a frozen dataclass; its fields are its options and can be set in a matrix file. There are two kinds.
 
-* An :class:`EncoderMethod` reads raw items. It says in ``adapt`` what it changes in one encoder and what trains;
-  the rest (frozen weights, head, learning-rate groups) is done here.
-* A :class:`HiddenMethod` reads the backbones' per-layer hidden states and nothing else. The harness computes them
-  live or, with ``cached = true``, serves them from the cache without ever loading the backbones.
+* An :class:`EncoderMethod` reads raw items. Its ``adapt`` changes one encoder and returns the parameters to train; the
+  base class freezes the other weights and adds the head and the learning-rate groups.
+* A :class:`HiddenMethod` reads only the hidden states of the backbones' layers. The harness computes them live or,
+  with ``cached = true``, reads them from a cache without loading the backbones.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from bench.utils.text import did_you_mean
 from methods.registry import known, register
 
 Count = Annotated[int, Field(ge=1)]
-"""Type of an option that counts something (rank, bottleneck, positions): less than one is refused before a run."""
+"""Type of an option that is a count (rank, bottleneck, positions); values below 1 are refused before a run."""
 Saver = Callable[[Path], None]
-"""Writes into a folder that is there."""
+"""Function that writes trained weights into an existing folder."""
 Layers = Literal["all", "even", "third", "first-middle-last", "last"] | tuple[int, ...]
-"""Type of an option that says which layers: all, every second or third one from the embedding layer on, a few, or a
-list."""
+"""Type of an option that selects layers: all, every second or third from the embedding layer on, a few, or a list of
+numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Shape:
     """Size of one backbone.
 
     Attributes:
-        width: of a state as it comes.
+        width: width of a hidden state as the method gets it.
         depth: number of layers.
-        widths: of the states after layers 0 to depth, where some are narrower (Swin, ConvNeXt) and zeros follow;
-            None: all are ``width`` wide.
+        widths: widths of the states after layers 0 to depth if some are narrower (Swin, ConvNeXt) and padded with
+            zeros; None if all are ``width`` wide.
     """
 
     width: int
@@ -54,19 +54,20 @@ class Shape:
     widths: tuple[int, ...] | None = None
 
     def width_of(self, layer: int) -> int:
-        """Of the state after ``layer``, without the zeros."""
+        """Width of the state after ``layer``, without padding."""
         return self.width if self.widths is None or layer == OUTPUT else self.widths[layer]
 
 
 @dataclass
 class Adaptation:
-    """What a method did to one encoder.
+    """Result of adapting one encoder.
 
     Attributes:
-        parameters: what trains, by learning rate.
-        modules: how many modules were adapted; 0 fails the cell's gate.
-        save: writes what was trained into a folder in a format of its own; None: the harness's
-        (``bench.cell.saved_weights``).
+        parameters: the parameters to train.
+        lr: their learning rate.
+        modules: number of adapted modules; 0 fails the cell's sanity check.
+        save: writes the trained weights into a folder in the method's own format; None for the harness's format
+            (``bench.cell.saved_weights``).
     """
 
     parameters: Iterable[nn.Parameter]
@@ -77,7 +78,7 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share a learning rate."""
+    """Named group of trained parameters with one learning rate."""
 
     name: str
     lr: float
@@ -85,18 +86,19 @@ class Group:
 
     @property
     def count(self) -> int:
-        """Number of trained values."""
+        """Number of trained values in the group."""
         return sum(p.numel() for p in self.parameters)
 
 
 @dataclass(frozen=True)
 class Step:
-    """An optimizer step that has just been done.
+    """A finished optimizer step.
 
     Attributes:
-        number: in training, from 1; 0 of a step that is no part of it (a gate, a probe, warm-up).
-        of: steps of the whole training; 0 where that is not known.
-        updated: whether weights moved. A loss scaler leaves a step out when a gradient is not finite.
+        number: number of the step in training, from 1; 0 for a step outside of training (sanity check, probe,
+            warm-up).
+        of: number of steps of the whole training; 0 if unknown.
+        updated: True if the weights were updated; a loss scaler skips the update if a gradient is not finite.
     """
 
     number: int = 0
@@ -105,36 +107,39 @@ class Step:
 
 
 class StepHook(nn.Module, ABC):
-    """A part of a method that goes along with training. Put into an encoder as a module, the loop finds it there.
+    """Hook called after every optimizer step; its state lives in buffers.
 
-    What it keeps from step to step must be in buffers: they are in checkpoints and on the right device. What it does
-    is timed and counted as a part of the step.
+    The training loop finds hooks among the modules of an encoder. State must be in buffers, so that it is saved in
+    checkpoints and moved to the device. The time and memory of a hook count as part of the step.
     """
 
     @abstractmethod
     def reset(self) -> None:
-        """Forgets every step: gates, probes and warm-up must leave nothing behind."""
+        """Reset the state to that before the first step; called after sanity checks, probes and warm-up."""
 
     @abstractmethod
     def after(self, step: Step) -> None:
-        """Told of a step when weights are updated and gradients (unscaled, clipped) still there."""
+        """Called after a step, when weights are updated and gradients (unscaled, clipped) still exist."""
 
     def penalty(self) -> Tensor | None:
-        """What is added to the loss that is minimised, though not to the one that is reported; None for nothing."""
+        """Term that is added to the minimised loss, not to the reported one; None for no term."""
         return None
 
 
 Observed = dict[str, list[float]]
-"""What a method tells of itself while it trains: what the values are -> a value in 0 to 1 per block."""
+"""Values that a method reports during training, such as gates: name -> a value in 0 to 1 per block."""
 
 
 class ItemEncoder(nn.Module):
-    """Items in, one vector of width d per item out.
+    """Item encoder of a method: items in, one vector of width d per item out.
 
     Attributes:
+        source: module from inputs to states by modality: encoders, or live or cached hidden states.
+        head: module from states by modality to item vectors.
         groups: trained parameters and their learning rates.
-        adapted: modality -> number of adapted modules, for the gate "adapted modules > 0 per encoder".
-        savers: modality -> writes what was trained in its encoder, where the method has a format of its own.
+        adapted: number of adapted modules by modality; the sanity check requires at least one per encoder.
+        savers: functions that write the trained weights of an encoder, by modality, for methods with a format of their
+            own.
     """
 
     def __init__(
@@ -155,29 +160,29 @@ class ItemEncoder(nn.Module):
         self._observe = observe
 
     def observe(self) -> Observed:
-        """What the method tells of itself; nothing for most."""
+        """Values that the method reports, such as gates; empty for most methods."""
         with torch.no_grad():
             return self._observe(self.head)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Vectors, (n, d)."""
+        """Item vectors, (n, d)."""
         return self.head(self.source(inputs))
 
 
 class Outputs(nn.Module):
-    """The pooled last hidden state of each encoder, as modality -> (n, width)."""
+    """Pooled last hidden states of the encoders, by modality, each (n, width)."""
 
     def __init__(self, encoders: Mapping[str, Encoder]):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Runs every encoder on its inputs."""
+        """Run every encoder on its inputs."""
         return {modality: encoder(inputs) for modality, encoder in self.encoders.items()}
 
 
 class Head(nn.Module):
-    """Vector of each encoder -> linear to d -> GELU, concatenated, linear to d (the paper's baselines)."""
+    """Standard head, as in the IISAN paper's baselines: linear to d and GELU per encoder, concatenated, linear to d."""
 
     def __init__(self, widths: Mapping[str, int], d: int):
         super().__init__()
@@ -185,19 +190,20 @@ class Head(nn.Module):
         self.fuse = nn.Linear(d * len(widths), d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
-        """modality -> (n, width), or (n, 1, width) as hidden states come; gives (n, d)."""
-        parts = [F.gelu(linear(states[m].flatten(1))) for m, linear in self.project.items()]
-        return self.fuse(torch.cat(parts, dim=-1))
+        """Item vectors, (n, d), from states by modality, each (n, width) or (n, 1, width)."""
+        projected = [F.gelu(linear(states[m].flatten(1))) for m, linear in self.project.items()]
+        return self.fuse(torch.cat(projected, dim=-1))
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Options that every method has.
+    """Base class of all methods, with the options that every method has.
 
-    The default rates of the IISAN paper's methods and of their kin are of the paper's range. Those for the shop are in
-    ``bench/presets/default.toml``, from a tuning run: shop 100, four trials per method, three epochs, validation HR@10.
+    Default learning rates are in the range of the IISAN paper. Rates for the built-in shop are in the preset
+    ``default``, from a tuning run: shop 100, four trials per method, three epochs, validation HR@10.
 
     Attributes:
+        reads: input of the method, "items" or "hidden".
         lr_head: learning rate of the heads and of the user encoder.
     """
 
@@ -210,42 +216,46 @@ class Method(ABC):
                 raise UserError(f"option {name}: must be above 0 and finite, got {value}")
 
     def counted(self) -> tuple[str, ...]:
-        """What options that are tables hold and counts as a :data:`Count` does, as "option.entry": it is tuned."""
+        """Counts among the entries of table-valued options, as "option.entry"; tuned like a :data:`Count`."""
         return ()
 
     def check_budget(self, steps: int | None) -> str:
-        """Why it cannot be trained for so many steps (None: not known beforehand); "" if it can."""
+        """Error message if the method cannot be trained for this number of steps (None: unknown), else ""."""
         return ""
 
 
 @dataclass(frozen=True)
 class EncoderMethod(Method):
-    """A method that runs the backbones on raw items in every step."""
+    """Base class of methods that run the backbones on raw items in every step."""
 
     reads: ClassVar[str] = "items"
 
     @abstractmethod
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """Changes one encoder in place. All its weights arrive frozen; what is returned will train."""
+        """Change one encoder in place, and return the parameters to train; all weights are frozen beforehand."""
 
     def build(self, encoders: Mapping[str, Encoder], d: int) -> ItemEncoder:
-        """The item encoder: adapted encoders and the standard head.
+        """Build the item encoder from adapted encoders and the standard head.
+
+        Args:
+            encoders: encoders by modality.
+            d: width of item vectors.
 
         Raises:
-            UserError: the method does not fit an encoder, or trains what is quantised in it.
+            UserError: the method does not fit an encoder, or trains quantised weights.
         """
         groups, adapted, savers = [], {}, {}
         for modality, encoder in encoders.items():
             encoder.requires_grad_(False)
-            done = self.adapt(encoder)
-            parameters = tuple(done.parameters)
+            adaptation = self.adapt(encoder)
+            parameters = tuple(adaptation.parameters)
             check_adapted(encoder, parameters)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            groups.append(Group(modality, done.lr, parameters))
-            adapted[modality] = done.modules
-            if done.save is not None:
-                savers[modality] = done.save
+            groups.append(Group(modality, adaptation.lr, parameters))
+            adapted[modality] = adaptation.modules
+            if adaptation.save is not None:
+                savers[modality] = adaptation.save
         head = Head({modality: encoder.width for modality, encoder in encoders.items()}, d)
         groups.append(Group("head", self.lr_head, tuple(head.parameters())))
         return ItemEncoder(Outputs(encoders), head, groups, adapted, savers)
@@ -253,10 +263,10 @@ class EncoderMethod(Method):
 
 @dataclass(frozen=True)
 class HiddenMethod(Method):
-    """A method that reads the pooled hidden states of frozen backbones and nothing else.
+    """Base class of methods that read only the pooled hidden states of frozen backbones.
 
     Attributes:
-        cached: serve the states from the cache; the backbones are not loaded then.
+        cached: True to read the states from the cache, without loading the backbones.
     """
 
     reads: ClassVar[str] = "hidden"
@@ -264,26 +274,26 @@ class HiddenMethod(Method):
 
     @abstractmethod
     def kept(self, shape: Shape) -> tuple[int, ...]:
-        """The layers whose state is needed: 0 is the embedding layer, OUTPUT the encoder's own output."""
+        """Layers whose states the method needs; 0 is the embedding layer, OUTPUT the encoder's own output."""
 
     def kept_of(self, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
-        """The same by modality, for methods that need the encoders to agree."""
+        """Needed layers by modality; override it if the layers of one encoder depend on the other."""
         return {modality: self.kept(shape) for modality, shape in shapes.items()}
 
     @abstractmethod
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
-        """Maps modality -> (n, kept layers, width) to (n, d)."""
+        """Build the network that maps states by modality, each (n, kept layers, width), to item vectors (n, d)."""
 
     @abstractmethod
     def split(self, network: nn.Module) -> tuple[Group, ...]:
-        """The learning-rate groups of the network."""
+        """Learning-rate groups of the network; together they hold all its trained parameters."""
 
     def observe(self, network: nn.Module) -> Observed:
-        """What is worth seeing of the network as it trains: kept with every evaluation, drawn by reports."""
+        """Values of the network to record with every evaluation, such as gates; reports draw them."""
         return {}
 
     def build(self, source: nn.Module, shapes: Mapping[str, Shape], d: int) -> ItemEncoder:
-        """The item encoder over live or cached hidden states."""
+        """Build the item encoder over live or cached hidden states."""
         network = self.network(shapes, d)
         groups = self.split(network)
         adapted = {m: len(kept) for m, kept in self.kept_of(shapes).items()}
@@ -291,10 +301,10 @@ class HiddenMethod(Method):
 
 
 def chosen_layers(layers: Layers, shape: Shape) -> tuple[int, ...]:
-    """The layers of a backbone that an option names; 0 is the embedding layer.
+    """Numbers of the layers that an option selects; 0 is the embedding layer.
 
     Raises:
-        UserError: a layer that the backbone does not have, or none.
+        UserError: the list is empty, or the backbone lacks a layer of it.
     """
     if layers == "last":
         return (shape.depth,)
@@ -303,31 +313,38 @@ def chosen_layers(layers: Layers, shape: Shape) -> tuple[int, ...]:
     if isinstance(layers, str):
         return tuple(range(0, shape.depth + 1, {"all": 1, "even": 2, "third": 3}[layers]))
     if not layers or not all(0 <= layer <= shape.depth for layer in layers):
-        raise UserError(f"option layers: a backbone of {shape.depth} layers has 0 to {shape.depth}, got {list(layers)}")
+        raise UserError(
+            f"option layers: a backbone of {shape.depth} layers has the layers 0 to {shape.depth}, got {list(layers)}"
+        )
     return tuple(layers)
 
 
 def method_class(kind: str) -> type[Method]:
-    """The class registered under ``kind``.
+    """Class of the method that is registered as ``kind``.
 
     Raises:
-        UserError: unknown method, with the nearest known name, or a target that cannot be had or is no method.
+        UserError: unknown method (the message has the nearest known name), or its class cannot be imported or is not a
+            method.
     """
     if kind not in known():
         raise UserError(f"unknown method {kind!r}{did_you_mean(kind, known())}")
     entry = known()[kind]
     module, _, name = entry.target.partition(":")
     if not entry.origin:
-        found: type[Method] = getattr(importlib.import_module(module), name)
-        return found
+        cls: type[Method] = getattr(importlib.import_module(module), name)
+        return cls
     return checked_class(f"method {kind} ({entry.origin})", entry.target)
 
 
 def checked_class(where: str, target: str) -> type[Method]:
-    """The class behind ``module:Class`` if it is a whole method; what others wrote is looked at before it runs.
+    """Import ``module:Class`` of a third party and check that it is a complete method.
+
+    Args:
+        where: the method and its origin, for messages.
+        target: ``module:Class``.
 
     Raises:
-        UserError: what is wrong with it and what to do.
+        UserError: the class cannot be imported or is not a complete method; the message says what to do.
     """
     module, _, name = target.partition(":")
     try:
@@ -336,12 +353,12 @@ def checked_class(where: str, target: str) -> type[Method]:
         raise UserError(f"{where}: {module} cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, EncoderMethod | HiddenMethod)):
         raise UserError(
-            f"{where}: {name} is no class at the top of its file derived from EncoderMethod or HiddenMethod"
+            f"{where}: {name} must be a class at the top level of its file, derived from EncoderMethod or HiddenMethod"
         )
     if "__dataclass_fields__" not in vars(cls):
-        raise UserError(f"{where}: class {name} has no options of its own yet: put @dataclass(frozen=True) above it")
+        raise UserError(f"{where}: class {name} is not a dataclass: put @dataclass(frozen=True) above it")
     if cls.__abstractmethods__:
-        raise UserError(f"{where}: class {name} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+        raise UserError(f"{where}: class {name} does not define {', '.join(sorted(cls.__abstractmethods__))}")
     return cls
 
 

@@ -10,15 +10,15 @@ from methods.base import Adaptation, Encoder, EncoderMethod
 
 @dataclass(frozen=True)
 class BitFit(EncoderMethod):
-    """Biases of linear maps, convolutions and LayerNorms alike."""
+    """BitFit: trains the biases of all linear maps, convolutions and LayerNorms."""
 
     lr: float = 4e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """All parameters called ``bias``.
+        """Select all parameters named ``bias``.
 
         Raises:
-            UserError: for encoders built without them (ModernBERT, Llama).
+            UserError: the encoder has no biases (ModernBERT, Llama).
         """
         biases = [p for name, p in encoder.model.named_parameters() if name.rpartition(".")[2] == "bias"]
         if not biases:

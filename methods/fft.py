@@ -9,13 +9,13 @@ from methods.base import Adaptation, Encoder, EncoderMethod
 
 @dataclass(frozen=True)
 class FullFineTuning(EncoderMethod):
-    """Learning rates per encoder, as in the IISAN paper's search (section 4.2)."""
+    """Full fine-tuning, with one learning rate per encoder as in the IISAN paper (section 4.2)."""
 
     lr_text: float = 5e-5
     lr_image: float = 1e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """All parameters."""
+        """Select all parameters of the encoder."""
         parameters = list(encoder.model.parameters())
         lr = self.lr_text if encoder.modality == "text" else self.lr_image
         return Adaptation(parameters, lr, len(parameters))

@@ -1,4 +1,4 @@
-"""Frozen encoders: the floor of fine-tuning. Only the head and the user encoder train."""
+"""Frozen encoders, the lower bound of fine-tuning: only the head and the user encoder train."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from methods.base import OUTPUT, Group, Head, HiddenMethod, Shape
 
 @dataclass(frozen=True)
 class Frozen(HiddenMethod):
-    """Reads the encoders' output only, the same vector that full fine-tuning starts from."""
+    """Frozen encoders: the head reads the encoders' output, the same vector that full fine-tuning starts from."""
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
         """The encoder's own output."""
         return (OUTPUT,)
 
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
-        """The standard head."""
+        """Standard head."""
         return Head({modality: shape.width for modality, shape in shapes.items()}, d)
 
     def split(self, network: nn.Module) -> tuple[Group, ...]:
-        """One group."""
+        """One group, the head."""
         return (Group("head", self.lr_head, tuple(network.parameters())),)

@@ -1,8 +1,8 @@
 """IISAN: decoupled intra- and inter-modal side adapted networks (Fu et al., SIGIR 2024, arXiv 2404.02059).
 
-Encoders of unequal size go as in IISAN-Versa (arXiv 2411.02992): the deeper one's layers are grouped until both have
-the same number of blocks, and linear maps bring the states to one width where a network needs it. A pair of equals is
-the paper's network, with nothing added.
+Encoders of unequal size are combined as in IISAN-Versa (arXiv 2411.02992): the layers of the deeper one are grouped
+until both have the same number of blocks, and linear maps bring states to a common width. For encoders of equal size
+the network is that of the IISAN paper, without additions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 
 class SANB(nn.Module):
-    """Side adapted network block: x + up(act(down(x))), with the gate of what enters it."""
+    """Side adapted network block (SANB), x + up(act(down(x))), and the gate that mixes its input."""
 
     def __init__(self, width: int, bottleneck: int, activation: str, gated: bool):
         super().__init__()
@@ -37,20 +37,20 @@ class SANB(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def gate(self) -> Tensor | None:
-        """g = sigmoid(theta / 0.1); None when not gated."""
+        """Gate g = sigmoid(theta / 0.1), shape (1,); None without a gate."""
         return None if self.theta is None else torch.sigmoid(self.theta / GATE_TEMPERATURE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, width) to (n, width)."""
+        """Output of the block, (n, width), for an input of the same shape."""
         return x + self.up(self.activation(self.down(x)))
 
 
 class Alignment(nn.Module):
-    """Brings the states of layers to one width: a linear map for each other width, none where there is none.
+    """Linear maps that bring the states of all layers to one width; states that have it already pass unchanged.
 
     Args:
-        widths: of each kept layer's state.
-        width: that all get.
+        widths: width of each kept layer's state.
+        width: common width.
     """
 
     def __init__(self, widths: tuple[int, ...], width: int):
@@ -59,7 +59,7 @@ class Alignment(nn.Module):
         self.maps = nn.ModuleDict({str(w): nn.Linear(w, width) for w in sorted(set(widths)) if w != width})
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (n, layers, widest), narrower ones followed by zeros, to (n, layers, width)."""
+        """Aligned states, (n, layers, width), from states (n, layers, widest) in which zeros pad the narrower ones."""
         if not self.maps:
             return states[:, :, : self.width]
         rows = [states[:, layer, :width] for layer, width in enumerate(self.widths)]
@@ -69,7 +69,7 @@ class Alignment(nn.Module):
 
 
 class SideNetwork(nn.Module):
-    """A stack of blocks, then width -> width and width -> d."""
+    """Side network: a stack of blocks, then linear maps width -> width and width -> d."""
 
     def __init__(self, n_blocks: int, width: int, d: int, options: IISAN, gated: bool):
         super().__init__()
@@ -80,17 +80,17 @@ class SideNetwork(nn.Module):
         self.project = nn.Linear(width, d)
 
     def gates(self) -> list[float]:
-        """g of every block, from the first one on; empty without gates."""
+        """Gate of every block, first block first; empty without gates."""
         gates = [block.gate() for block in self.blocks]  # type: ignore[operator]
         return [g.item() for g in gates if g is not None]
 
     def finish(self, h: Tensor) -> Tensor:
-        """The side network's own vector, (n, d)."""
+        """Vector of the side network, (n, d), from the last block's output, (n, width)."""
         return self.project(self.out(h))
 
 
 class IntraNetwork(SideNetwork):
-    """h <- SANB(g H_l + (1 - g) h), h starting at zero."""
+    """Intra-modal network: h <- SANB(g H_l + (1 - g) h) per layer, starting from h = 0."""
 
     def __init__(self, widths: tuple[int, ...], d: int, options: IISAN):
         width = options.width or max(widths)
@@ -98,7 +98,7 @@ class IntraNetwork(SideNetwork):
         self.align = Alignment(widths, width)
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (n, layers, width) to (n, d)."""
+        """Vector of one modality, (n, d), from its states, (n, layers, width)."""
         states = self.align(states)
         h = torch.zeros_like(states[:, 0])
         for layer, block in enumerate(self.blocks):
@@ -108,29 +108,29 @@ class IntraNetwork(SideNetwork):
 
 
 class InterNetwork(SideNetwork):
-    """h <- SANB(h + g H_l^image + (1 - g) H_l^text), h starting at zero; as wide as the wider encoder.
+    """Inter-modal network: h <- SANB(h + g H_l^image + (1 - g) H_l^text) per layer, starting from h = 0.
 
-    Reading one modality alone it has no gates: h <- SANB(h + H_l).
+    It is as wide as the wider encoder. If it reads one modality only it has no gates: h <- SANB(h + H_l).
     """
 
     def __init__(self, widths: Mapping[str, tuple[int, ...]], d: int, options: IISAN):
-        width = options.width or max(max(own) for own in widths.values())
+        width = options.width or max(map(max, widths.values()))
         super().__init__(len(widths["text"]), width, d, options, options.gated and options.inter_reads == "both")
         self.reads = ("text", "image") if options.inter_reads == "both" else (options.inter_reads,)
         self.align = nn.ModuleDict({modality: Alignment(widths[modality], width) for modality in self.reads})
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
-        """States (n, layers, width) of both modalities to (n, d)."""
-        first, *other = [self.align[modality](states[modality]) for modality in self.reads]
+        """Inter-modal vector, (n, d), from the states of both modalities, each (n, layers, width)."""
+        first, *others = [self.align[modality](states[modality]) for modality in self.reads]
         h = torch.zeros_like(first[:, 0])
         for layer, block in enumerate(self.blocks):
             g = block.gate()  # type: ignore[operator]
-            h = block(h + _mixed([first[:, layer], *(image[:, layer] for image in other)], g))
+            h = block(h + _mixed([first[:, layer], *(image[:, layer] for image in others)], g))
         return self.finish(h)
 
 
 def _mixed(states: list[Tensor], g: Tensor | None) -> Tensor:
-    """The one state, or text and image by their gate; without a gate their sum."""
+    """Gated mixture of the states of text and image, their sum without a gate, or a single state unchanged."""
     if len(states) == 1:
         return states[0]
     text, image = states
@@ -138,7 +138,7 @@ def _mixed(states: list[Tensor], g: Tensor | None) -> Tensor:
 
 
 class Network(nn.Module):
-    """The side networks in the order image, text, inter; concatenated, linear to d."""
+    """All side networks, in the order image, text, inter; their vectors are concatenated and mapped to d."""
 
     def __init__(self, shapes: Mapping[str, Shape], d: int, options: IISAN):
         super().__init__()
@@ -154,15 +154,15 @@ class Network(nn.Module):
         self.fuse = nn.Linear(d * (len(self.intra) + (self.inter is not None)), d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
-        """modality -> (n, layers, width) to (n, d)."""
-        parts = [network(states[modality]) for modality, network in self.intra.items()]
+        """Item vectors, (n, d), from states by modality, each (n, layers, width)."""
+        vectors = [network(states[modality]) for modality, network in self.intra.items()]
         if self.inter is not None:
-            parts.append(self.inter(states))
-        return self.fuse(torch.cat(parts, dim=-1))
+            vectors.append(self.inter(states))
+        return self.fuse(torch.cat(vectors, dim=-1))
 
 
 def grouped(layers: tuple[int, ...], n: int) -> tuple[int, ...]:
-    """The last layer of each of ``n`` groups, as even as can be; the first layer is a group of its own."""
+    """Last layer of each of ``n`` groups of layers, as even as possible; the first layer is a group of its own."""
     if n == 1:
         return layers[-1:]
     last = len(layers) - 1
@@ -171,18 +171,19 @@ def grouped(layers: tuple[int, ...], n: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class IISAN(HiddenMethod):
-    """Options of IISAN.
+    """IISAN: side networks on the hidden states of frozen encoders.
 
     Attributes:
-        layers: which layers have blocks: "all", "even" (every second one, the paper's LayerDrop), "third",
-            "first-middle-last", "last", or a list.
+        layers: layers with a block: "all", "even" (every second one, the paper's LayerDrop), "third",
+            "first-middle-last", "last", or a list of numbers.
         bottleneck: inner width of a block.
-        width: of the side networks; None: that of the encoder, of the wider one for the inter-modal network.
-        activation: relu (the released code) or gelu.
-        intra, inter: with the intra-modal networks, with the inter-modal one.
-        inter_reads: what the inter-modal network gets; one modality alone takes its gates away.
-        gated: learned gates; otherwise plain sums.
-        lr: of blocks, gates and the networks' own ends; ``lr_head`` is for the last map.
+        width: width of the side networks; None for that of the encoder, and of the wider one for the inter-modal
+            network.
+        activation: "relu" (as in the released code) or "gelu".
+        intra, inter: False leaves out the intra-modal networks or the inter-modal one.
+        inter_reads: modalities that the inter-modal network reads; with a single one it has no gates.
+        gated: True for learned gates, False for sums without weights.
+        lr: learning rate of the side networks; ``lr_head`` is that of the last map.
     """
 
     layers: Layers = "even"
@@ -198,28 +199,30 @@ class IISAN(HiddenMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.intra or self.inter):
-            raise UserError("iisan: intra and inter are both false, nothing would be left")
+            raise UserError("iisan: intra and inter are both false; at least one must be true")
         if not self.inter and self.inter_reads != "both":
-            raise UserError(f"option inter_reads: {self.inter_reads} needs the inter-modal network, and inter is false")
+            raise UserError(f"option inter_reads: {self.inter_reads} needs the inter-modal network, but inter is false")
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
-        """Layer 0 is the embedding layer."""
+        """Layers that the option ``layers`` selects; 0 is the embedding layer."""
         return chosen_layers(self.layers, shape)
 
     def kept_of(self, shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
-        """With the inter-modal network as many layers of each encoder as the shallower one keeps."""
-        own = super().kept_of(shapes)
-        n = min(map(len, own.values()))
-        return {m: grouped(layers, n) for m, layers in own.items()} if self.inter else own
+        """Layers by modality; with the inter-modal network as many for each encoder as the shallower one keeps."""
+        kept = super().kept_of(shapes)
+        n = min(map(len, kept.values()))
+        return {m: grouped(layers, n) for m, layers in kept.items()} if self.inter else kept
 
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
-        """Intra-modal networks per modality and, with two of them, the inter-modal one."""
+        """Intra-modal network of each modality and, with two modalities, the inter-modal network."""
         if not self.intra and len(shapes) < 2:
-            raise UserError("iisan: intra = false leaves nothing with one modality; --methods names the others")
+            raise UserError(
+                "iisan: with one modality intra = false leaves no network; leave the method out (--methods)"
+            )
         return Network(shapes, d, self)
 
     def split(self, network: nn.Module) -> tuple[Group, ...]:
-        """Side networks, and the last map with the head's learning rate."""
+        """Two groups: the side networks, and the last map with the head's learning rate."""
         assert isinstance(network, Network)
         last = set(network.fuse.parameters())
         return (
@@ -228,7 +231,7 @@ class IISAN(HiddenMethod):
         )
 
     def observe(self, network: nn.Module) -> Observed:
-        """The gates, named by what 1 and 0 mean."""
+        """Gates of each network; the name says what 1 and 0 mean."""
         assert isinstance(network, Network)
         gates = {
             f"{modality}: layer (1) or earlier (0)": side.gates()  # type: ignore[operator]

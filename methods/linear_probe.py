@@ -1,6 +1,6 @@
-"""A linear probe over all layers: a learned mixture of the layers' [CLS] states, then the standard head.
+"""Linear probe over all layers: a learned mixture of the layers' [CLS] states, then the standard head.
 
-The mixture is ELMo's (Peters et al., NAACL 2018) without its scale, which the head's linear map has already.
+The mixture is that of ELMo (Peters et al., NAACL 2018) without its scale, which the head's linear map can learn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from methods.base import Group, Head, HiddenMethod, Layers, Shape, chosen_layers
 
 
 class Mixture(nn.Module):
-    """Per modality a softmax over layers, all alike at the start; then the head."""
+    """Softmax-weighted sum of the layers' states per modality, with equal weights at the start, then the head."""
 
     def __init__(self, kept: Mapping[str, int], widths: Mapping[str, int], d: int):
         super().__init__()
@@ -23,33 +23,33 @@ class Mixture(nn.Module):
         self.head = Head(widths, d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
-        """modality -> (n, layers, width) to (n, d)."""
+        """Item vectors, (n, d), from states by modality, each (n, layers, width)."""
         return self.head({m: theta.softmax(0) @ states[m] for m, theta in self.theta.items()})
 
 
 @dataclass(frozen=True)
 class LinearProbe(HiddenMethod):
-    """Options of the probe.
+    """Linear probe on a mixture of layers.
 
     Attributes:
-        layers: what is mixed.
-        lr: of the mixture's weights.
+        layers: layers that are mixed.
+        lr: learning rate of the mixture's weights.
     """
 
     layers: Layers = "all"
     lr: float = 1e-2
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
-        """As the option says."""
+        """Layers that the option ``layers`` selects."""
         return chosen_layers(self.layers, shape)
 
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
-        """Mixture and head."""
+        """Mixture and standard head."""
         kept = {modality: len(self.kept(shape)) for modality, shape in shapes.items()}
         return Mixture(kept, {modality: shape.width for modality, shape in shapes.items()}, d)
 
     def split(self, network: nn.Module) -> tuple[Group, ...]:
-        """The mixture's weights, and the head."""
+        """Two groups: the mixture's weights, and the head."""
         assert isinstance(network, Mixture)
         return (
             Group("mixture", self.lr, tuple(network.theta.parameters())),

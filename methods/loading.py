@@ -1,6 +1,6 @@
-"""Methods of one's own: a Python file is run, and what it registers can be named like any other method.
+"""Load method files: a Python file is run, and the methods that it registers can be used like built-in ones.
 
-A method file is code and runs with the rights of whoever names it.
+A method file is code and runs with the rights of the user.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A method file that was run.
+    """A loaded method file.
 
     Attributes:
-        path: absolute.
-        sha256: of the content that was run.
-        names: the methods it registered.
+        path: absolute path.
+        sha256: SHA-256 of the content that was run, in hexadecimal.
+        names: names of the registered methods.
     """
 
     path: Path
@@ -36,13 +36,15 @@ class Loaded:
 
 
 def load_file(path: Path, sha256: str | None = None) -> Loaded:
-    """Runs a method file; a file that was run before in this process is run again and replaces what it registered.
+    """Run a method file; loading it again in the same process replaces the methods that it registered.
 
     Args:
-        sha256: what its content must be, if it must be something.
+        path: the file.
+        sha256: required SHA-256 of the content; None to accept any.
 
     Raises:
-        UserError: anything wrong with the file, in one line that names it and, where there is one, the line.
+        UserError: the file cannot be read, fails or registers no valid method, or its content has changed; the message
+            names the file and, if there is one, the line.
     """
     path = path.absolute()
     try:
@@ -53,19 +55,19 @@ def load_file(path: Path, sha256: str | None = None) -> Loaded:
     if sha256 not in (None, digest):
         raise UserError(f"method file {path}: has changed since the matrix was resolved; start a new run folder")
     module = "iisan_bench_method_" + hashlib.sha256(f"{path} {digest}".encode()).hexdigest()[:16]
-    _forget(path)
+    _unregister(path)
     before = set(FROM_FILES)
     try:
         _run(path, content, module)
         names = tuple(name for name in FROM_FILES if name not in before)
-        _look_at(path, names)
+        _check_registered(path, names)
     except BaseException:
-        _forget(path)
+        _unregister(path)
         raise
     return Loaded(path, digest, names)
 
 
-def _forget(path: Path) -> None:
+def _unregister(path: Path) -> None:
     for name in [name for name, entry in FROM_FILES.items() if entry.origin == str(path)]:
         del FROM_FILES[name]
 
@@ -73,10 +75,10 @@ def _forget(path: Path) -> None:
 def _run(path: Path, content: bytes, name: str) -> None:
     module = ModuleType(name)
     module.__file__ = str(path)
-    # Dataclasses and type hints look their module up by name.
+    # Dataclasses and type hints look up their module by name.
     sys.modules[name] = module
     try:
-        # What a file prints must not get between the lines of a command that prints JSON.
+        # Output of the file must not mix with the standard output of a command that prints JSON.
         with contextlib.redirect_stdout(sys.stderr):
             exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except SyntaxError as error:
@@ -84,14 +86,14 @@ def _run(path: Path, content: bytes, name: str) -> None:
     except UserError as error:
         raise UserError(f"method file {_at(path, error)}: {error}") from error
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        text = " ".join(str(error).split())
         raise UserError(
-            f"method file {_at(path, error)}: {type(error).__name__}{': ' if said else ''}{said}"
+            f"method file {_at(path, error)}: {type(error).__name__}{': ' if text else ''}{text}"
         ) from error
 
 
 def _at(path: Path, error: BaseException) -> str:
-    """The file, and the line of it where the error arose."""
+    """Path of the file and the line of the error, for messages."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}, line {error.lineno}"
     line = line_of(path, error)
@@ -99,20 +101,20 @@ def _at(path: Path, error: BaseException) -> str:
 
 
 def line_of(path: Path, error: BaseException) -> int | None:
-    """The innermost line of the file that the error passed through; None if it did not."""
+    """Innermost line of the file in an error's traceback; None if the file is not in it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] if lines else None
 
 
-def _look_at(path: Path, names: tuple[str, ...]) -> None:
+def _check_registered(path: Path, names: tuple[str, ...]) -> None:
     from methods.base import checked_class
 
     if not names:
         raise UserError(
-            f'method file {path}: no method in it; put @register("a-name") of methods.base above a class derived from '
-            "EncoderMethod or HiddenMethod"
+            f'method file {path}: registers no method; put @register("a-name") of methods.base above a class derived '
+            "from EncoderMethod or HiddenMethod"
         )
     for name in names:
         if not NAME.fullmatch(name):
-            raise UserError(f"method file {path}: method name {name!r}: letters, digits and . _ + - up to 64, please")
+            raise UserError(f"method file {path}: method name {name!r} must be up to 64 letters, digits and . _ + -")
         checked_class(f"method file {path}", FROM_FILES[name].target)

@@ -1,12 +1,11 @@
 """Ladder Side Tuning on [CLS] states (after Sung, Cho & Bansal, NeurIPS 2022, arXiv 2206.06522).
 
-As in the paper: a narrow side network beside each frozen backbone; before each of its blocks the backbone's state of
-that layer, projected down, is mixed in by a learned gate sigmoid(theta / 0.1); no gradient enters the backbone.
+As in the paper, each frozen backbone has a narrow side network; before each of its blocks the backbone's state of that
+layer is projected down and mixed in by a learned gate sigmoid(theta / 0.1). No gradient enters the backbone.
 
-Not as in the paper: there the ladder's blocks are narrow Transformer layers over all tokens, start from pruned weights
-of the backbone, and are projected up again for the model's own head. Here one vector per layer climbs, so that there
-is nothing to attend to and a block is the Transformer layer's other half, a pre-norm MLP; it starts at random, and the
-recommender's head reads the ladder at its own width.
+Unlike in the paper, a ladder processes one vector per layer and not all tokens. Without tokens to attend to, a block is
+only the MLP half of a Transformer layer, pre-norm. Blocks start from random weights, not from pruned ones of the
+backbone, and the recommender's head reads the ladder at its own width instead of a projection back to the backbone's.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ GATE_TEMPERATURE = 0.1
 
 
 class Rung(nn.Module):
-    """Mixes a layer's state into what climbs, and goes on with x + outer(gelu(inner(norm(x))))."""
+    """Block of a ladder: mixes a layer's state into the input by a gate, then x + outer(gelu(inner(norm(x))))."""
 
     def __init__(self, width: int, bottleneck: int):
         super().__init__()
@@ -35,14 +34,14 @@ class Rung(nn.Module):
         self.outer = nn.Linear(4 * bottleneck, bottleneck)
 
     def forward(self, h: Tensor, state: Tensor) -> Tensor:
-        """h (n, bottleneck) and the layer's state (n, width) to (n, bottleneck)."""
+        """Output of the block, (n, bottleneck), from h, (n, bottleneck), and the layer's state, (n, width)."""
         g = torch.sigmoid(self.theta / GATE_TEMPERATURE)
         x = g * self.down(state) + (1 - g) * h
         return x + self.outer(F.gelu(self.inner(self.norm(x))))
 
 
 class Ladder(nn.Module):
-    """One backbone's side network: the lowest state projected down, then a rung per further layer."""
+    """Side network of one backbone: the first state projected down, then a rung per further layer."""
 
     def __init__(self, layers: int, width: int, bottleneck: int):
         super().__init__()
@@ -51,7 +50,7 @@ class Ladder(nn.Module):
         self.norm = nn.LayerNorm(bottleneck)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(n, layers, width) to (n, bottleneck)."""
+        """Vector of the ladder, (n, bottleneck), from states, (n, layers, width)."""
         h = self.foot(states[:, 0])
         for layer, rung in enumerate(self.rungs, start=1):
             h = rung(h, states[:, layer])
@@ -59,7 +58,7 @@ class Ladder(nn.Module):
 
 
 class Ladders(nn.Module):
-    """A ladder per modality, and the head."""
+    """One ladder per modality, and the head."""
 
     def __init__(self, layers: Mapping[str, int], shapes: Mapping[str, Shape], bottleneck: int, d: int):
         super().__init__()
@@ -67,18 +66,18 @@ class Ladders(nn.Module):
         self.head = Head(dict.fromkeys(shapes, bottleneck), d)
 
     def forward(self, states: Mapping[str, Tensor]) -> Tensor:
-        """modality -> (n, layers, width) to (n, d)."""
+        """Item vectors, (n, d), from states by modality, each (n, layers, width)."""
         return self.head({m: ladder(states[m]) for m, ladder in self.ladders.items()})
 
 
 @dataclass(frozen=True)
 class LST(HiddenMethod):
-    """Options of Ladder Side Tuning.
+    """Ladder Side Tuning on hidden states.
 
     Attributes:
-        layers: which layers have a rung; the first of them is where the ladder stands.
+        layers: layers that a ladder reads; the first one gives its start, each other one has a rung.
         bottleneck: width of the ladder.
-        lr: of the ladders.
+        lr: learning rate of the ladders.
     """
 
     layers: Layers = "all"
@@ -86,15 +85,15 @@ class LST(HiddenMethod):
     lr: float = 1e-3
 
     def kept(self, shape: Shape) -> tuple[int, ...]:
-        """As the option says."""
+        """Layers that the option ``layers`` selects."""
         return chosen_layers(self.layers, shape)
 
     def network(self, shapes: Mapping[str, Shape], d: int) -> nn.Module:
-        """Ladders and head."""
+        """Ladders and standard head."""
         return Ladders({m: len(self.kept(shape)) for m, shape in shapes.items()}, shapes, self.bottleneck, d)
 
     def split(self, network: nn.Module) -> tuple[Group, ...]:
-        """The ladders, and the head."""
+        """Two groups: the ladders, and the head."""
         assert isinstance(network, Ladders)
         return (
             Group("ladder", self.lr, tuple(network.ladders.parameters())),

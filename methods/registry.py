@@ -1,7 +1,7 @@
-"""Which methods there are: one line each. Imports nothing heavy, so that ``list`` answers at once.
+"""Registry of methods by name: built in, from installed packages, and from method files.
 
-Three kinds of them: those of this package, those that an installed package announces in the entry-point group
-``iisan_bench.methods``, and those that a method file registers while it is loaded (``methods.loading``).
+Installed packages announce methods in the entry-point group ``iisan_bench.methods``; method files register them while
+they are loaded (``methods.loading``). The module imports neither torch nor the methods, so ``list`` is fast.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Class = TypeVar("Class", bound=type)
 
 
 class Entry(NamedTuple):
-    """A method by name.
+    """Entry of the registry.
 
     Attributes:
-        target: ``module:Class``.
-        summary: what it trains, in one line.
-        preset: options that the name stands for.
-        origin: absolute path of the method file, or name and version of the installed package; "" for our own.
+        target: ``module:Class`` of the method.
+        summary: one line about what the method trains.
+        preset: options that the name implies.
+        origin: absolute path of the method file, or name and version of the installed package; "" if built in.
     """
 
     target: str
@@ -41,7 +41,7 @@ REGISTRY: dict[str, Entry] = {
     "bitfit": Entry("methods.bitfit:BitFit", "every bias of the encoders (Ben Zaken et al. 2022)"),
     "adapter": Entry("methods.adapter:Adapter", "two bottleneck adapters per layer (Houlsby et al. 2019)"),
     "lora": Entry("methods.peft.lora:LoRA", "low-rank updates of query and value, by peft (Hu et al. 2022)"),
-    "peft": Entry("methods.peft.tuner:Tuner", "any tuner of peft: peft = { type, target, ... }; IA3 unless told"),
+    "peft": Entry("methods.peft.tuner:Tuner", "any tuner of peft: peft = { type, target, ... }; IA3 by default"),
     "prefix": Entry("methods.peft.prefix:Prefix", "trained keys and values before each layer's own (Li & Liang 2021)"),
     "iisan": Entry("methods.iisan:IISAN", "side networks on hidden states, computed in every step (Fu et al. 2024)"),
     "iisan-cached": Entry("methods.iisan:IISAN", "the same, on hidden states cached once", {"cached": True}),
@@ -54,11 +54,11 @@ REGISTRY: dict[str, Entry] = {
 }
 
 FROM_FILES: dict[str, Entry] = {}
-"""Filled by :func:`register` and emptied by ``methods.loading``, a file at a time."""
+"""Methods of loaded method files; :func:`register` adds them, ``methods.loading`` removes those of a file."""
 
 
 def known() -> Mapping[str, Entry]:
-    """Every method there is in this process, by name.
+    """All methods of this process, by name.
 
     Raises:
         UserError: an installed package announces a name that is taken.
@@ -68,29 +68,33 @@ def known() -> Mapping[str, Entry]:
 
 @cache
 def installed() -> dict[str, Entry]:
-    """The methods of installed packages; nothing of them is imported.
+    """Methods of installed packages, which are not imported.
 
     Raises:
-        UserError: a name that is taken, or an entry point that names no class.
+        UserError: a name is taken, or an entry point is not of the form module:Class.
     """
     from importlib.metadata import entry_points
 
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for point in entry_points(group=GROUP):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
         where = f"entry point {point.name!r} of {package}"
         if not (point.module and point.attr):
             raise UserError(f"{where}: expected module:Class, got {point.value!r}")
-        if point.name in REGISTRY or point.name in found:
-            raise UserError(f"{where}: a method of this name exists; uninstall the package or have the name changed")
-        found[point.name] = Entry(f"{point.module}:{point.attr}", f"from {package}", origin=package)
-    return found
+        if point.name in REGISTRY or point.name in entries:
+            raise UserError(f"{where}: a method with this name exists; uninstall the package or change the name in it")
+        entries[point.name] = Entry(f"{point.module}:{point.attr}", f"from {package}", origin=package)
+    return entries
 
 
 def register(name: str, **preset: Any) -> Callable[[Class], Class]:
-    """Makes a class of a method file a method of this name; options given here are what the name stands for.
+    """Decorator that registers a class of a method file as a method.
 
-    May be put above a class several times, with a name each. The class's docstring tells ``list`` what it trains.
+    A class can be registered under several names. The first line of its docstring is its summary in ``list``.
+
+    Args:
+        name: name of the method.
+        preset: options that the name implies.
 
     Raises:
         UserError: the name is taken.
@@ -111,7 +115,7 @@ def register(name: str, **preset: Any) -> Callable[[Class], Class]:
 
 
 def _summary(cls: type) -> str:
-    """First line of the docstring; one that a dataclass made of its signature says nothing."""
+    """First line of a class's docstring; the class's name if it has none or only the signature that dataclass makes."""
     text = (cls.__doc__ or "").strip()
     if not text or text.startswith(f"{cls.__name__}("):
         return f"class {cls.__name__}"

@@ -31,7 +31,7 @@ from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.models.hidden_states import HIDDEN_KEY
 from bench.models.inputs import tokenise
-from bench.models.quantisation import count_values, parts, to_empty
+from bench.models.quantisation import count_values, storage_tensors, to_empty
 from bench.models.recommender import Recommender, TrainBatch
 from bench.scoring.roofline import Work
 from bench.training.loop import Trainer
@@ -294,7 +294,7 @@ def step_work(model: nn.Module, memory: MemoryAccount, flops: Flops) -> tuple[Wo
         memory: the account of the step. What is live at its peak of what backward needs may be less than all of it.
     """
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    read = sum(part.nbytes for p in model.parameters() if id(p) not in tables for part in parts(p))
+    read = sum(part.nbytes for p in model.parameters() if id(p) not in tables for part in storage_tensors(p))
     trained = [p for p in model.parameters() if p.requires_grad]
     return (
         Work(flops.forward, read + memory.activations),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.models.quantisation import parts
+from bench.models.quantisation import storage_tensors
 from bench.models.recommender import Recommender, TrainBatch
 
 LOSS_STEPS = (5, 15, 30)
@@ -24,8 +24,8 @@ def _fingerprint(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
     """Sum and sum of squares in 64 bit of each parameter: tells whether values changed without a copy of them."""
     with torch.no_grad():
         return [
-            (sum(t.double().sum().item() for t in parts(p)), sum(t.double().square().sum().item() for t in parts(p)))
-            for p in parameters
+            (sum(t.double().sum().item() for t in tensors), sum(t.double().square().sum().item() for t in tensors))
+            for tensors in map(storage_tensors, parameters)
         ]
 
 

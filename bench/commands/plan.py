@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.arguments import DATASET, add_options, add_recipe, request_of
 from bench.data.kinds import KINDS
+from bench.records.columns import MEMORY_PARTS
 from bench.utils.errors import UserError
 from bench.utils.sizes import parse_size, readable
 from bench.utils.text import as_json, printable
@@ -225,12 +226,7 @@ COLUMNS = (
     ("trainable_params", "trained"),
     ("total_params", "parameters"),
     ("peak_memory_bytes", "peak"),
-    ("parameters", "weights"),
-    ("gradients", "gradients"),
-    ("optimizer", "optimizer"),
-    ("activations", "activations"),
-    ("cache", "cache"),
-    ("rest", "rest"),
+    *((part, "weights" if part == "parameters" else part) for part in MEMORY_PARTS),
     ("flops_forward", "forward"),
     ("flops_backward", "backward"),
     ("cache_bytes", "on disk"),

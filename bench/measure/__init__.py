@@ -1,1 +1,1 @@
-"""What a step costs: its time by phase, memory, FLOPs and energy, and what disturbed the measurement."""
+"""Measurement of training steps: time by phase, memory, FLOPs, energy, and disturbances by other processes."""

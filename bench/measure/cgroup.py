@@ -1,7 +1,8 @@
-"""What the control groups of this process allow it: containers and batch systems set limits that no core count shows.
+"""Limits and counters of this process's control groups (cgroups): CPU quota, memory limit, throttling, OOM kills.
 
-Reads versions 1 and 2 of Linux's cgroup files (kernel documentation, admin-guide/cgroup-v1 and cgroup-v2). A limit of
-any group above the process binds it too, so every level is read.
+Containers and batch systems set such limits, and neither a core count nor psutil shows them. Both versions of Linux's
+cgroup files are read (kernel documentation, admin-guide/cgroup-v1 and cgroup-v2). A limit of any parent group binds
+the process too, so every level is read.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
-# Version 1 says "no limit" with the largest number of pages there is.
+# Version 1 writes "no limit" as the largest possible number of pages.
 _NO_LIMIT = 1 << 60
 
 
 def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
-    """How many CPUs' worth of time the process may use; None without a limit, or where there are no cgroups."""
+    """CPU time that the process may use, as a number of CPUs; None without a limit or without cgroups."""
     limits = []
     for folder in _folders("cpu", root, membership):
         quota, _, period = (_read(folder / "cpu.max") or "").partition(" ")
@@ -30,7 +31,7 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
 
 
 def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
-    """Bytes of memory that the process may use; None without a limit, or where there are no cgroups."""
+    """Memory that the process may use, in bytes; None without a limit or without cgroups."""
     limits = []
     for folder in _folders("memory", root, membership):
         text = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes") or ""
@@ -40,7 +41,7 @@ def memory_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None
 
 
 def throttled_seconds(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
-    """Seconds for which a CPU quota has held the process's group back since it was made; None where unknown."""
+    """Seconds for which a CPU quota has throttled the process's group since the group exists; None if unknown."""
     seconds = []
     for folder in _folders("cpu", root, membership):
         for line in (_read(folder / "cpu.stat") or "").splitlines():
@@ -53,9 +54,9 @@ def throttled_seconds(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float
 
 
 def oom_kills(root: Path = ROOT, membership: Path = MEMBERSHIP, vmstat: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes the kernel has killed for lack of memory, in this group and on the machine; None if unknown.
+    """Processes that the kernel has killed for lack of memory, in this group plus on the machine; None if unknown.
 
-    The machine's counter is the one of all groups where it is told; a container may see its own group's alone.
+    The machine's counter includes all groups; in a container it may be missing, and only the own group's is counted.
     """
     counts = []
     for file in (*(f / "memory.events" for f in _folders("memory", root, membership)), vmstat):
@@ -67,7 +68,7 @@ def oom_kills(root: Path = ROOT, membership: Path = MEMBERSHIP, vmstat: Path = P
 
 
 def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
-    """The folders that govern the process, its own group first and the root last, for either version."""
+    """Folders of the process's groups in either version, its own group first and the root last."""
     for line in (_read(membership) or "").splitlines():
         _, names, path = line.split(":", 2)
         if names == "":
@@ -76,9 +77,9 @@ def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
             base = next((b for b in (root / names, root / controller) if b.is_dir()), root / names)
         else:
             continue
-        # Seen from inside a container the path can be the host's, which is not there: then the mount is the group.
-        below = Path(path.lstrip("/"))
-        yield from (folder for folder in (base / below, *(base / p for p in below.parents)) if folder.is_dir())
+        # In a container the path can be that of the host, which does not exist here; the mount is the group then.
+        relative = Path(path.lstrip("/"))
+        yield from (folder for folder in (base / relative, *(base / p for p in relative.parents)) if folder.is_dir())
 
 
 def _read(file: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""The clock of a training step: seconds per step and per phase, and what a list of steps says.
+"""Clock of training steps: seconds per step and per phase, summaries of steps, and warnings about them.
 
-The phases are exclusive: time inside a watched backbone is booked under `backbone` and not under `forward`,
-so the phases of a step add up to its seconds, less what was done between phases.
+The phases are exclusive: time inside a watched backbone counts as `backbone` and not as `forward`, so the phases of a
+step add up to its seconds, except for time between phases.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Row: TypeAlias = dict[str, float | None]
 
 DRIFT_LIMIT = 0.05
 CV_LIMIT = 0.10
-# A third of fewer steps has no median worth comparing: one slow step would be the drift.
+# With fewer steps per third a single slow step would look like a drift.
 STEPS_PER_THIRD = 3
 
 
 class _Timeline(Protocol):
-    """Marks points in time; the seconds between two of them can be asked for after `finish`."""
+    """Source of time marks; the seconds between two marks can be read after `finish`."""
 
     def start(self) -> None: ...
 
@@ -41,21 +41,23 @@ class _Timeline(Protocol):
 
 
 class _HostTimeline:
+    """Timeline of the host's clock."""
+
     def __init__(self, now: Callable[[], int]) -> None:
         self.mark = now
 
     def start(self) -> None:
-        """Nothing to prepare: the host's clock is always there."""
+        """Do nothing: the host's clock needs no preparation."""
 
     def finish(self) -> None:
-        """Nothing to wait for: what the host did is done."""
+        """Do nothing: work on the host is finished when it returns."""
 
     def seconds(self, begin: int, end: int) -> float:
         return (end - begin) * 1e-9
 
 
 class _CudaTimeline:
-    """Marks are events on the current stream, so that no phase border makes the host wait for the device."""
+    """Timeline of events on the current CUDA stream; marking a phase border does not make the host wait."""
 
     def __init__(self, device: torch.device, cuda: Any) -> None:
         self._device = device
@@ -64,7 +66,7 @@ class _CudaTimeline:
         self._used = 0
 
     def start(self) -> None:
-        # The events of the last step have been read by now and serve again: creating them costs more than recording.
+        # Events of the last step have been read and are reused: creating an event costs more than recording it.
         self._used = 0
 
     def mark(self) -> Any:
@@ -83,21 +85,21 @@ class _CudaTimeline:
 
 
 class StepClock:
-    """Times the steps of a training loop on one device.
+    """Clock of the steps of a training loop on one device; one row of seconds per step.
 
-    On the CPU every border reads the host's clock. On CUDA the borders are events on the current stream, read after
-    the one synchronisation that ends a step; `data` alone is read from the host's clock, since waiting for a batch
-    leaves no trace on a stream. Anything that makes the host wait inside a step (`loss.item()`, say) is an extra
+    On the CPU every phase border reads the host's clock. On CUDA the borders are events on the current stream, read
+    after the one synchronisation that ends a step; only `data` is read from the host's clock, because waiting for a
+    batch leaves no trace on a stream. Whatever makes the host wait inside a step (such as `loss.item()`) is an extra
     synchronisation that this clock cannot see: read the loss after the step.
 
     Args:
-        device: where the steps run, `cpu` or `cuda`.
-        enabled: a clock that is off registers no hooks, reads no clock and keeps no rows.
+        device: device of the steps, `cpu` or `cuda`.
+        enabled: False for a clock that registers no hooks, reads no time and keeps no rows.
         now: the host's clock in nanoseconds.
-        cuda: stands in for `torch.cuda`; for machines without one.
+        cuda: replacement of `torch.cuda`, for tests without a GPU.
 
     Raises:
-        ValueError: for a device that this clock would time wrongly, being neither `cpu` nor `cuda`.
+        ValueError: the device is neither `cpu` nor `cuda` and would be timed wrongly.
     """
 
     def __init__(
@@ -126,35 +128,35 @@ class StepClock:
         self._open = False
 
     def step(self, epoch: int, step: int) -> AbstractContextManager[None]:
-        """Times one step. A step that an exception leaves adds no row.
+        """Context that times one step and adds its row; a step that ends in an exception adds none.
 
         Args:
-            epoch: the epoch it belongs to, for the row.
-            step: its number over the whole training, for the row.
+            epoch: epoch of the step, for the row.
+            step: number of the step over the whole training, for the row.
 
         Raises:
-            RuntimeError: on entering it while another step of this clock is open.
+            RuntimeError: on entering, if another step of this clock is open.
         """
         return _StepContext(self, epoch, step) if self.enabled else self._off
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
-        """Books the time of the block under `name`; a phase opened inside another one is taken out of it.
+        """Context whose time counts as phase `name`; the time of a nested phase is not counted in the outer one.
 
         Raises:
-            ValueError: if there is no such phase.
-            RuntimeError: on entering it outside a step.
+            ValueError: unknown phase.
+            RuntimeError: on entering, if no step is open.
         """
         if not self.enabled:
             return self._off
         if name not in self._contexts:
-            raise ValueError(f"no phase is called {name!r}; there are {', '.join(PHASES)}")
+            raise ValueError(f"unknown phase {name!r}; the phases are {', '.join(PHASES)}")
         return self._contexts[name]
 
     def watch(self, module: nn.Module) -> Watch:
-        """Books time inside `module.forward` under `backbone` whenever it runs in the `forward` phase.
+        """Count time inside a module as phase `backbone` whenever the module runs in the phase `forward`.
 
-        Runs outside a step (evaluation) and in other phases (recomputation in backward) are left alone. Hooks see
-        `module(...)` only: a wrapper that calls `module.forward(...)` itself goes round them, so watch the wrapper.
+        Calls outside a step (evaluation) and in other phases (recomputation in backward) are not counted. Hooks see
+        `module(...)` only: a wrapper that calls `module.forward(...)` bypasses them, so watch the wrapper instead.
         """
         if not self.enabled:
             return Watch(())
@@ -170,7 +172,7 @@ class StepClock:
         return Watch((module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)))
 
     def clear(self) -> None:
-        """Forgets the rows so far: the warm-up, say."""
+        """Remove all rows so far, such as those of the warm-up."""
         self.rows.clear()
 
     def _start(self) -> None:
@@ -207,7 +209,7 @@ class StepClock:
         self._open_span(border)
 
     def _close_span(self) -> tuple[_Timeline, Any] | None:
-        """Ends the span of the running phase; returns the mark that did, which can begin the next one."""
+        """End the span of the running phase; the mark that ends it can begin the next span."""
         if not self._stack:
             return None
         line = self._line[self._stack[-1][0]]
@@ -223,6 +225,8 @@ class StepClock:
 
 
 class _StepContext:
+    """Context of one step."""
+
     def __init__(self, clock: StepClock, epoch: int, step: int) -> None:
         self._clock, self._epoch, self._step = clock, epoch, step
 
@@ -236,7 +240,7 @@ class _StepContext:
 
 
 class _PhaseContext:
-    """Keeps no state of its own, so one object per phase serves every step."""
+    """Context of a phase; stateless, so that one object per phase serves every step."""
 
     def __init__(self, clock: StepClock, name: Phase) -> None:
         self._clock, self._name = clock, name
@@ -249,22 +253,22 @@ class _PhaseContext:
 
 
 class Watch:
-    """The hooks on a watched module; `remove()`, or leaving it as a context, takes them off."""
+    """Handle of the hooks on a watched module; also a context that removes them on exit."""
 
     def __init__(self, handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
         self._handles = handles
 
     def remove(self) -> None:
-        """Takes the hooks off; a second call does nothing."""
+        """Remove the hooks; a second call does nothing."""
         for handle in self._handles:
             handle.remove()
 
     def __enter__(self) -> Watch:
-        """The hooks are on already."""
+        """Return the handle; the hooks are registered already."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Takes the hooks off."""
+        """Remove the hooks."""
         self.remove()
 
 
@@ -275,15 +279,15 @@ def _torch_cuda() -> Any:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """The `steps` entry of a record.
+    """Summary of steps for the `steps` entry of a record.
 
     Args:
-        rows: rows of a clock, or of `steps.csv` read back.
+        rows: rows of a clock, or of `steps.csv`.
 
     Returns:
         `count`, `median`, `q25`, `q75`, `p95` (seconds; quantiles interpolated linearly), `cv` (sample standard
-        deviation over mean) and `phases`: the share of all seconds that each phase took. None where there is
-        nothing to say: no rows, one row (`cv`), a phase that no step had.
+        deviation over mean) and `phases`: share of each phase in the total seconds. A value is None if it is
+        undefined: without rows, `cv` of a single row, a phase that no step had.
     """
     seconds = _seconds(rows)
     quantiles: list[float | None] = [None] * 4
@@ -298,7 +302,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def drift(rows: Sequence[Row]) -> float | None:
-    """Relative change of the median step from the first third of the rows to the last; None below nine rows."""
+    """Relative change of the median step time from the first to the last third of the rows; None below nine rows."""
     seconds = _seconds(rows)
     third = len(seconds) // 3
     if third < STEPS_PER_THIRD:
@@ -308,7 +312,7 @@ def drift(rows: Sequence[Row]) -> float | None:
 
 
 def step_warnings(rows: Sequence[Row]) -> list[str]:
-    """What makes these step times doubtful: a drift of over 5 % between thirds, a variation of over 10 %."""
+    """Warnings about step times: a drift of over 5 % between thirds, a coefficient of variation of over 10 %."""
     texts = []
     change = drift(rows)
     if change is not None and abs(change) > DRIFT_LIMIT:

@@ -1,4 +1,4 @@
-"""What the phases of a cell cost, from numbers that were measured: pure functions on rows of steps and cache files."""
+"""Costs computed from measured values: epoch time, cache cost, FLOP rate. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from bench.models.hidden_states import CacheFile
 
 
 def epoch_times(rows: Sequence[Row], per_epoch: int) -> tuple[dict[str, Any], list[str]]:
-    """The columns that say how long training took, and what is doubtful about them.
+    """Columns of a record with the duration of training, and warnings about them.
 
     Args:
-        rows: of the clock, one per step, at least one.
+        rows: rows of the clock, one per step, at least one.
         per_epoch: steps of a pass over all users.
 
     Returns:
-        ``epochs``, ``steps``, ``step_seconds_median`` and ``epoch_seconds``: the median over whole epochs, or the mean
-        step times the steps of an epoch where no epoch was finished, which the warning says.
+        ``epochs``, ``steps``, ``step_seconds_median`` and ``epoch_seconds``. The last is the median over whole epochs;
+        if no epoch was finished, it is the mean step time the steps of an epoch, with a warning.
     """
     seconds = np.array([row["seconds"] for row in rows], dtype=np.float64)
     whole = [seconds[i : i + per_epoch].sum() for i in range(0, len(seconds) - per_epoch + 1, per_epoch)]
-    found = {
+    columns = {
         "epochs": len(seconds) / per_epoch,
         "steps": len(seconds),
         "step_seconds_median": float(np.median(seconds)),
         "epoch_seconds": float(np.median(whole)) if whole else float(seconds.mean() * per_epoch),
     }
-    return found, [] if whole else [f"epoch_seconds is extrapolated from {len(seconds)} steps"]
+    return columns, [] if whole else [f"epoch_seconds is extrapolated from {len(seconds)} steps"]
 
 
 def cache_cost(caches: Mapping[str, CacheFile], items_per_step: float) -> dict[str, Any] | None:
-    """The ``cache`` entry of a record; None for a cell without a cache.
+    """Cost of the hidden-state cache, the ``cache`` entry of a record; None for a cell without a cache.
 
     Args:
-        caches: modality -> file.
+        caches: cache file by modality.
         items_per_step: mean number of distinct items of a step.
 
     Returns:
-        ``seconds``: what building took, whenever that was; ``bytes``: size on disk; ``reused``: nothing had to be
-        built; ``bytes_per_step``: distinct items × kept layers × width × bytes of a number, read through the file's
-        mapping, so from the disk only what the host does not hold in memory. Over all modalities, and under
-        ``modalities`` for each of them.
+        Over all modalities, and under ``modalities`` for each: ``seconds`` of building, in this cell or an earlier
+        one; ``bytes`` on disk; ``reused``, True if no file had to be built; ``bytes_per_step`` read, which is distinct
+        items × kept layers × width × bytes of a number. Files are memory-mapped, so only the part that the host does
+        not hold in memory comes from the disk.
     """
     if not caches:
         return None
@@ -63,16 +63,16 @@ def cache_cost(caches: Mapping[str, CacheFile], items_per_step: float) -> dict[s
 
 
 def compute_rate(flops: Flops, items: int, step_seconds: float) -> dict[str, Any]:
-    """The ``compute`` entry of a record: operations of a median step over the seconds of the median step.
+    """FLOP rate of a typical step, the ``compute`` entry of a record.
 
-    The columns ``flops_forward`` and ``flops_backward`` are of the largest batch, that of the memory account, and most
-    steps take less. Here stand those of the batch with the median number of distinct items, since what a step computes
-    grows with that number.
+    The columns ``flops_forward`` and ``flops_backward`` belong to the largest batch, that of the memory account, and
+    most steps need fewer. This entry uses the batch with the median number of distinct items, because the FLOPs of a
+    step grow with that number.
 
     Args:
-        flops: of that batch, forward and backward; the optimizer has no products to count.
-        items: its distinct items.
-        step_seconds: the median timed step, waiting for data and the optimizer included.
+        flops: FLOPs of the batch with the median number of items; the optimizer has no products to count.
+        items: number of distinct items of that batch.
+        step_seconds: median time of a step, waiting for data and the optimizer included.
     """
     return {
         "items": items,

@@ -1,4 +1,4 @@
-"""What the numbers were measured on: versions, machine, limits, flags and the state of the program itself."""
+"""Environment of a measurement: versions, machine, limits, flags, and the git state of the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 from bench.measure import cgroup
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "nvidia-ml-py", "bitsandbytes", "torchao")
-# What changes speed or memory and leaves no other trace.
+# Environment variables that change speed or memory use and are recorded nowhere else.
 VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|OMP_PROC_BIND|OMP_PLACES|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
     r"|CUDA_LAUNCH_BLOCKING|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|PYTORCH_\w+|MALLOC_ARENA_MAX|LD_PRELOAD"
@@ -25,15 +25,15 @@ VARIABLES = re.compile(
 
 
 def capture(device: str) -> dict[str, object]:
-    """Describes this process and its machine. Imports torch, whose flags it reports.
+    """Describe this process and its machine; imports torch, because torch's flags are included.
 
     Args:
-        device: where the run computes, such as `cpu` or `cuda:0`.
+        device: device of the run, such as `cpu` or `cuda:0`.
 
     Returns:
-        a JSON-ready dictionary. `memory_bytes` is the machine's, `cgroup_*` what control groups allow of it (CPUs as a
-        number of CPUs), `cores_usable` what the scheduler allows. `gpu` is None on the CPU; whatever cannot be found
-        out is None.
+        A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
+        `cores_usable` is the number of cores that the scheduler allows. Values that cannot be read are None; `gpu` is
+        None on the CPU.
     """
     import torch
 
@@ -62,19 +62,19 @@ def capture(device: str) -> dict[str, object]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The processor's name, where the system tells it."""
+    """Name of the processor; None if the system does not report it."""
     with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.M)
-        if found:
-            return found[1].strip()
+        name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.M)
+        if name:
+            return name[1].strip()
     return platform.processor() or None
 
 
 def git_state(file: Path) -> tuple[str | None, bool | None]:
-    """The revision of the checkout that keeps `file`, and whether it has uncommitted changes.
+    """Git revision of the checkout that tracks `file`, and True if the checkout has uncommitted changes.
 
-    Both are None where there is no git, no checkout, no commit yet, or only somebody else's checkout around an
-    installed copy: one that does not keep the file.
+    Both are None without git, checkout or commit, and if the checkout around an installed copy does not track the
+    file.
     """
     folder = file.resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
@@ -85,7 +85,7 @@ def git_state(file: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    # A hook of git's own would point the command at its repository, whatever the folder.
+    # Inside a git hook these variables name another repository and override the folder.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -126,7 +126,7 @@ def _precision_flags(torch: Any) -> dict[str, object]:
 
 
 def _flag(read: Callable[[], object]) -> object:
-    """A flag of torch; None where its answer would mislead: torch refuses it once the newer settings have been used."""
+    """Value of a torch flag; None if torch refuses to read it, as it does after the newer settings have been used."""
     try:
         return read()
     except RuntimeError:

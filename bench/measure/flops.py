@@ -1,7 +1,7 @@
-"""Floating-point operations of a step: what its matrix products, convolutions and attentions take.
+"""Floating-point operations (FLOPs) of the matrix products, convolutions and attentions of a training step.
 
-Counted with torch's counter, a multiplication and an addition as two. Elementwise work, softmax, norms and the
-optimizer are left out, as is usual: they are bound by memory and not by arithmetic.
+Counted by torch's counter; a multiplication and an addition are two operations. Elementwise operations, softmax, norms
+and the optimizer are not counted, as is usual: they are bound by memory bandwidth, not by arithmetic.
 """
 
 from __future__ import annotations
@@ -27,29 +27,26 @@ class Flops:
 
 
 def count_flops(forward: Callable[[], Tensor]) -> Flops:
-    """Runs `forward` and the backward pass of what it returns, and counts each.
+    """Run `forward` and the backward pass of its result, and count the operations of each.
 
-    Works on real and on fake tensors alike. The gradients of the backward pass are added to what the parameters hold:
-    zero them before training goes on. Attention kernels compute the scores again in backward, and that is counted;
-    so the backward pass of `sdpa` counts five products where that of eager attention counts four.
+    Works on real and on fake tensors. Gradients are added to those that the parameters hold: zero them before training
+    continues. Attention kernels recompute the scores in the backward pass, and this is counted, so the backward pass of
+    `sdpa` has five products per attention and that of eager attention four.
 
     Args:
-        forward: returns the loss, one number. A loss that nothing trainable went into has no backward pass.
-
-    Returns:
-        the operations of each pass.
+        forward: returns the loss, a single number; the backward pass is skipped if it requires no gradient.
 
     Raises:
-        ValueError: if `forward` returns more than one number.
+        ValueError: `forward` returns more than one number.
     """
-    with FlopCounterMode(display=False, custom_mapping=_MISSED) as there:
+    with FlopCounterMode(display=False, custom_mapping=_FURTHER_FORMULAS) as forward_counter:
         loss = forward()
     if loss.numel() != 1:
         raise ValueError(f"the loss must be one number, not a tensor of shape {tuple(loss.shape)}")
-    with FlopCounterMode(display=False, custom_mapping=_MISSED) as back:
+    with FlopCounterMode(display=False, custom_mapping=_FURTHER_FORMULAS) as backward_counter:
         if loss.requires_grad:
             loss.backward()
-    return Flops(forward=there.get_total_flops(), backward=back.get_total_flops())
+    return Flops(forward=forward_counter.get_total_flops(), backward=backward_counter.get_total_flops())
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
@@ -76,10 +73,9 @@ def _add_batches(start: Shape, left: Shape, right: Shape, **_: Any) -> int:
     return 2 * prod(left) * right[-1]
 
 
-# What torch's counter lets pass as free (seen with 2.13). It knows the attention kernels of CUDA and not the one of
-# the CPU, so that a step would seem to cost less there; and of the products it knows neither those with a vector nor
-# the sum over a batch of them.
-_MISSED: dict[Any, Callable[..., int]] = {
+# Operations that torch's counter counts as free (seen with 2.13): the attention kernel of the CPU (those of CUDA are
+# counted), products with a vector, and the sum over a batch of products.
+_FURTHER_FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     torch.ops.aten.mv: _matrix_vector,

@@ -1,4 +1,4 @@
-"""This process's peak of resident memory, and what the rest of the machine did while it was measured."""
+"""Peak resident memory of this process, and disturbances by the rest of the machine during a measurement."""
 
 from __future__ import annotations
 
@@ -18,22 +18,31 @@ Number = TypeVar("Number", int, float)
 
 OTHERS_LIMIT = 0.10
 THROTTLE_LIMIT = 0.01
-# CPU times come in ticks of 10 ms: over less than this a share would be made of a few of them.
+# CPU times are counted in ticks of 10 ms; over a shorter period a share would rest on a few ticks.
 SHORTEST_SECONDS = 1.0
 
 
 def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """The largest resident set of this process so far, in bytes; None where the system does not tell.
+    """Peak resident set size of this process so far, in bytes; None if the system does not report it.
 
-    Read from `VmHWM`, which starts afresh with the program: `ru_maxrss` is inherited from a big parent.
+    Read from `VmHWM`, which starts at zero with the program; `ru_maxrss` is inherited from a larger parent process.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    peak = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status), re.MULTILINE)
+    return int(peak[1]) * 1024 if peak else None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Running totals at one moment: seconds of CPU time, seconds, bytes. None where the system does not tell."""
+    """Running totals at one moment, in seconds and bytes; None if the system does not report a value.
+
+    Attributes:
+        at: time of the snapshot, seconds on a monotonic clock.
+        capacity: CPU seconds of all cores, idle time included.
+        busy: CPU seconds of all cores, idle time excluded.
+        own: CPU seconds of this process and its descendants.
+        swapped_in, swapped_out: bytes that the machine has swapped.
+        throttled: seconds for which a CPU quota has throttled this process's group.
+    """
 
     at: float
     capacity: float
@@ -46,11 +55,15 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class MachineReading:
-    """What disturbed a period.
+    """Disturbances of a period; unknown values are None.
 
-    `others_share` is the part of the machine's whole CPU time that went to processes other than this one and its
-    descendants, time stolen by a hypervisor included. Swapping is the machine's, in bytes; `throttled_seconds` is how
-    long a CPU quota held this process's group back. What is unknown is None.
+    Attributes:
+        seconds: length of the period.
+        others_share: share of the machine's CPU time used by processes other than this one and its descendants; time
+            stolen by a hypervisor is included.
+        swapped_in, swapped_out: bytes that the machine has swapped.
+        throttled_seconds: time for which a CPU quota has throttled this process's group.
+        warnings: one line per disturbance that makes the measurement doubtful.
     """
 
     seconds: float
@@ -62,34 +75,34 @@ class MachineReading:
 
 
 class MachineWatch:
-    """Watches the machine while the block runs; `reading` is there afterwards."""
+    """Context that measures disturbances by the machine while the block runs; the result is `reading`."""
 
     def __init__(self) -> None:
         self._before: Snapshot | None = None
         self.reading: MachineReading | None = None
 
     def __enter__(self) -> MachineWatch:
-        """Starts the period."""
+        """Start the period."""
         self._before = take_snapshot()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Ends the period, also one that failed."""
+        """End the period, also after an exception."""
         assert self._before is not None
         self.reading = compare(self._before, take_snapshot())
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes a measurement in this period doubtful, up to now while it lasts."""
+        """Disturbances that make the measurement doubtful; those so far while the period lasts."""
         if self.reading is not None:
             return self.reading.warnings
         return () if self._before is None else compare(self._before, take_snapshot()).warnings
 
 
 def take_snapshot(vmstat: Path = Path("/proc/vmstat")) -> Snapshot:
-    """The totals of this moment, for this process and its descendants and for the machine."""
+    """Current totals of the machine, and of this process with its descendants."""
     cpu = psutil.cpu_times()._asdict()
-    # Linux has counted a guest's time under user and nice already.
+    # Linux includes guest time in user and nice time already.
     capacity = sum(value for name, value in cpu.items() if not name.startswith("guest"))
     pages = {name: int(value) for name, value in re.findall(r"^(pswp\w+) (\d+)$", _text(vmstat), re.MULTILINE)}
     size = os.sysconf("SC_PAGE_SIZE")
@@ -105,7 +118,7 @@ def take_snapshot(vmstat: Path = Path("/proc/vmstat")) -> Snapshot:
 
 
 def compare(before: Snapshot, after: Snapshot) -> MachineReading:
-    """What happened between two snapshots, and the warnings that follow from it."""
+    """Disturbances between two snapshots, with their warnings."""
     seconds = after.at - before.at
     share = None
     if seconds >= SHORTEST_SECONDS and after.capacity > before.capacity:
@@ -120,12 +133,12 @@ def compare(before: Snapshot, after: Snapshot) -> MachineReading:
     if swapped_in or swapped_out:
         warnings.append(f"the machine swapped: {_mebibytes(swapped_in)} in, {_mebibytes(swapped_out)} out")
     if throttled is not None and throttled > THROTTLE_LIMIT * seconds:
-        warnings.append(f"a CPU quota (cgroup) held this process back for {throttled:.1f} s of {seconds:.1f} s")
+        warnings.append(f"a CPU quota (cgroup) throttled this process for {throttled:.1f} s of {seconds:.1f} s")
     return MachineReading(seconds, share, swapped_in, swapped_out, throttled, tuple(warnings))
 
 
 def _own_seconds() -> float:
-    """CPU seconds of this process, of its living descendants, and of those it has waited for."""
+    """CPU seconds of this process, its living descendants, and its finished children."""
     process = psutil.Process()
     total = 0.0
     for member in (process, *process.children(recursive=True)):

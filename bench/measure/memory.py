@@ -1,9 +1,9 @@
-"""The account of live tensors: how many bytes a training step holds at its peak, and what they are for.
+"""Memory account: bytes of the tensors that are live at the peak of a training step, by what they are used for.
 
 The account follows storages, not allocations: it adds the bytes of a storage when an operation first returns it and
-takes them off when the storage dies. So it knows neither of an allocator's rounding and caching nor of a driver, and
-gives the same number on the CPU, on CUDA and under fake tensors, run after run. What an allocator really took on
-CUDA stands beside it (`allocator_peaks`): it is larger by rounding, workspaces of kernels and fragmentation.
+subtracts them when the storage is freed. It is independent of an allocator's rounding and caching and of the driver,
+so it gives the same number on the CPU, on CUDA and under fake tensors, in every run. The peaks of torch's CUDA
+allocator (`allocator_peaks`) are larger by rounding, workspaces of kernels and fragmentation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,21 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.models.quantisation import parts
+from bench.models.quantisation import storage_tensors
+from bench.records.columns import MEMORY_PARTS, MemoryPart
 
-Kind: TypeAlias = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
-
-# A storage can be several things: a parameter is saved for backward too, and a gradient is a temporary until it is
-# stored. It is booked, for the whole of its life, under the first of these that it ever was.
-_FIRST_MATCH: tuple[Kind, ...] = ("parameters", "cache", "gradients", "optimizer", "activations", "rest")
-_RANK = {kind: rank for rank, kind in enumerate(_FIRST_MATCH)}
+# A storage can be several parts: a parameter is also saved for backward, and a gradient is a temporary until it is
+# stored. For its whole life it counts as the first part of this list that it ever was.
+_PRECEDENCE = sorted(MEMORY_PARTS, key=lambda part: part not in ("parameters", "cache"))
+_RANK = {part: rank for rank, part in enumerate(_PRECEDENCE)}
 
 
 @dataclass(frozen=True)
 class MemoryAccount:
-    """Bytes of live tensors at the peak; the six parts add up to `peak_bytes`.
+    """Bytes of live tensors at the peak of a step; the parts add up to `peak_bytes`.
 
-    `parameters` includes buffers, `activations` is what autograd saved for backward, `rest` is everything else:
-    temporaries, gradients of activations, inputs.
+    `parameters` includes buffers, `activations` are tensors that autograd saved for the backward pass, and `rest` is
+    everything else: temporaries, gradients of activations, inputs.
     """
 
     peak_bytes: int
@@ -48,12 +47,12 @@ class MemoryAccount:
     rest: int
 
     def as_dict(self) -> dict[str, int]:
-        """The `memory` entry of a record."""
+        """Values for the `memory` entry of a record."""
         return asdict(self)
 
 
 class AllocatorPeaks(NamedTuple):
-    """Peaks of torch's caching allocator in bytes; None on a device that has none."""
+    """Peaks of torch's caching allocator in bytes; None on a device without one."""
 
     allocated: int | None
     reserved: int | None
@@ -64,36 +63,36 @@ def account(
     *,
     modules: Iterable[nn.Module],
     optimizer: Optimizer | None = None,
-    known: Mapping[Kind, Iterable[Tensor]] | None = None,
+    known: Mapping[MemoryPart, Iterable[Tensor]] | None = None,
     ignored: Iterable[Tensor] = (),
     device: torch.device | None = None,
     steps: int = 2,
 ) -> MemoryAccount:
-    """Runs `step` a few times and accounts for the tensors that are live at the peak.
+    """Run `step` a few times and account for the tensors that are live at the peak.
 
-    Parameters, buffers and gradients are those of `modules`, optimizer state is that of `optimizer`; what exists
-    of them beforehand is counted from the start and what appears is recognised when it does. Two steps, because the
-    first has no optimizer state until its end. Inside a fake-tensor mode it must be entered before this is called.
+    Parameters, buffers and gradients of `modules` and the state of `optimizer` are counted from the start if they
+    exist, and otherwise when they appear. Two steps are needed, because the first has no optimizer state until its
+    end. A fake-tensor mode must be entered before this function is called.
 
-    Cyclic garbage is collected between steps and never within one: when Python would do it depends on how much else
-    it has allocated, and the account would no longer be the same from run to run.
+    Cyclic garbage is collected between steps and never within one: Python collects depending on how much else it has
+    allocated, and the account would differ from run to run.
 
     Args:
         step: a whole training step, zeroing of gradients included. It may change weights and optimizer state.
-        modules: everything with parameters or buffers on the device, frozen parts included.
-        optimizer: the one that `step` steps.
-        known: further tensors that exist beforehand, by what they are; each counts with its whole storage and stays
-            what it is declared to be. A batch that is made outside `step` belongs under "rest".
-        ignored: tensors whose storages are left out, such as arrays mapped from a file: a view of one, taken in the
-            step, would count the whole file.
-        device: only storages on it count. The device of the first parameter if None.
-        steps: how often to run `step`.
+        modules: all modules with parameters or buffers on the device, frozen ones included.
+        optimizer: the optimizer that `step` uses.
+        known: further tensors that exist before the step, by part; each counts with its whole storage and keeps its
+            part. A batch that is made outside `step` belongs under "rest".
+        ignored: tensors whose storages do not count, such as arrays mapped from a file: a view of such an array, taken
+            in the step, would count the whole file.
+        device: only storages on this device count; None for the device of the first parameter.
+        steps: number of times that `step` is run.
 
     Returns:
-        the peak over all steps and its parts.
+        The peak over all steps and its parts.
 
     Raises:
-        ValueError: if `steps` is not positive, or `known` has a kind that there is not.
+        ValueError: `steps` is not positive, or `known` has an unknown part.
     """
     if steps < 1:
         raise ValueError(f"steps must be positive, not {steps}")
@@ -101,11 +100,11 @@ def account(
     ledger = _Ledger(device if device is not None else _device_of(modules), ignored)
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
-            for part in parts(tensor):
-                ledger.book(part, "parameters")
-    for kind, tensors in (known or {}).items():
+            for stored in storage_tensors(tensor):
+                ledger.book(stored, "parameters")
+    for part, tensors in (known or {}).items():
         for tensor in tensors:
-            ledger.book(tensor, kind)
+            ledger.book(tensor, part)
     ledger.settle()
     parameters = [parameter for module in modules for parameter in module.parameters()]
     for parameter in parameters:
@@ -123,40 +122,40 @@ def account(
 
 
 def reset_allocator_peaks(device: torch.device) -> None:
-    """Starts the allocator's peaks afresh, after warm-up; nothing to do on the CPU."""
+    """Reset the peaks of the CUDA allocator, after warm-up; does nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def allocator_peaks(device: torch.device) -> AllocatorPeaks:
-    """Peaks of allocated and reserved bytes since the last reset."""
+    """Peaks of allocated and reserved bytes since the last reset; None on the CPU."""
     if device.type != "cuda":
         return AllocatorPeaks(None, None)
     return AllocatorPeaks(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
 
 
 class _Entry:
-    """One storage of one size: alive at the moments `born` to `died`, both included."""
+    """One storage of one size, live at the moments `born` to `died`, both included."""
 
-    __slots__ = ("born", "died", "kind", "nbytes", "settled")
+    __slots__ = ("born", "died", "nbytes", "part", "settled")
 
-    def __init__(self, nbytes: int, born: int, kind: Kind) -> None:
-        self.nbytes, self.born, self.kind = nbytes, born, kind
+    def __init__(self, nbytes: int, born: int, part: MemoryPart) -> None:
+        self.nbytes, self.born, self.part = nbytes, born, part
         self.died: int | None = None
         self.settled = False
 
 
-class _Ledger(TorchDispatchMode):  # torch leaves it unannotated
-    """Every storage that operations return, with its time of life; a moment is the end of an operation.
+class _Ledger(TorchDispatchMode):
+    """All storages that operations return, with their lifetimes; a moment is the end of an operation.
 
-    The split is made at the end and not as it goes, since a storage that is live at the peak may only later turn
-    out to be a gradient or an optimizer's state.
+    The split into parts is made at the end, because a storage that is live at the peak may become a gradient or the
+    state of an optimizer only later.
     """
 
     def __init__(self, device: torch.device, ignored: Iterable[Tensor]) -> None:
         super().__init__()
         self._device = device
-        # Held, so that no storage can be born at the address of an ignored one.
+        # References are kept, so that no new storage gets the address of an ignored one.
         self._ignored = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in ignored)}
         self._live: dict[int, tuple[_Entry, weakref.ref[torch.UntypedStorage]]] = {}
         self._entries: list[_Entry] = []
@@ -168,23 +167,23 @@ class _Ledger(TorchDispatchMode):  # torch leaves it unannotated
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self._now += 1
-        self._see(result)
-        self._measure()
+        self._enter_all(result)
+        self._update_peak()
         return result
 
-    def book(self, tensor: Tensor, kind: Kind) -> None:
-        """Books the storage under `kind`, unless it is something that goes before; enters it if it is new."""
-        if kind not in _RANK:
-            raise ValueError(f"no kind of memory is called {kind!r}; there are {', '.join(_FIRST_MATCH)}")
-        # A moment of its own: what has died since the last operation is not there together with what is new.
+    def book(self, tensor: Tensor, part: MemoryPart) -> None:
+        """Record a tensor's storage under `part`, unless its part so far has priority."""
+        if part not in _RANK:
+            raise ValueError(f"unknown part of memory {part!r}; the parts are {', '.join(MEMORY_PARTS)}")
+        # A moment of its own, so that storages freed since the last operation do not overlap with a new one.
         self._now += 1
         entry = self._enter(tensor)
-        if entry is not None and not entry.settled and _RANK[kind] < _RANK[entry.kind]:
-            entry.kind = kind
-        self._measure()
+        if entry is not None and not entry.settled and _RANK[part] < _RANK[entry.part]:
+            entry.part = part
+        self._update_peak()
 
     def settle(self) -> None:
-        """Keeps what has been booked so far where it is: a declared input stays one when backward needs it."""
+        """Fix the parts recorded so far: a declared input keeps its part even if it is saved for backward."""
         for entry in self._entries:
             entry.settled = True
 
@@ -199,21 +198,21 @@ class _Ledger(TorchDispatchMode):  # torch leaves it unannotated
                     self.book(value, "optimizer")
 
     def at_peak(self) -> MemoryAccount:
-        parts = dict.fromkeys(_FIRST_MATCH, 0)
+        sizes = dict.fromkeys(MEMORY_PARTS, 0)
         for entry in self._entries:
             if entry.born <= self._peak_at and (entry.died is None or entry.died >= self._peak_at):
-                parts[entry.kind] += entry.nbytes
-        return MemoryAccount(peak_bytes=self._peak, **parts)
+                sizes[entry.part] += entry.nbytes
+        return MemoryAccount(peak_bytes=self._peak, **sizes)
 
-    def _see(self, result: object) -> None:
+    def _enter_all(self, result: object) -> None:
         if isinstance(result, Tensor):
             self._enter(result)
         elif isinstance(result, (tuple, list)):
-            for part in result:
-                self._see(part)
+            for item in result:
+                self._enter_all(item)
 
     def _enter(self, tensor: Tensor) -> _Entry | None:
-        """The entry of the tensor's storage, made if there is none; None for a storage that does not count."""
+        """Entry of the tensor's storage, added if it is new; None for a storage that does not count."""
         device = tensor.device
         if device.type != self._device.type or self._device.index not in (None, device.index):
             return None
@@ -221,38 +220,38 @@ class _Ledger(TorchDispatchMode):  # torch leaves it unannotated
         key = storage._cdata
         if key in self._ignored:
             return None
-        found = self._live.get(key)
-        if found is None:
+        if key not in self._live:
             return self._add(storage, "rest")
-        entry = found[0]
+        entry, _ = self._live[key]
         if entry.nbytes == storage.nbytes():
             return entry
+        # The storage was resized: the entry ends, and one with the new size begins.
         entry.died = self._now - 1
         self._bytes -= entry.nbytes
-        return self._add(storage, entry.kind)
+        return self._add(storage, entry.part)
 
-    def _add(self, storage: torch.UntypedStorage, kind: Kind) -> _Entry:
+    def _add(self, storage: torch.UntypedStorage, part: MemoryPart) -> _Entry:
         key = storage._cdata
-        entry = _Entry(storage.nbytes(), self._now, kind)
+        entry = _Entry(storage.nbytes(), self._now, part)
 
-        def bury(_: object) -> None:
+        def remove(_: object) -> None:
             entry.died = self._now
             self._bytes -= entry.nbytes
             del self._live[key]
 
-        self._live[key] = (entry, weakref.ref(storage, bury))
+        self._live[key] = (entry, weakref.ref(storage, remove))
         self._entries.append(entry)
         self._bytes += entry.nbytes
         return entry
 
-    def _measure(self) -> None:
+    def _update_peak(self) -> None:
         if self._bytes > self._peak:
             self._peak, self._peak_at = self._bytes, self._now
 
 
 @contextmanager
 def _recognising(ledger: _Ledger, parameters: Iterable[Tensor], optimizer: Optimizer | None) -> Iterator[None]:
-    """Tells the ledger what becomes a gradient, an optimizer's state, or is saved for backward."""
+    """Record in the ledger which tensors become gradients or optimizer state or are saved for backward."""
 
     def pack(tensor: Tensor) -> Tensor:
         ledger.book(tensor, "activations")
@@ -275,7 +274,7 @@ def _recognising(ledger: _Ledger, parameters: Iterable[Tensor], optimizer: Optim
 
 @contextmanager
 def _no_cyclic_collection() -> Iterator[None]:
-    """Leaves the collector off, and what exists already out of the collections asked for meanwhile: they are quick."""
+    """Turn off automatic garbage collection; explicit collections skip existing objects and are therefore fast."""
     enabled = gc.isenabled()
     gc.disable()
     gc.freeze()

@@ -1,6 +1,7 @@
-"""What the NVIDIA driver says while a block runs: memory, utilisation, power, clock, temperature, throttling, energy.
+"""Sample an NVIDIA GPU while a block runs: memory, utilisation, power, clock, temperature, throttling, energy.
 
-A thread of its own asks every 50 ms. Nothing here needs torch, and without a driver there is a reason and no reading.
+A thread samples the driver (NVML) every 50 ms. The module does not need torch; without a driver the sampler gives no
+reading but a reason.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.measure.nvml_device import (
 
 __all__ = ["DeviceNotFoundError", "NvmlReading", "NvmlSampler", "find_device"]
 
-# Bits of NVML's clock event reasons that mean a card is slower than it could be, and what is behind them.
+# Bits of NVML's clock event reasons that mean throttling: name and cause of each.
 THROTTLES = {
     0x04: ("software power cap", "power"),
     0x08: ("hardware slowdown", "heat or power"),
@@ -38,14 +39,14 @@ THROTTLES = {
 
 @dataclass(frozen=True)
 class NvmlReading:
-    """What the samples of a block amount to; None is what the driver did not tell.
+    """Summary of the samples of a block; None is a value that the driver did not report.
 
-    Memory is in bytes and each figure is a peak. `process_bytes` is this process's, CUDA context included;
-    `device_bytes` is everybody's, without `reserved_bytes`, which the driver keeps for itself, unless `memory_info`
-    is "v1": an old driver that counts them together. Utilisation is the percentage of time in which any kernel ran.
-    `throttled` has the share of samples in which each reason held. `energy_source` is "counter" for the card's
-    own, which moves about every 100 ms, or "power" for the integral of the sampled power. On a slice of a card (MIG)
-    power and utilisation are not known. `seconds` is the time sampled, pauses left out.
+    Memory values are peaks in bytes. `process_bytes` is the memory of this process, CUDA context included;
+    `device_bytes` is the memory of all processes. It excludes `reserved_bytes`, which the driver keeps for itself,
+    unless `memory_info` is "v1": an old driver that counts both together. Utilisation is the percentage of time in
+    which any kernel ran. `throttled` is the share of samples in which each reason held. `energy_source` is "counter"
+    for the card's energy counter, which is updated about every 100 ms, or "power" for the integral of the sampled
+    power. On a slice of a card (MIG) power and utilisation are unknown. `seconds` is the sampled time without pauses.
     """
 
     name: str | None
@@ -73,23 +74,23 @@ class NvmlReading:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The `nvml` entry of a record."""
+        """Values for the `nvml` entry of a record."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NvmlReading:
-        """The inverse of :meth:`as_dict`, also by way of JSON."""
+        """Inverse of :meth:`as_dict`, also after a round trip through JSON."""
         return cls(**{**values, "warnings": tuple(values["warnings"])})
 
 
 class NvmlSampler:
-    """Samples one device while the block runs; afterwards `reading` is there, or None and `reason` says why.
+    """Context that samples one device; afterwards `reading` is set, or it is None and `reason` says why.
 
     Args:
         uuid: torch's UUID of the device, `str(torch.cuda.get_device_properties(device).uuid)`; None if unknown.
-        interval: seconds between samples; one more is taken at each end, and at each end of a pause.
-        index: CUDA's number of the device, for when its UUID is not known.
-        pynvml: the module; `nvidia-ml-py`'s if None.
+        interval: seconds between samples; further samples are taken at both ends of the block and of every pause.
+        index: CUDA's number of the device, used if the UUID is unknown.
+        pynvml: the module; None for that of `nvidia-ml-py`.
         now: a clock in seconds.
     """
 
@@ -113,7 +114,7 @@ class NvmlSampler:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> NvmlSampler:
-        """Finds the device and takes the first sample."""
+        """Find the device, take the first sample and start the thread."""
         self._device = self._open()
         if self._device is not None:
             self._probe = Probe(self._nvml, self._device)
@@ -124,7 +125,7 @@ class NvmlSampler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Takes the last sample and sums up."""
+        """Stop the thread, take the last sample and set `reading`."""
         if self._device is None or self._thread is None:
             return
         self._stop.set()
@@ -135,7 +136,7 @@ class NvmlSampler:
             self._nvml.nvmlShutdown()
 
     def so_far(self) -> NvmlReading | None:
-        """The samples up to now; the whole block's once it has ended. Nothing is sampled for it."""
+        """Reading of the samples up to now, or of the whole block after its end; takes no sample."""
         if self._device is None or self.reading is not None:
             return self.reading
         with self._lock:
@@ -143,7 +144,7 @@ class NvmlSampler:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves what the block does, an evaluation say, out of every figure, energy included."""
+        """Context whose time, such as an evaluation, is left out of all values, energy included."""
         self._take()
         with self._lock:
             self._paused = True
@@ -189,12 +190,12 @@ class NvmlSampler:
                 return
             try:
                 self._totals.add(self._now(), self._probe.sample())
-            except Exception as error:  # nobody sees a thread fail, and a meter must not end what it measures
+            except Exception as error:  # an error in a thread is invisible, and a meter must not end the training
                 self._failure = f"sampling the GPU stopped early: {type(error).__name__}: {error}"
 
 
 class _Tally:
-    """Sum, extremes and count of the values that are known."""
+    """Sum, extremes and count of the known values."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -216,25 +217,25 @@ class _Tally:
 
 
 class _Energy:
-    """Energy over stretches of time, by the card's counter and by the integral of power."""
+    """Energy over periods of time, by the card's counter and by the integral of power."""
 
     def __init__(self) -> None:
         self._counted = 0
-        self._count_holds = True
+        self._counter_valid = True
         self._counter: int | None = None
         self._integral: float | None = None
         self._power: tuple[float, float] | None = None
 
     def begin(self) -> None:
-        """Starts another stretch: what happened since the last sample is not counted."""
+        """Start a new period; energy since the last sample is not counted."""
         self._counter = self._power = None
 
     def add(self, at: float, sample: Sample) -> None:
         if sample.energy is None:
-            self._count_holds = False
+            self._counter_valid = False
         elif self._counter is not None:
-            # A counter that goes backwards has wrapped or was reset, and what it had counted by then is lost.
-            self._count_holds = self._count_holds and sample.energy >= self._counter
+            # A counter that goes backwards has wrapped or was reset; the energy counted in between is lost.
+            self._counter_valid = self._counter_valid and sample.energy >= self._counter
             self._counted += sample.energy - self._counter
         self._counter = sample.energy
         if sample.power is None:
@@ -245,14 +246,14 @@ class _Energy:
         self._power = (at, sample.power)
 
     def joules(self) -> tuple[float | None, Literal["counter", "power"] | None]:
-        # A counter that has not moved says only that the time was shorter than one of its ticks.
-        if self._count_holds and self._counted > 0:
+        # A counter that has not moved means only that the time was shorter than its update interval.
+        if self._counter_valid and self._counted > 0:
             return self._counted / 1000, "counter"
         return (None, None) if self._integral is None else (self._integral, "power")
 
 
 class _Totals:
-    """Running totals of the samples: hours of them must not take memory of their own."""
+    """Running totals of the samples, so that memory use does not grow with the length of a training."""
 
     def __init__(self) -> None:
         self._samples = 0
@@ -264,7 +265,7 @@ class _Totals:
         self._energy = _Energy()
 
     def begin(self) -> None:
-        """Starts another stretch of time after a pause."""
+        """Start a new period after a pause."""
         self._last = None
         self._energy.begin()
 

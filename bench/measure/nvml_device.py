@@ -1,7 +1,7 @@
-"""One NVIDIA device: which of NVML's devices it is, and what the driver says about it at a moment.
+"""One NVIDIA device: find it among NVML's devices, and read its current state from the driver.
 
-CUDA and NVML number the cards differently (CUDA by speed and after CUDA_VISIBLE_DEVICES, NVML by bus), so devices are
-matched by UUID. What the driver does not tell is None and is not asked for again.
+CUDA and NVML number the cards differently (CUDA by speed and CUDA_VISIBLE_DEVICES, NVML by bus), so devices are matched
+by UUID. A value that the driver does not support is None and is not queried again.
 
 Sources: NVML API reference (memory info version 2, clock event reasons, MIG devices), CUDA programming guide
 (environment variables).
@@ -16,22 +16,25 @@ from typing import Any, Literal, TypeAlias
 
 MemoryInfo: TypeAlias = Literal["v2", "v1"]
 
-# NVML's codes for what will not be different the next time: not supported, no permission, function not found,
-# version mismatch.
+# NVML's error codes that a later call would give again: not supported, no permission, function not found, version
+# mismatch.
 _FUNCTION_NOT_FOUND = 13
 _FINAL = frozenset({3, 4, _FUNCTION_NOT_FOUND, 25})
 
 
 class DeviceNotFoundError(LookupError):
-    """NVML has no such device, or it cannot be told which one is meant; the text says why."""
+    """NVML has no such device, or the device is ambiguous; the message says why."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A card, or a slice of one (MIG), as NVML knows it.
+    """A card, or a slice of a card (MIG), in NVML.
 
-    `card` is the UUID of the card, which is `uuid` unless this is a slice; `names` are those that
-    CUDA_VISIBLE_DEVICES takes.
+    Attributes:
+        handle: NVML's handle.
+        uuid: UUID of the device.
+        card: UUID of the card; differs from `uuid` for a slice.
+        names: names of the device that CUDA_VISIBLE_DEVICES accepts.
     """
 
     handle: Any
@@ -41,16 +44,17 @@ class Device:
 
     @property
     def mig(self) -> bool:
-        """Whether this is a slice."""
+        """True if the device is a slice of a card."""
         return self.uuid != self.card
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the driver said at one moment: bytes, percent, watts, MHz, degrees Celsius, millijoules; None is unknown.
+    """State of a device at one moment, in bytes, percent, watts, MHz, degrees Celsius, millijoules; None is unknown.
 
-    `used` is the device's memory in use by anybody, without what the driver reserves for itself if `memory_info` is
-    "v2" and with it if it is "v1". `others` counts the other processes on the device, at least.
+    `process` is the memory of this process and `used` that of all processes; `used` includes the memory reserved by
+    the driver if `memory_info` is "v1", not if it is "v2". `others` is a lower bound of the number of other processes
+    on the device. `reasons` are NVML's clock event reasons as bits.
     """
 
     process: int | None
@@ -71,17 +75,17 @@ class Sample:
 def find_device(
     pynvml: Any, visible: str | None, index: int, torch_uuid: str | None, *, pci_order: bool = False
 ) -> Device:
-    """The NVML device behind CUDA's device number `index`.
+    """Find the NVML device of CUDA's device number `index`.
 
     Args:
         pynvml: the module, after `nvmlInit()`.
-        visible: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
+        visible: value of CUDA_VISIBLE_DEVICES; None if it is not set.
         index: CUDA's number, as in `cuda:1`.
         torch_uuid: `str(torch.cuda.get_device_properties(index).uuid)`, with or without `GPU-`; None if unknown.
-        pci_order: CUDA_DEVICE_ORDER is PCI_BUS_ID, so that CUDA's numbers are NVML's.
+        pci_order: True if CUDA_DEVICE_ORDER is PCI_BUS_ID, so that CUDA and NVML number devices alike.
 
     Raises:
-        DeviceNotFoundError: if no device, or not exactly one, can be meant.
+        DeviceNotFoundError: no device fits, or more than one.
     """
     devices = list(_devices(pynvml))
     if not devices:
@@ -90,7 +94,7 @@ def find_device(
     entry = entries[index] if entries is not None and index < len(entries) else None
     if torch_uuid is not None:
         device = _with_uuid(devices, torch_uuid)
-        # With some drivers torch's UUID is the card's where it runs on a slice; the variable says which.
+        # With some drivers torch reports the UUID of the card for a slice; the variable names the slice.
         slices = [part for part in devices if part.mig and part.card == device.uuid]
         fitting = _fitting(slices, entry) if entry is not None and entry.startswith("MIG-") else []
         return fitting[0] if len(fitting) == 1 else device
@@ -102,21 +106,21 @@ def find_device(
 
 
 class Probe:
-    """Asks the driver about one device."""
+    """Reader of one device's state; remembers which values the driver does not support."""
 
     def __init__(self, pynvml: Any, device: Device) -> None:
         self._nvml = pynvml
         self._handle = device.handle
-        self._silent: set[tuple[str, ...]] = set()
+        self._unsupported: set[tuple[str, ...]] = set()
         self._errors = _errors(pynvml)
 
     def name(self) -> str | None:
-        """The product's name."""
+        """Product name of the device."""
         name = self._ask("nvmlDeviceGetName")
         return None if name is None else _text(name)
 
     def sample(self) -> Sample:
-        """Everything that the driver tells now."""
+        """Read all values that the driver reports."""
         process, others, others_bytes = self._processes()
         used, reserved, total, version = self._memory()
         utilisation = self._ask("nvmlDeviceGetUtilizationRates")
@@ -141,7 +145,7 @@ class Probe:
         )
 
     def _processes(self) -> tuple[int | None, int | None, int | None]:
-        """Memory of this process, the number of others, their memory."""
+        """Memory of this process, number of other processes, and their memory."""
         compute = self._ask("nvmlDeviceGetComputeRunningProcesses")
         graphics = self._ask("nvmlDeviceGetGraphicsRunningProcesses")
         # A process can be in both lists, with the same memory.
@@ -149,49 +153,49 @@ class Probe:
         if os.getpid() in memory:
             own = memory.pop(os.getpid())
             return own, len(memory), _sum(list(memory.values()))
-        # In a container this process can be listed under its number outside, or nobody may be listed at all.
+        # In a container the list may have this process under the host's process number, or be empty.
         if len(memory) < 2:
             return None, None, None
         return None, len(memory) - 1, None
 
     def _memory(self) -> tuple[int | None, int | None, int | None, MemoryInfo | None]:
-        """Used, reserved and total memory, and the version of the call that told."""
+        """Used, reserved and total memory, and the version of NVML's call that reported them."""
         version = getattr(self._nvml, "nvmlMemory_v2", None)
-        if version is not None and not self._is_silent("nvmlDeviceGetMemoryInfo", "version"):
+        if version is not None and not self._is_unsupported("nvmlDeviceGetMemoryInfo", "version"):
             info = self._ask("nvmlDeviceGetMemoryInfo", version=version)
             if info is not None:
                 return info.used, info.reserved, info.total, "v2"
-        # Only a driver that will never tell the better figure is asked for the other: the two do not mix.
-        if version is None or self._is_silent("nvmlDeviceGetMemoryInfo", "version"):
+        # Version 1 is used only if version 2 is not supported at all: the two must not be mixed.
+        if version is None or self._is_unsupported("nvmlDeviceGetMemoryInfo", "version"):
             info = self._ask("nvmlDeviceGetMemoryInfo")
             if info is not None:
                 return info.used, None, info.total, "v1"
         return None, None, None, None
 
-    def _is_silent(self, function: str, *options: str) -> bool:
-        return (function, *options) in self._silent
+    def _is_unsupported(self, function: str, *options: str) -> bool:
+        return (function, *options) in self._unsupported
 
     def _ask(self, function: str, *args: Any, **options: Any) -> Any:
         call = getattr(self._nvml, function, None)
-        if call is None or self._is_silent(function, *options):
+        if call is None or self._is_unsupported(function, *options):
             return None
         try:
             return call(self._handle, *args, **options)
         except self._errors as error:
-            # The bindings' own error has no code; it means that the driver lacks the function.
+            # An error of the bindings themselves has no code; it means that the driver lacks the function.
             if getattr(error, "value", _FUNCTION_NOT_FOUND) in _FINAL:
-                self._silent.add((function, *options))
+                self._unsupported.add((function, *options))
             return None
 
 
 def _errors(pynvml: Any) -> tuple[type[Exception], ...]:
-    """What the module raises: its errors, and one of its own when the driver is older than a function."""
+    """Exceptions of the module: NVML's errors, and that of the bindings for a function newer than the driver."""
     mismatch = getattr(pynvml, "NVMLLibraryMismatchError", None)
     return (pynvml.NVMLError,) if mismatch is None else (pynvml.NVMLError, mismatch)
 
 
 def _devices(pynvml: Any) -> Iterator[Device]:
-    """Every card, in NVML's order, each followed by its slices; what cannot be opened is left out."""
+    """All cards in NVML's order, each followed by its slices; devices that cannot be opened are skipped."""
     errors = _errors(pynvml)
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
@@ -214,20 +218,20 @@ def _devices(pynvml: Any) -> Iterator[Device]:
 def _slice(pynvml: Any, card: Any, card_uuid: str, number: int) -> Device:
     handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
     uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
-    # Drivers before R470 name a slice by its card and its place there.
+    # Drivers before R470 name a slice by its card and its place on the card.
     place = f"{pynvml.nvmlDeviceGetGpuInstanceId(handle)}/{pynvml.nvmlDeviceGetComputeInstanceId(handle)}"
     return Device(handle, uuid, card_uuid, (uuid, f"MIG-{card_uuid}/{place}"))
 
 
 def _entries(visible: str) -> list[str]:
-    """The entries of CUDA_VISIBLE_DEVICES up to the first invalid one: CUDA ignores what follows an empty one or -1."""
+    """Entries of CUDA_VISIBLE_DEVICES up to the first empty or negative one, at which CUDA stops reading."""
     entries = [entry.strip() for entry in visible.split(",")]
     valid = next((i for i, entry in enumerate(entries) if not entry or entry.startswith("-")), len(entries))
     return entries[:valid]
 
 
 def _fitting(devices: list[Device], name: str) -> list[Device]:
-    """The devices that a name, or the beginning of one, fits."""
+    """Devices with this name, or else with a name that starts with it."""
     exact = [device for device in devices if name in device.names]
     return exact or [device for device in devices if any(known.startswith(name) for known in device.names)]
 
@@ -251,10 +255,10 @@ def _numbered(cards: list[Device], number: int, pci_order: bool) -> Device:
     return cards[number]
 
 
-def _only(found: list[Device], what: str) -> Device:
-    if len(found) != 1:
-        raise DeviceNotFoundError(f"{what} fits {len(found)} of NVML's devices")
-    return found[0]
+def _only(fitting: list[Device], description: str) -> Device:
+    if len(fitting) != 1:
+        raise DeviceNotFoundError(f"{description} fits {len(fitting)} of NVML's devices")
+    return fitting[0]
 
 
 def _bare(uuid: str) -> str:
@@ -262,7 +266,7 @@ def _bare(uuid: str) -> str:
 
 
 def _text(name: str | bytes) -> str:
-    """Older versions of the bindings return bytes."""
+    """Text of a name; older versions of the bindings return bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 

@@ -1,4 +1,4 @@
-"""The meters around a training, and what they say of one that several processes did one after the other."""
+"""Meters that run during training (NVML, machine, allocator), also across a training resumed by another process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MEANS = ("utilisation_mean", "power_mean_watts", "sm_clock_mean_mhz")
 
 @dataclass(frozen=True)
 class MeterReadings:
-    """What the meters say of a stretch of training.
+    """Readings of the meters over a period of training.
 
     Attributes:
-        nvml: None on a CPU, and where there is no reading.
-        peaks: columns of the row with the bytes that this process had at most; None is unknown.
-        warnings: what makes the measurement doubtful.
+        nvml: reading of the GPU; None on a CPU or without a reading.
+        peaks: peak bytes of this process by column of the row; None is unknown.
+        warnings: disturbances that make the measurement doubtful.
     """
 
     nvml: NvmlReading | None
@@ -34,34 +34,34 @@ class MeterReadings:
     warnings: tuple[str, ...]
 
     def after(self, before: MeterReadings | None) -> MeterReadings:
-        """Together with what an earlier process measured."""
+        """Readings of an earlier process and these together."""
         if before is None:
             return self
         peaks = {name: _highest((before.peaks[name], peak)) for name, peak in self.peaks.items()}
         warnings = dict.fromkeys((*before.warnings, *self.warnings))
-        return MeterReadings(joined(before.nvml, self.nvml), peaks, tuple(warnings))
+        return MeterReadings(merge_nvml(before.nvml, self.nvml), peaks, tuple(warnings))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MeterReadings:
-        """The inverse of :meth:`as_dict`, also by way of JSON."""
+        """Inverse of :meth:`as_dict`, also after a round trip through JSON."""
         nvml = None if values["nvml"] is None else NvmlReading.from_dict(values["nvml"])
         return cls(nvml, dict(values["peaks"]), tuple(values["warnings"]))
 
 
 class TrainingMeters:
-    """NVML on a GPU, and the machine, while the block runs; the clock is the loop's own.
+    """Context that runs the meters of NVML (on a GPU) and of the machine; the clock belongs to the training loop.
 
     Args:
-        before: what was measured before this process took over.
+        device: device of the training; other cards are not measured.
+        before: readings of earlier processes of the same training; None if there are none.
     """
 
     def __init__(self, device: torch.device, before: MeterReadings | None = None):
         self._device, self._before = device, before
-        # A card that the cell does not run on is nobody's business.
         self._sampler = NvmlSampler(_uuid(device), index=device.index or 0) if device.type == "cuda" else None
         self._machine = MachineWatch()
         self._stack = ExitStack()
@@ -69,7 +69,7 @@ class TrainingMeters:
         self._running = False
 
     def __enter__(self) -> TrainingMeters:
-        """Starts them."""
+        """Start the meters."""
         if self._sampler is not None:
             self._stack.enter_context(self._sampler)
         self._stack.enter_context(self._machine)
@@ -77,16 +77,16 @@ class TrainingMeters:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Stops them; what they say stays."""
+        """Stop the meters; the readings stay available."""
         self._note_peaks()
         self._running = False
         self._stack.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves what the block does, an evaluation say, out of NVML's figures and the allocator's peaks.
+        """Context whose work, such as an evaluation, is left out of NVML's readings and of the allocator's peaks.
 
-        What the allocator reserved in the block it keeps, so that much of it stays in the reserved peak.
+        The allocator keeps the memory that it reserves inside the block, so the reserved peak may include it.
         """
         self._note_peaks()
         try:
@@ -101,21 +101,22 @@ class TrainingMeters:
                 self._peaks[name] = _highest((self._peaks[name], peak))
 
     def readings(self) -> MeterReadings:
-        """What they say up to now, earlier processes included; of the host's memory it is the whole process's peak."""
+        """Readings up to now, earlier processes included; the peak of host memory is that of the whole process."""
         self._note_peaks()
         peaks = {**self._peaks, "peak_rss_bytes": peak_rss_bytes()}
         nvml, warnings = None, list(self._machine.warnings)
         if self._sampler is not None:
             nvml = self._sampler.so_far()
-            warnings += [f"no figures from NVML: {self._sampler.reason}"] if nvml is None else nvml.warnings
+            warnings += [f"no readings from NVML: {self._sampler.reason}"] if nvml is None else nvml.warnings
         return MeterReadings(nvml, peaks, tuple(warnings)).after(self._before)
 
 
 def memory_columns(measured: MeterReadings, account: int | None) -> dict[str, Any]:
-    """The columns of the row that say what memory, and energy, training took.
+    """Columns of a row with the memory and energy of training.
 
     Args:
-        account: bytes of live tensors at the peak of a step such as those that were measured; None is unknown.
+        measured: readings of the meters.
+        account: bytes of live tensors at the peak of a training step, from the memory account; None if unknown.
     """
     nvml = measured.nvml
     columns: dict[str, Any] = {
@@ -124,17 +125,17 @@ def memory_columns(measured: MeterReadings, account: int | None) -> dict[str, An
         "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
         "energy_joules": None if nvml is None else nvml.energy_joules,
     }
-    # What a user must have free on the card: NVML's figure for this process where the driver tells it, else what torch
-    # reserved. On the CPU the account, which does not depend on the allocator.
+    # The memory that must be free on the card: NVML's value for this process if the driver reports it, else torch's
+    # reserved peak. On the CPU the account, because it does not depend on the allocator.
     sources = {name: columns[name] for name in ("nvml_process_bytes", "peak_reserved_bytes")} | {"account": account}
     source = next((name for name, peak in sources.items() if peak is not None), None)
     return {**columns, "peak_memory_bytes": source and sources[source], "memory_source": source}
 
 
-def joined(first: NvmlReading | None, second: NvmlReading | None) -> NvmlReading | None:
-    """The reading of two stretches of time together, of which None is unknown.
+def merge_nvml(first: NvmlReading | None, second: NvmlReading | None) -> NvmlReading | None:
+    """One reading for two successive periods; None is an unknown reading.
 
-    Peaks and means are over what is known. The energy is a sum and therefore known only where both parts are.
+    Peaks and means are over the known values. Energy is a sum, so it is known only if it is known for both periods.
     """
     if first is None or second is None:
         known = first or second
@@ -160,7 +161,7 @@ def joined(first: NvmlReading | None, second: NvmlReading | None) -> NvmlReading
 def _energy(first: NvmlReading, second: NvmlReading) -> dict[str, Any]:
     if first.energy_joules is None or second.energy_joules is None:
         return {"energy_joules": None, "energy_source": None}
-    # Of two sources the sum is worth what the lesser one is.
+    # A sum of both sources is only as good as the integral of sampled power.
     source = first.energy_source if first.energy_source == second.energy_source else "power"
     return {"energy_joules": first.energy_joules + second.energy_joules, "energy_source": source}
 
@@ -170,7 +171,7 @@ def _highest(values: Iterable[Any]) -> Any:
 
 
 def _mean(*parts: tuple[float | None, int]) -> float | None:
-    """Of the known values, each with its number of samples."""
+    """Mean of the known values, each weighted by its number of samples; None if none is known."""
     known = [(value, count) for value, count in parts if value is not None]
     total = sum(count for _, count in known)
     return sum(value * count for value, count in known) / total if total else None

@@ -1,1 +1,1 @@
-"""Backbones, hidden states, the user encoder, the recommender and its loss."""
+"""Models: backbones, their hidden states, the user encoder, and the recommender with its loss."""

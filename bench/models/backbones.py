@@ -1,4 +1,4 @@
-"""Text and image encoders: built in, from a folder, from the hub, or from a configuration with random weights."""
+"""Locate and load text and image encoders: built in, a folder, a hub id, or a configuration with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.models import families
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
-from bench.models.model_files import check_place, check_weights
+from bench.models.model_files import check_location, check_weights
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 
@@ -26,18 +26,19 @@ DEFAULT_MEAN_STD = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How items become tensors for one encoder.
+    """Preprocessing of items for one encoder: tokenizer settings for text, size and normalisation for images.
 
     Attributes:
-        tokenizer: folder or hub id of the tokenizer, or None where words are hashed (configuration only).
-        vocab_size: of the encoder, for hashing.
-        positions: most tokens that the encoder takes; None where it has no limit.
-        pad_to: every title is padded to so many tokens, and the padding counts as text (SigLIP); None: it does not.
+        tokenizer: folder or hub id of the tokenizer; None if words are hashed (encoders known by configuration alone).
+        vocab_size: vocabulary size of the encoder; the range of hashed words.
+        positions: maximum number of tokens that the encoder takes; None if it has no limit.
+        pad_to: number of tokens that every title is padded to, with padding that counts as text (SigLIP); None if
+            padding is masked.
         image_size: height and width in pixels; None for text.
-        mean, std: per channel, on pixels scaled to 0..1.
+        mean, std: normalisation constants per channel, for pixels scaled to 0..1.
 
     Raises:
-        ValueError: numbers that no picture can be prepared with.
+        ValueError: mean and std are not three numbers each, an std is not above 0, or image_size is below 1.
     """
 
     tokenizer: str | None = None
@@ -55,46 +56,47 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise ValueError(f"the std of a picture must be above 0, got {self.std}")
         if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"pictures of {self.image_size} pixels")
+            raise ValueError(f"the image size must be at least 1 pixel, got {self.image_size}")
 
     def digest(self) -> str:
-        """Names the preprocessing inside cache keys."""
+        """Digest of the preprocessing, for cache keys: 16 hexadecimal digits."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an encoder comes from: everything that is known without its weights.
+    """An encoder before its weights are loaded: name, location, configuration and preprocessing.
 
     Attributes:
-        config: of the encoder itself; of the tower where the model has two.
-        whole: of what lies at ``location``.
-        pooling: as asked for; "auto" is settled when the modules are there, see ``pooling.choose``.
-        trust_remote_code: whether Python files that lie at ``location`` may run.
+        location: folder, hub id, or the name of a built-in configuration.
+        random: True if the weights are drawn at random from the configuration.
+        full_config: configuration of the model at ``location``; one of two towers (CLIP, SigLIP) is ``config``.
+        pooling: the requested pooling; "auto" is resolved after loading, by ``encoders.resolve_pooling``.
+        trust_remote_code: True if Python files at ``location`` may run.
     """
 
     name: str
     modality: Modality
     location: str
     random: bool
-    whole: PretrainedConfig = field(repr=False)
+    full_config: PretrainedConfig = field(repr=False)
     preprocessing: Preprocessing
     pooling: Pooling = "auto"
     trust_remote_code: bool = False
 
     @property
     def config(self) -> PretrainedConfig:
-        """Of the encoder itself."""
-        return families.part(self.whole, self.modality)
+        """Configuration of the encoder itself: that of the tower if the model has two."""
+        return families.tower_config(self.full_config, self.modality)
 
     @property
     def width(self) -> int:
-        """Size of an item's vector: that of the last and widest layer."""
+        """Size of an item's vector: the width of the last layer, which is the widest."""
         return max(self.widths)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Size of a token after layers 0 to depth."""
+        """Size of a token's state after layers 0 (the embeddings) to depth."""
         return families.widths(self.config)
 
     @property
@@ -116,25 +118,25 @@ def locate(
     *,
     trust_remote_code: bool = False,
 ) -> Source:
-    """Resolves a built-in name, a folder or a hub id to a source.
+    """Resolve a built-in name, a folder or a hub id to a source, without loading weights.
 
     Python files that come with a model run only with ``trust_remote_code``.
 
     Raises:
-        UserError: no such model, wrong modality, unreadable configuration, or weights that do not exist.
+        UserError: unknown model, wrong modality, unreadable configuration, or missing weights.
     """
     option = f"--{modality}-model {printable(name)}"
     if name in CONFIGURATIONS:
         return _from_configuration(name, modality, weights, pooling, option)
     location = str(builtin_folder(name, modality)) if name in PRETRAINED else name
-    whole = _read_config(location, option, trust_remote_code)
+    full = _read_config(location, option, trust_remote_code)
     try:
-        preprocessing = _preprocessing(location, families.part(whole, modality), modality, option)
-        source = Source(name, modality, location, weights == "random", whole, preprocessing, pooling, trust_remote_code)
+        preprocessing = _preprocessing(location, families.tower_config(full, modality), modality, option)
+        source = Source(name, modality, location, weights == "random", full, preprocessing, pooling, trust_remote_code)
         if source.width < 1 or source.depth < 1:
-            raise ValueError(f"{source.depth} layers of {source.width}")
+            raise ValueError(f"{source.depth} layers of width {source.width}")
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
-        raise UserError(f"{option}: its configuration makes no sense: {_first_line(error)}") from error
+        raise UserError(f"{option}: its configuration is not valid: {_first_line(error)}") from error
     if weights != "random":
         check_weights(location, option)
     return source
@@ -143,35 +145,35 @@ def locate(
 def _from_configuration(name: str, modality: Modality, weights: str, pooling: Pooling, option: str) -> Source:
     from transformers import AutoConfig
 
-    kinds, family = CONFIGURATIONS[name]
-    if modality not in kinds:
-        raise UserError(f"{option}: {name} is {'an' if kinds[0] == 'image' else 'a'} {kinds[0]} encoder")
+    modalities, family = CONFIGURATIONS[name]
+    if modality not in modalities:
+        raise UserError(f"{option}: {name} is {'an' if modalities[0] == 'image' else 'a'} {modalities[0]} encoder")
     if weights != "random":
         raise UserError(f"{option}: only its configuration is built in; add --weights random, or name a folder or id")
-    whole = AutoConfig.for_model(family)
-    config = families.part(whole, modality)
+    full = AutoConfig.for_model(family)
+    config = families.tower_config(full, modality)
     if modality == "text":
-        pre = Preprocessing(vocab_size=int(config.vocab_size), positions=families.positions(config))
+        preprocessing = Preprocessing(vocab_size=int(config.vocab_size), positions=families.positions(config))
     else:
-        pre = Preprocessing(image_size=int(config.image_size))
-    return Source(name, modality, name, True, whole, pre, pooling)
+        preprocessing = Preprocessing(image_size=int(config.image_size))
+    return Source(name, modality, name, True, full, preprocessing, pooling)
 
 
 def _read_config(location: str, option: str, trust_remote_code: bool) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    # A hub that cannot be reached is told in one line below, not in a line per attempt.
+    # An unreachable hub is reported below in one line, not in one line per attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    check_place(location, option)
+    check_location(location, option)
     try:
         return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UserError(f"{option}: cannot be had: {_first_line(error)}") from error
+        raise UserError(f"{option}: the configuration cannot be loaded: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
-    if "trust_remote_code" in str(error):  # what transformers says is meant for programmers
-        return "it brings Python code of its own, which runs only with --trust-remote-code"
+    if "trust_remote_code" in str(error):  # the message of transformers names an argument, not an option
+        return "the model comes with Python code, which runs only with --trust-remote-code"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -200,14 +202,14 @@ def _preprocessing(location: str, config: PretrainedConfig, modality: Modality, 
 
 
 def _side(size: Any) -> int:
-    """Height of a picture as configurations and processors write it: a number, a pair, or a table."""
+    """Image height in pixels from a size as configurations and processors write it: a number, a pair, or a table."""
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _processor_facts(location: str) -> dict[str, Any]:
-    """What the image processor's file says; a folder without one gets ViT's defaults."""
+    """Content of the image processor's file; empty if there is none, so that ViT's defaults apply."""
     folder = Path(location)
     if folder.is_dir():
         for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
@@ -224,45 +226,46 @@ def _processor_facts(location: str) -> dict[str, Any]:
 
 
 def load_model(source: Source) -> torch.nn.Module:
-    """The transformers model in 32 bit, in eval mode, without poolers and heads; one tower where there are two.
+    """Load the transformers model in 32 bit, in eval mode, without poolers and heads; one tower if the model has two.
 
-    A 16-bit checkpoint would be loaded in 16 bit without the explicit dtype. Weights come from safetensors only.
+    Weights come from safetensors only. A 16-bit checkpoint is converted: the dtype is given explicitly, because
+    transformers would keep 16 bit.
 
     Raises:
-        UserError: if the weights cannot be had.
+        UserError: the weights cannot be loaded, or the checkpoint lacks some of them.
     """
     import transformers
     from transformers.utils import logging as transformers_logging
 
-    from bench.models.structure import drop_idle
+    from bench.models.structure import drop_unused_modules
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    cls = getattr(transformers, families.CLASSES.get(source.whole.model_type, "AutoModel"))
-    whole, missing = (_drawn(cls, source), []) if source.random else _pretrained(cls, source)
-    prefix, model = _tower(whole, source)
-    drop_idle(model)
-    # transformers draws what a checkpoint lacks at random and goes on; a benchmark must not.
+    cls = getattr(transformers, families.CLASSES.get(source.full_config.model_type, "AutoModel"))
+    full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source)
+    prefix, model = _find_tower(full, source)
+    drop_unused_modules(model)
+    # transformers draws missing weights at random and continues; a benchmark must not.
     used = {f"{prefix}{name}" for name in model.state_dict()}
-    lost = sorted(used.intersection(missing))
-    if lost:
+    absent = sorted(used.intersection(missing))
+    if absent:
         option = f"--{source.modality}-model {source.name}"
-        raise UserError(f"{option}: {len(lost)} weights are not in the checkpoint, e.g. {lost[0]}")
+        raise UserError(f"{option}: {len(absent)} weights are not in the checkpoint, e.g. {absent[0]}")
     if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # keys and values of decoders: nothing is generated here
+        model.config.use_cache = False  # decoders would return their keys and values, which only text generation needs
     return model.eval()
 
 
-def _drawn(cls: Any, source: Source) -> Any:
+def _random_model(cls: Any, source: Source) -> Any:
     import torch
 
     if cls.__name__ == "AutoModel":
-        return cls.from_config(source.whole, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
-    return cls(source.whole).float()
+        return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
+    return cls(source.full_config).float()
 
 
-def _pretrained(cls: Any, source: Source) -> tuple[Any, list[str]]:
-    """The model and the names of what its checkpoint lacks."""
+def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
+    """The model with the weights of its checkpoint, and the names of the weights that the checkpoint lacks."""
     import torch
 
     try:
@@ -275,16 +278,16 @@ def _pretrained(cls: Any, source: Source) -> tuple[Any, list[str]]:
         )
     except Exception as error:
         option = f"--{source.modality}-model {source.name}"
-        raise UserError(f"{option}: weights cannot be had: {_first_line(error)}") from error
+        raise UserError(f"{option}: the weights cannot be loaded: {_first_line(error)}") from error
     return model, list(info["missing_keys"])
 
 
-def _tower(whole: Any, source: Source) -> tuple[str, Any]:
-    """The encoder of the modality inside a model of two, and its place there as a prefix of names."""
-    if source.config is source.whole:
-        return "", whole
-    for name, module in whole.named_modules():
+def _find_tower(full: Any, source: Source) -> tuple[str, Any]:
+    """Encoder of the modality in a model of two towers, preceded by the prefix of its weights' names in that model."""
+    if source.config is source.full_config:
+        return "", full
+    for name, module in full.named_modules():
         if name and getattr(getattr(module, "config", None), "model_type", None) == source.config.model_type:
             return f"{name}.", module
     option = f"--{source.modality}-model {source.name}"
-    raise UserError(f"{option}: no {source.modality} encoder found in {type(whole).__name__}")
+    raise UserError(f"{option}: no {source.modality} encoder found in {type(full).__name__}")

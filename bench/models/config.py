@@ -1,4 +1,4 @@
-"""The part of a matrix that says which pair of encoders a cell runs on."""
+"""Matrix section ``[[backbones]]``: the pair of encoders that a cell runs on, and the names that are built in."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ Quantisation = Literal["bnb-nf4", "torchao-int8"]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Backbones:
-    """A pair of encoders: built-in name, folder or hub id each.
+    """A text and an image encoder, each given as a built-in name, a folder or a hub id.
 
     Attributes:
-        text_pooling, image_pooling: how an item's tokens become one vector; "auto" is what suits the family.
-        trust_remote_code: let transformers run the Python files that come with a model.
-        quantise: the linear maps of both encoders' layers in 4 or 8 bit (``bench.models.quantisation``).
+        text_pooling, image_pooling: how the token states of an item become one vector; "auto" chooses by model family.
+        trust_remote_code: True if transformers may run the Python files that come with a model.
+        quantise: format of the linear maps in both encoders' layers, 4 or 8 bit (``bench.models.quantisation``); None
+            for 32 bit.
     """
 
     text: str = "shop-partial"
@@ -31,7 +32,8 @@ class Backbones:
 
 
 PRETRAINED = ("shop-partial", "shop-full")
-# Known by configuration alone: transformers' defaults for these classes are the base models of the papers.
+# Name -> modalities and model type, without weights: the default configurations of transformers are the base models
+# of the papers.
 CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
     "bert-base": (("text",), "bert"),
     "vit-base": (("image",), "vit"),

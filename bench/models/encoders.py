@@ -1,4 +1,8 @@
-"""A transformers model behind one interface: item inputs in, one vector per item out."""
+"""One interface to text and image encoders of transformers: item inputs in, one pooled vector per item out.
+
+:class:`Encoder` also gives the pooled state after every layer. Which token states make the vector of an item (the
+pooling) is chosen by model family in :func:`resolve_pooling` and done in :func:`pool`.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +22,21 @@ from bench.utils.errors import UserError
 
 # Keys of item inputs: "input_ids", "attention_mask" (n, tokens); "pixels" (n, height, width, 3) uint8.
 Inputs = Mapping[str, Tensor]
-# Stands for the encoder's own output (for ViT after the final LayerNorm, which no layer's state has seen).
+# Layer number of the encoder's own output, which in ViT has passed the final LayerNorm, unlike any layer's state.
 OUTPUT = -1
-
-
-def checkpoint_gradients(model: Any) -> None:
-    """Lets the layers of a transformers model run again in the backward pass while it trains; values stay the same.
-
-    Raises:
-        UserError: the family has no layers that can.
-    """
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    try:
-        enable({"use_reentrant": False})
-    except ValueError as error:
-        raise UserError(f"gradient_checkpointing: {type(model).__name__} does not support it") from error
+# Parameter names of the token that image encoders train to stand for the whole image.
+CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
 class Encoder(nn.Module):
-    """One backbone.
+    """Text or image backbone: preprocessing on the device, the transformers model, and pooling.
 
     Attributes:
-        model: the transformers model, changed in place by methods that adapt it.
-        pooling: how tokens become one vector, of the output and of every layer's state alike.
-        width, depth: of a vector, and the number of layers.
-        widths: of a token after layers 0 to depth.
+        model: the transformers model; methods adapt it in place.
+        pooling: how token states become one vector, for the output and for every layer's state alike.
+        width: size of an item's vector.
+        depth: number of layers.
+        widths: size of a token's state after layers 0 to depth.
     """
 
     mean: Tensor
@@ -54,10 +48,10 @@ class Encoder(nn.Module):
         self.modality: Modality = source.modality
         self.width = source.width
         self.depth = source.depth
-        self.pooling = choose(source.pooling, source.modality, model, f"{source.modality}_pooling")
+        self.pooling = resolve_pooling(source.pooling, source.modality, model, f"{source.modality}_pooling")
         self.widths = source.widths
-        self._skip = class_tokens(model) if source.modality == "image" else 0
-        # By name, not as a module: it is one of the model's already.
+        self._skip = count_class_tokens(model) if source.modality == "image" else 0
+        # The dotted name and not the module, which is registered in the model already.
         self._norm = families.POOLED_NORM.get(source.config.model_type)
         if source.modality == "image":
             self.register_buffer("mean", torch.tensor(source.preprocessing.mean) * 255.0, persistent=False)
@@ -65,17 +59,17 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_source(cls, source: Source) -> Encoder:
-        """Loads the weights of ``source``."""
+        """Load the model of ``source`` with its weights."""
         return cls(load_model(source), source)
 
     def use_attention(self, implementation: str) -> None:
-        """Switches to "sdpa" or "eager"; a family that computes its attention itself (MPNet, DeBERTa) keeps its own."""
+        """Switch attention to "sdpa" or "eager"; families with attention code of their own (MPNet, DeBERTa) keep it."""
         model: Any = self.model
         if getattr(model, "_supports_attention_backend", False):
             model.set_attn_implementation(implementation)
 
     def output(self, inputs: Inputs) -> Tensor:
-        """Last hidden state, (n, tokens, width); of ConvNeXt (n, width, height, width in patches)."""
+        """Last hidden state, (n, tokens, width); for ConvNeXt (n, width, rows of patches, columns of patches)."""
         if self.modality == "text":
             out = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         else:
@@ -94,21 +88,22 @@ class Encoder(nn.Module):
     def hidden_states(self, inputs: Inputs, kept: tuple[int, ...]) -> Tensor:
         """The pooled state after each kept layer, (n, len(kept), width).
 
-        Layer 0 is the embedding layer, layer l the l-th transformer layer, OUTPUT the encoder's own output. Only
-        the pooled vector is kept of each layer, so the memory of one layer's tokens is free again when the next one
-        runs. States of a stage narrower than the last (Swin, ConvNeXt) are followed by zeros.
+        Layer 0 is the embedding layer, layer l the l-th transformer layer, OUTPUT the encoder's own output. Only the
+        pooled vector of each layer is stored, so the token states of a layer are freed when the next layer runs.
+        States narrower than ``width`` (earlier stages of Swin and ConvNeXt) are padded with zeros.
         """
         states: dict[int, Tensor] = {}
-        # Layers that share weights (ALBERT) are one module that runs several times, so runs are counted.
+        # Layers that share weights (ALBERT) are one module that runs several times, so count runs, not modules.
         runs = 0
         staged = families.is_hierarchical(self.model.config)
 
-        def keep(found: Tensor) -> None:
+        def keep(state: Tensor) -> None:
             if runs in kept:
-                states[runs] = self._at_width(runs, self._pool(found, inputs).clone())
+                states[runs] = self._at_width(runs, self._pool(state, inputs).clone())
 
         def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            # What the next layer reads, since DeBERTa convolves in between. Between stages its width is another.
+            # A layer's input and not the output before it: DeBERTa has a convolution in between. Stages (Swin) are
+            # read at their output instead, because the width changes on the way to the next one.
             if runs == 0 or not staged:
                 keep(args[0] if args else kwargs["hidden_states"])
 
@@ -130,26 +125,22 @@ class Encoder(nn.Module):
         return torch.stack([states[layer] for layer in kept], dim=1)
 
     def _at_width(self, layer: int, vectors: Tensor) -> Tensor:
-        found, expected = vectors.shape[1], self.widths[layer]
-        if found != expected:
+        width, expected = vectors.shape[1], self.widths[layer]
+        if width != expected:
             name = type(self.model).__name__
-            raise UserError(f"{name}: layer {layer} is {found} wide, {expected} by its configuration; not supported")
-        return F.pad(vectors, (0, self.width - found)) if found < self.width else vectors
+            raise UserError(f"{name}: layer {layer} is {width} wide, {expected} by its configuration; not supported")
+        return F.pad(vectors, (0, self.width - width)) if width < self.width else vectors
 
 
-# What image encoders call the token that stands for the whole picture.
-CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
+def resolve_pooling(pooling: Pooling, modality: str, model: Any, option: str) -> Pooling:
+    """Check the requested pooling against the encoder, and replace "auto" by the pooling that suits its family.
 
-
-def choose(pooling: Pooling, modality: str, model: Any, option: str) -> Pooling:
-    """What "auto" stands for.
-
-    ``cls`` where the first token was trained to stand for the whole (BERT, ViT), ``last-token`` for decoders and
-    for the text towers of CLIP and SigLIP, ``mean`` where there is no such token (Swin, ConvNeXt, SigLIP's vision
-    tower, T5) or where the configuration asks for it (BEiT).
+    "auto" is ``cls`` if the first token was trained to represent the whole item (BERT, ViT), ``last-token`` for
+    decoders and for the text towers of CLIP and SigLIP, and ``mean`` if there is no such token (Swin, ConvNeXt,
+    SigLIP's vision tower, T5) or if the configuration asks for it (BEiT).
 
     Raises:
-        UserError: a pooling that this encoder cannot have, naming ``option``.
+        UserError: the encoder does not support the pooling; the message names ``option``.
     """
     config, name = model.config, type(model).__name__
     if modality == "image":
@@ -157,31 +148,31 @@ def choose(pooling: Pooling, modality: str, model: Any, option: str) -> Pooling:
         if pooling == "auto":
             return "cls" if has_class and not getattr(config, "use_mean_pooling", False) else "mean"
         if pooling == "last-token" or (pooling == "cls" and not has_class):
-            raise UserError(f"{option} {pooling}: {name} has no such token; use mean")
+            raise UserError(f"{option} {pooling}: {name} has no class or last token; use mean")
         return pooling
     if pooling == "auto":
         if families.is_decoder(config) or config.model_type in families.LAST_TOKEN:
             return "last-token"
         return "mean" if config.model_type in families.WITHOUT_CLS else "cls"
     if pooling == "cls" and families.is_decoder(config):
-        raise UserError(f"{option} cls: the first token of {name} sees none of the others; use last-token or mean")
+        raise UserError(f"{option} cls: the first token of {name} attends to no other token; use last-token or mean")
     return pooling
 
 
-def class_tokens(model: nn.Module) -> int:
-    """Tokens in front of those of a picture's patches: class, distillation and register tokens."""
+def count_class_tokens(model: nn.Module) -> int:
+    """Number of tokens in front of the image patches: class, distillation and register tokens."""
     names = [key.rpartition(".")[2] for key, _ in model.named_parameters()]
     count = sum(name in (*CLASS_TOKENS, "distillation_token") for name in names)
     return count + int(getattr(model.config, "num_register_tokens", 0) or 0)
 
 
 def pool(states: Tensor, pooling: Pooling, mask: Tensor | None, skip: int) -> Tensor:
-    """One vector per item, (n, width).
+    """Reduce the token states of each item to one vector, (n, width).
 
     Args:
-        states: (n, tokens, width), or (n, width, height, width in tokens) as convolutions give it.
-        mask: (n, tokens), 1 at real tokens, which stand on the left; None for pictures.
-        skip: tokens in front that a mean leaves out.
+        states: (n, tokens, width), or (n, width, rows, columns) from a convolutional encoder.
+        mask: (n, tokens), 1 at real tokens, which are on the left; None for images.
+        skip: number of leading tokens that a mean over image patches leaves out.
     """
     if states.ndim == 4:
         states = states.flatten(2).transpose(1, 2)
@@ -193,3 +184,18 @@ def pool(states: Tensor, pooling: Pooling, mask: Tensor | None, skip: int) -> Te
         return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
     weights = mask.to(states.dtype)[:, :, None]
     return (states * weights).sum(1) / weights.sum(1)
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Turn on gradient checkpointing: layers are run again in the backward pass instead of storing activations.
+
+    It acts in train mode only and leaves all values the same.
+
+    Raises:
+        UserError: the model family does not support it.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"gradient_checkpointing: {type(model).__name__} does not support it") from error

@@ -1,4 +1,8 @@
-"""Hidden states of frozen backbones: computed live, or gathered from the cache on disk."""
+"""Pooled hidden states of frozen backbones: computed live in every step, or read from a cache on disk.
+
+:class:`LiveHiddenStates` and :class:`CachedHiddenStates` are interchangeable sources of a method's input;
+:func:`open_or_build` makes the cache files.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,12 @@ from bench.models.encoders import Encoder, Inputs
 from bench.utils.errors import UserError
 from bench.utils.files import digest_of
 
-# Item-input key of cached hidden states, by modality.
+# Key of cached hidden states among the item inputs; takes the modality.
 HIDDEN_KEY = "hidden_{}"
 
 
 class LiveHiddenStates(nn.Module):
-    """Runs frozen encoders in eval mode and without a gradient graph, so a live run equals a cached one."""
+    """Hidden states from frozen encoders in eval mode and without a gradient graph, equal to the cached ones."""
 
     def __init__(self, encoders: Mapping[str, Encoder], kept: Mapping[str, tuple[int, ...]]):
         super().__init__()
@@ -31,39 +35,39 @@ class LiveHiddenStates(nn.Module):
         self.encoders.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LiveHiddenStates:
-        """Follows the recommender's mode, the encoders excepted: dropout stays off in them."""
+        """Set train or eval mode; the encoders stay in eval mode, so that their dropout is off."""
         super().train(mode)
         self.encoders.eval()
         return self
 
     @torch.no_grad()
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """modality -> (n, kept layers, width)."""
+        """Hidden states by modality, each (n, kept layers, width)."""
         return {m: encoder.hidden_states(inputs, self.kept[m]) for m, encoder in self.encoders.items()}  # type: ignore[operator]
 
 
 class CachedHiddenStates(nn.Module):
-    """Takes the states that the item feed gathered from the cache; 16 bit on the way, 32 bit here."""
+    """Hidden states that ``ItemFeed`` has read from the cache; in 32 bit whatever the cache's precision."""
 
     def __init__(self, modalities: tuple[str, ...]):
         super().__init__()
         self.modalities = modalities
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """modality -> (n, kept layers, width) in 32 bit."""
+        """Hidden states by modality, each (n, kept layers, width) in 32 bit."""
         return {m: inputs[HIDDEN_KEY.format(m)].float() for m in self.modalities}
 
 
 @dataclass(frozen=True)
 class CacheFile:
-    """One backbone's states of all items.
+    """Cache file with one backbone's hidden states of all items.
 
     Attributes:
-        states: memory-mapped, (items, kept layers, width), float16 or float32; gathered by index.
-        seconds: what building took, whenever that was.
-        reused: an earlier cell had built it.
+        states: memory-mapped array (items, kept layers, width), float16 or float32.
+        seconds: time that building the file took, in this cell or an earlier one.
+        reused: True if the file existed before this cell.
         size: bytes on disk.
-        warning: what was wrong with the file that was there, and had to be built again; empty if nothing was.
+        warning: why an existing file was damaged and had to be built again; "" if it was not.
     """
 
     states: Rows | NDArray[np.generic]
@@ -74,7 +78,7 @@ class CacheFile:
 
 
 def cache_key(weights: str, preprocessing: str, kept: tuple[int, ...], dtype: str, items: str) -> str:
-    """Content address: a change of weights, preprocessing, layers, precision or items gives another file."""
+    """Name of a cache file: a digest of weights, preprocessing, kept layers, dtype and items, 32 hexadecimal digits."""
     return digest_of("hidden-states-1", weights, preprocessing, repr(kept), dtype, items)[:32]
 
 
@@ -87,18 +91,18 @@ def open_or_build(
     facts: Mapping[str, str] | None = None,
     progress: array_cache.Progress | None = None,
 ) -> CacheFile:
-    """Opens the cache file of ``key``, or builds it by streaming over the items.
+    """Open the cache file of ``key``, or build it in blocks of items.
 
     Args:
-        folder: where cache files live.
+        folder: folder of the cache files.
         shape: (items, kept layers, width).
         dtype: "float16" or "float32".
         compute: item indices -> states (n, kept layers, width) in eval mode.
-        facts: what ``cache list`` shows of it: model and layers.
-        progress: told the items that are done, and all.
+        facts: model and layers, for ``cache list``.
+        progress: called with the number of items done and of all items.
 
     Raises:
-        UserError: when a state does not fit into 16 bit, the disk is full, or the cache folder is not to be written.
+        UserError: a state exceeds the range of 16 bit, the disk is full, or the cache folder is not writable.
     """
 
     def block(rows: NDArray[np.int64]) -> NDArray[np.generic]:
@@ -109,5 +113,5 @@ def open_or_build(
             states = states.half()
         return states.numpy()
 
-    served = array_cache.open_or_build(folder, Layout(key, "states", shape, dtype, facts or {}), block, progress)
-    return CacheFile(served.rows, served.seconds, served.reused, served.size, served.warning)
+    cached = array_cache.open_or_build(folder, Layout(key, "states", shape, dtype, facts or {}), block, progress)
+    return CacheFile(cached.rows, cached.seconds, cached.reused, cached.size, cached.warning)

@@ -1,4 +1,4 @@
-"""What the encoders are fed with: tokens, pixels or cached hidden states of any items, gathered by index."""
+"""Inputs of the encoders: token ids, pixels or cached hidden states of all items, gathered by item index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.models.backbones import Source
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path, digest_of
 
-TITLES_AT_ONCE = 4096  # what a tokenizer tells of a title is a hundred times the size of its ids
+TITLES_AT_ONCE = 4096  # the objects a tokenizer returns for a title take a hundred times the memory of its ids
 HASH_RESERVED = 1000  # BERT's vocabulary starts with about a thousand special and unused tokens
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
@@ -33,12 +33,12 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Token ids of all titles.
+    """Token ids of the titles of a catalogue.
 
     Attributes:
         ids: (items, tokens) int32, padded on the right.
-        lengths: real tokens per title, (items,).
-        unknown_share: share of the titles' tokens that the tokenizer does not know.
+        lengths: number of real tokens per title, (items,).
+        unknown_share: share of the tokens that the tokenizer's vocabulary lacks, 0 to 1.
     """
 
     ids: NDArray[np.int32]
@@ -47,14 +47,14 @@ class Tokens:
 
 
 class ItemFeed:
-    """Gathers item inputs for a batch. Text is cut to the longest title of the batch."""
+    """Inputs of all items, from which those of a batch are gathered; text is cut to the longest title of the batch."""
 
     def __init__(self, tokens: Tokens | None = None, arrays: Mapping[str, NDArray[Any] | Rows] | None = None):
         self.tokens = tokens
         self.arrays = dict(arrays or {})
 
     def gather(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Inputs of the items ``rows`` on the host: see ``bench.models.encoders.Inputs`` for the keys."""
+        """Inputs of the items ``rows`` in host memory; the keys are those of ``bench.models.encoders.Inputs``."""
         inputs = {key: torch.from_numpy(np.ascontiguousarray(array[rows])) for key, array in self.arrays.items()}
         if self.tokens is not None:
             lengths = self.tokens.lengths[rows]
@@ -65,10 +65,13 @@ class ItemFeed:
 
 
 def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
-    """Lower-cased titles as tokens, kept in the cache by digest.
+    """Tokenise the lower-cased titles of a catalogue; the result is cached on disk by digest.
 
     Args:
-        max_tokens: the most with the special ones; fewer where the encoder has fewer positions.
+        max_tokens: maximum number of tokens per title, special ones included; the encoder's limit if that is lower.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded, has no padding token, or does not match the model's vocabulary.
     """
     key = digest_of("tokens-1", catalogue.digest, source.preprocessing.digest(), _tokenizer_digest(source), max_tokens)
     path = cache_dir() / "tokens" / f"{key}.npz"
@@ -79,13 +82,13 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
             eviction.touch(path)
             return tokens
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-            path.unlink(missing_ok=True)  # a damaged copy is made again, never served
+            path.unlink(missing_ok=True)  # a damaged file is built again, never used
     titles = [title.lower() for title in catalogue.titles]
-    most = min(max_tokens, source.preprocessing.positions or max_tokens)
+    limit = min(max_tokens, source.preprocessing.positions or max_tokens)
     if source.preprocessing.tokenizer is None:
-        tokens = _hashed(titles, source.preprocessing.vocab_size, most)
+        tokens = _hashed(titles, source.preprocessing.vocab_size, limit)
     else:
-        tokens = _tokenised(titles, source, most)
+        tokens = _tokenised(titles, source, limit)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, ids=tokens.ids, lengths=tokens.lengths, unknown_share=np.float64(tokens.unknown_share))
@@ -93,7 +96,7 @@ def tokenise(catalogue: Catalogue, source: Source, max_tokens: int) -> Tokens:
 
 
 def _tokenizer_digest(source: Source) -> str:
-    """A folder's tokenizer files by content; a hub id by its name."""
+    """Digest of the tokenizer: of the files' content for a folder, the id itself for a model on a hub."""
     from pathlib import Path
 
     folder = Path(source.location)
@@ -110,16 +113,16 @@ def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens
             source.preprocessing.tokenizer, trust_remote_code=source.trust_remote_code
         )
     except Exception as error:
-        raise UserError(f"{option}: tokenizer cannot be had: {str(error).splitlines()[0][:300]}") from error
+        raise UserError(f"{option}: the tokenizer cannot be loaded: {str(error).splitlines()[0][:300]}") from error
     if tokenizer.pad_token_id is None:
-        # GPT-2 and Llama have none. Any will do, since the mask hides the padding.
+        # GPT-2 and Llama have none. Any token will do, because the mask hides the padding.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
-        raise UserError(f"{option}: its tokenizer has no token to pad with")
+        raise UserError(f"{option}: the tokenizer has no padding token and none that could replace it")
     pre = source.preprocessing
     ids, lengths = _encoded(tokenizer, titles, max_tokens)
     if ids.max() >= pre.vocab_size:
-        raise UserError(f"{option}: its tokenizer gives ids beyond the model's vocabulary of {pre.vocab_size}")
+        raise UserError(f"{option}: the tokenizer gives ids beyond the model's vocabulary of {pre.vocab_size}")
     unknown = _unknown_share(tokenizer, ids, lengths)
     if pre.pad_to is not None:
         ids = np.pad(ids, ((0, 0), (0, pre.pad_to - ids.shape[1])), constant_values=tokenizer.pad_token_id)
@@ -128,7 +131,7 @@ def _tokenised(titles: Sequence[str], source: Source, max_tokens: int) -> Tokens
 
 
 def _encoded(tokenizer: Any, titles: Sequence[str], max_tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Token ids, (titles, max_tokens), padded on the right, and how many of them are real, (titles,)."""
+    """Token ids, (titles, max_tokens), padded on the right, and the number of real ones per title, (titles,)."""
     ids = np.zeros((len(titles), max_tokens), dtype=np.int32)
     lengths = np.zeros(len(titles), dtype=np.int32)
     for start in range(0, len(titles), TITLES_AT_ONCE):
@@ -147,9 +150,9 @@ def _encoded(tokenizer: Any, titles: Sequence[str], max_tokens: int) -> tuple[ND
 
 
 def _unknown_share(tokenizer: Any, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> float:
-    """Of the titles' tokens without the special ones; 0 for byte-level tokenizers, which know everything."""
+    """Share of unknown tokens among those that are not special; 0 for byte-level tokenizers, which know all words."""
     unknown = tokenizer.unk_token_id
-    # Byte-level ones (GPT-2, CLIP) name the end of text as unknown token as well.
+    # Byte-level tokenizers (GPT-2, CLIP) use the end-of-text token as the unknown one too.
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
         return 0.0
     real = np.arange(ids.shape[1]) < lengths[:, None]
@@ -158,7 +161,7 @@ def _unknown_share(tokenizer: Any, ids: NDArray[np.int32], lengths: NDArray[np.i
 
 
 def _hashed(titles: Sequence[str], vocab_size: int, max_tokens: int) -> Tokens:
-    """Stands in for a tokenizer where only the configuration is known: lengths and cost are real, meaning is not."""
+    """Token ids from hashes of words, for encoders without a tokenizer: real lengths and costs, no meaning."""
     ids = np.zeros((len(titles), max_tokens), dtype=np.int32)
     lengths = np.zeros(len(titles), dtype=np.int32)
     for row, title in enumerate(titles):
@@ -173,7 +176,11 @@ def _hashed(titles: Sequence[str], vocab_size: int, max_tokens: int) -> Tokens:
 
 
 def pixels(catalogue: Catalogue, size: int) -> NDArray[np.uint8] | Rows:
-    """The catalogue's pictures at the encoder's size, (items, size, size, 3); resized once and kept in the cache."""
+    """Images of a catalogue at the encoder's size, (items, size, size, 3) uint8; resized once and cached on disk.
+
+    Raises:
+        UserError: the dataset has no images.
+    """
     images = catalogue.images
     if images is None:
         raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")

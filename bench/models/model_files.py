@@ -1,4 +1,4 @@
-"""What can be said about a model by its name and folder alone, before a library or a hub is asked."""
+"""Checks of a model's name and folder before a library loads it or a hub is asked."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _LONGEST_ID = 96
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 
 
-def check_place(location: str, option: str) -> None:
-    """Tell a folder that is not there from the id of a model on a hub, and a model's folder from any other.
+def check_location(location: str, option: str) -> None:
+    """Check that a location is a folder with a config.json, or could be the id of a model on a hub.
 
     Raises:
-        UserError: names the option.
+        UserError: the location is neither; the message names the option.
     """
-    # os.path and not Path: the latter raises for names that are too long or hold a NUL.
+    # os.path and not Path, which raises an error for names that are too long or contain a NUL.
     if os.path.isdir(location):
         if not os.path.isfile(os.path.join(location, "config.json")):
             raise UserError(f"{option}: {location} has no config.json")
     elif os.path.exists(location):
-        raise UserError(f"{option}: is a file; the folder with config.json and weights is needed")
+        raise UserError(f"{option}: is a file; name the folder that holds config.json and the weights")
     elif len(location) > _LONGEST_ID or not _HUB_ID.fullmatch(location):
-        raise UserError(f"{option}: no such folder, and no id of a model on the hub")
+        raise UserError(f"{option}: no such folder, and not a valid id of a model on the hub")
 
 
 def check_weights(location: str, option: str) -> None:
-    """Refuse a folder whose weights would have to be unpickled: a pickle can run any code.
+    """Refuse a folder without safetensors weights: unpickling the other formats can run any code.
 
-    torch's ``weights_only`` loads some of them, by rules that change between its versions; converting once is surer.
+    torch's ``weights_only`` loads some pickles, by rules that change between its versions; converting once is safer.
 
     Raises:
-        UserError: the folder has no safetensors.
+        UserError: the folder has no safetensors; the message names the option.
     """
     folder = Path(location)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -43,7 +43,7 @@ def check_weights(location: str, option: str) -> None:
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise UserError(
-            f"{option}: its weights are {pickled[0]}, and nothing is unpickled here; if you trust the file, make "
-            "safetensors of it once, by from_pretrained() and save_pretrained() of transformers"
+            f"{option}: the weights are pickled ({pickled[0]}), and pickles are never loaded; if you trust the file, "
+            "convert it to safetensors once, with from_pretrained() and save_pretrained() of transformers"
         )
-    raise UserError(f"{option}: no weights (*.safetensors) in {location}; --weights random goes without")
+    raise UserError(f"{option}: no weights (*.safetensors) in {location}; --weights random needs none")

@@ -1,11 +1,11 @@
-"""Pretrains the built-in backbones on the generated world, never on a shop's items or interactions.
+"""Pretrain the built-in backbones on the generated world, never on a shop's items or interactions.
 
     python -m bench.models.pretrain                      # all four, two at a time, one thread each
     python -m bench.models.pretrain --only text-partial  # one of them
 
-Text: a BERT that learns which titles describe the same item (InfoNCE over pairs of titles, Oord et al. 2018)
-and to fill in masked words. Image: a ViT that names attributes of drawings. The ``partial`` pair is never
-taught the purpose (title) nor the pattern (picture); the ``full`` pair is taught all attributes.
+Text: a BERT trained to match titles of the same item (InfoNCE over pairs of titles, Oord et al. 2018) and to fill
+in masked words. Image: a ViT trained to classify attributes of drawings. The ``partial`` pair is trained without the
+purpose (title) and the pattern (image); the ``full`` pair is trained on all attributes.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ STEPS = {"text": 1300, "image": 3500}
 N_DRAWINGS = 48_000
 PEAK_LR, WARMUP = 1e-3, 100
 TEMPERATURE, MASK_WEIGHT, MASK_SHARE = 0.07, 0.5, 0.15
-# With all 96 brands in a batch the brand alone would tell items apart and nothing else would be learnt.
+# With all 96 brands in a batch the brand alone would identify items, and no other attribute would be learnt.
 BRANDS_PER_BATCH = 8
 TITLE_TRAITS = ("category", "material", "purpose", "brand")
 PICTURE_TRAITS = ("category", "colour", "pattern")
 
 
 def text_tokenizer() -> BertTokenizer:
-    """A WordPiece tokenizer whose vocabulary is the world's words."""
+    """WordPiece tokenizer whose vocabulary is the words of the generated world."""
     vocab = {word: i for i, word in enumerate(world.vocabulary())}
     return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=32)
 
 
 def text_model(vocab_size: int) -> BertModel:
-    """12 layers of 64, dropout off: a network this small underfits."""
+    """BERT with 12 layers of width 64; without dropout, because so small a network underfits."""
     return BertModel(
         BertConfig(
             vocab_size=vocab_size,
@@ -70,7 +70,7 @@ def text_model(vocab_size: int) -> BertModel:
 
 
 def image_model() -> ViTModel:
-    """12 layers of 64 over 16 patches of 8 x 8."""
+    """ViT with 12 layers of width 64 over 16 patches of 8 x 8 pixels."""
     return ViTModel(
         ViTConfig(
             hidden_size=WIDTH,
@@ -85,7 +85,7 @@ def image_model() -> ViTModel:
 
 
 def _train(modules: list[nn.Module], losses: Iterator[Tensor], steps: int) -> float:
-    """AdamW with warm-up and linear decay; returns the last loss."""
+    """Train with AdamW, linear warm-up and linear decay; return the last loss."""
     parameters = [p for m in modules for p in m.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -105,7 +105,7 @@ def _train(modules: list[nn.Module], losses: Iterator[Tensor], steps: int) -> fl
 
 
 def title_pairs(rng: np.random.Generator, teach_purpose: bool) -> tuple[list[str], list[str]]:
-    """BATCH pairs of titles of the same item; without ``teach_purpose`` the second one's purpose is drawn anew."""
+    """BATCH pairs of titles of one item each; without ``teach_purpose`` the second title has a random purpose."""
     allowed = {name: np.arange(size) for name, size in world.SIZES.items()}
     allowed["brand"] = rng.choice(world.N_BRANDS, BRANDS_PER_BATCH, replace=False)
     first = world.draw_traits(BATCH, rng, allowed)
@@ -119,7 +119,7 @@ def _mask_words(ids: Tensor, mask: Tensor, tokenizer: BertTokenizer) -> tuple[Te
 
 
 def text_losses(model: BertModel, head: nn.Module, teach_purpose: bool, seed: int) -> Iterator[Tensor]:
-    """InfoNCE of pairs plus masked words, one batch after the other."""
+    """Losses of successive batches: InfoNCE over pairs of titles plus cross-entropy of masked words."""
     tokenizer, rng = text_tokenizer(), world.stream(seed, "pretrain", "text")
     while True:
         left, right = title_pairs(rng, teach_purpose)
@@ -137,7 +137,7 @@ def text_losses(model: BertModel, head: nn.Module, teach_purpose: bool, seed: in
 
 
 def image_losses(model: ViTModel, heads: nn.ModuleDict, seed: int) -> Iterator[Tensor]:
-    """Cross-entropy of each taught attribute from [CLS] of the last layer."""
+    """Losses of successive batches: cross-entropy of every taught attribute, predicted from the last [CLS]."""
     rng = world.stream(seed, "pretrain", "image")
     traits = world.draw_traits(N_DRAWINGS, rng)
     pictures = torch.from_numpy(draw_all(traits, seed))
@@ -149,25 +149,25 @@ def image_losses(model: ViTModel, heads: nn.ModuleDict, seed: int) -> Iterator[T
 
 
 def draw_all(traits: world.Traits, seed: int) -> np.ndarray:
-    """One drawing per item, (n, 32, 32, 3) uint8."""
+    """Drawings of items, (n, 32, 32, 3) uint8."""
     rng = world.stream(seed, "pretrain", "drawings")
     rows = zip(traits.category.tolist(), traits.colour.tolist(), traits.pattern.tolist(), strict=True)
     return np.stack([drawing.draw(c, k, p, rng) for c, k, p in rows])
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """uint8 (n, h, w, 3) to float (n, 3, h, w) in -1 .. 1, as ViT's image processor does by default."""
+    """Images (n, h, w, 3) uint8 to (n, 3, h, w) float in -1 .. 1, as ViT's image processor does by default."""
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 @torch.inference_mode()
 def cls_per_layer(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """[CLS] after every layer, (layers + 1, n, width)."""
+    """[CLS] states after the embeddings and every layer, (layers + 1, n, width)."""
     return torch.stack([h[:, 0] for h in model(**inputs, output_hidden_states=True).hidden_states])
 
 
 def probe(features: Tensor, labels: Tensor, n_classes: int) -> float:
-    """Held-out accuracy of a linear classifier on standardised [CLS] vectors; two thirds train it."""
+    """Held-out accuracy of a linear classifier on standardised [CLS] vectors, trained on two thirds of them."""
     features = (features - features.mean(0)) / (features.std(0) + 1e-5)
     cut = len(labels) * 2 // 3
     linear = nn.Linear(features.shape[1], n_classes)
@@ -184,7 +184,7 @@ def probe(features: Tensor, labels: Tensor, n_classes: int) -> float:
 
 
 def probes(model: nn.Module, modality: str, seed: int, n: int = 3000) -> dict[str, list[float]]:
-    """Probe accuracy of every attribute that the modality shows, after layers 0, 2, ... 12."""
+    """Linear-probe accuracy of every attribute of the modality, after layers 0, 2, ... 12."""
     rng = world.stream(seed, "probe", modality)
     traits = world.draw_traits(n, rng)
     if modality == "text":
@@ -204,7 +204,7 @@ def probes(model: nn.Module, modality: str, seed: int, n: int = 3000) -> dict[st
 
 
 def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None:
-    """Pretrains one backbone and writes its folder: weights in 16 bit, config, tokenizer or image processor."""
+    """Pretrain one backbone and write its folder: weights in 16 bit, config, tokenizer or image processor."""
     modality, coverage = name.split("-")
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -225,7 +225,7 @@ def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None
     model.config.save_pretrained(out)
     half = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     save_file(half, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes the file readable for its owner only
     facts = {
         "steps": steps,
         "seed": seed,
@@ -238,18 +238,18 @@ def build(name: str, out: Path, seed: int = 7, steps: int | None = None) -> None
 
 
 def record_digests(out: Path) -> None:
-    """Writes the sha256 of every weights file, by folder name."""
+    """Write ``digests.json``: the SHA-256 of every weights file, by folder name."""
     files = sorted(out.glob("*/model.safetensors"))
     digests = {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     (out / "digests.json").write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Builds what was asked for; all four go two at a time in processes of their own."""
+    """Pretrain one backbone in this process, or all four in processes of their own, two at a time."""
     parser = argparse.ArgumentParser(description="Pretrain the built-in backbones.", epilog=__doc__)
     parser.add_argument("--only", choices=NAMES)
     parser.add_argument("--out", type=Path, default=HERE, help="folder that gets one folder per backbone")
-    parser.add_argument("--steps", type=int, help="fewer steps, for a try")
+    parser.add_argument("--steps", type=int, help="number of steps, for a quick trial")
     args = parser.parse_args()
     if args.only:
         build(args.only, args.out / args.only, steps=args.steps)

@@ -1,9 +1,9 @@
-"""Where things are inside a transformers encoder: its layers, attention projections and block outputs.
+"""Find layers, attention projections and output maps in any encoder of transformers, from its modules.
 
-Found from the modules. The layers are the largest list of modules; inside a layer the projections of the attention go
-by name, since their shapes are alike, and what comes out of attention and MLP by place and shape. A role that is
-missing in some layer is an error: in transformers 5 BERT says ``query`` and ViT ``q_proj``, and a list of names made
-for one of them would silently leave the other one alone.
+The layers are the largest list of modules. Inside a layer the projections of the attention are found by name, because
+their shapes are alike, and the output maps of attention and MLP by order and shape. A role that is missing in some
+layer is an error: in transformers 5 BERT has ``query`` and ViT ``q_proj``, and a list of names that was made for one
+of them would silently skip the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ONE_PER_LAYER: dict[str, Role] = {
 LinearMap: TypeAlias = nn.Linear | Conv1D
 Maps = dict[str, LinearMap]
 
-# Last part of a projection's dotted name. One map that gives query, key and value together has all three roles.
+# Last part of a projection's dotted name, by role. A fused map gives query, key and value and has all three roles.
 PROJECTIONS: dict[str, tuple[str, ...]] = {
     "query": ("query", "q_proj", "q_lin", "q", "query_proj"),
     "key": ("key", "k_proj", "k_lin", "k", "key_proj"),
@@ -39,30 +39,30 @@ PROJECTIONS: dict[str, tuple[str, ...]] = {
 
 
 def sizes(linear: LinearMap) -> tuple[int, int]:
-    """Features in and out."""
+    """Number of input and output features of a linear map."""
     if isinstance(linear, nn.Linear):
         return linear.in_features, linear.out_features
     return int(linear.nx), int(linear.nf)
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """The layers in the order in which they run, stages laid end to end; one that runs again and again stands once.
+    """The layers in the order in which they run, stages joined; a layer that runs repeatedly is listed once.
 
     Raises:
-        UserError: if no list of as many modules as the configuration says exists.
+        UserError: no list of modules fits the number of layers in the configuration.
     """
     depth = families.depth(model.config)
-    found = _largest_list(model)
-    if len(found) != depth or families.is_hierarchical(model.config):
-        found = [layer for stage in found for layer in _largest_list(stage)] or found
-    if not found or depth % len(found):
+    stack = _largest_list(model)
+    if len(stack) != depth or families.is_hierarchical(model.config):
+        stack = [layer for stage in stack for layer in _largest_list(stage)] or stack
+    if not stack or depth % len(stack):
         raise UserError(f"model {type(model).__name__}: no stack of {depth} layers found; this family is not supported")
-    return found
+    return stack
 
 
 def _largest_list(module: nn.Module) -> list[nn.Module]:
-    """The modules of the outermost list with the most parameters."""
-    return max(_lists(module), key=lambda found: sum(p.numel() for m in found for p in m.parameters()), default=[])
+    """The modules of the outermost ``nn.ModuleList`` with the most parameters."""
+    return max(_lists(module), key=lambda entries: sum(p.numel() for m in entries for p in m.parameters()), default=[])
 
 
 def _lists(module: nn.Module) -> Iterator[list[nn.Module]]:
@@ -77,44 +77,44 @@ def linears(model: nn.Module, role: Role) -> dict[str, LinearMap]:
     """All linear maps of a role, by dotted name in ``model``, layer by layer.
 
     Raises:
-        UserError: if the role is not found in every layer.
+        UserError: some layer has no map of this role.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    found: dict[str, LinearMap] = {}
+    maps: dict[str, LinearMap] = {}
     stack = layers(model)
     missing = 0
     for layer in stack:
-        hits = _roles(layer)
-        missing += role not in hits
-        if role in hits:
-            name = hits[role]
-            found[f"{names[id(layer)]}.{name}"] = layer.get_submodule(name)
+        roles = _roles(layer)
+        missing += role not in roles
+        if role in roles:
+            name = roles[role]
+            maps[f"{names[id(layer)]}.{name}"] = layer.get_submodule(name)
     if missing:
-        what = role.replace("_", " ").replace("mlp", "MLP")
-        raise UserError(f"{type(model).__name__} has no {what} map in {missing} of its {len(stack)} layers")
-    return found
+        label = role.replace("_", " ").replace("mlp", "MLP")
+        raise UserError(f"{type(model).__name__} has no {label} map in {missing} of its {len(stack)} layers")
+    return maps
 
 
 def targets(model: nn.Module, role: Target) -> dict[str, nn.Module]:
-    """All modules that a role means, by dotted name in ``model``: of "mlp", "norm" and "all-linear" several per layer.
+    """All modules of a role, by dotted name in ``model``; "mlp", "norm" and "all-linear" have several per layer.
 
     Raises:
-        UserError: if a layer, or for those three the whole model, has none.
+        UserError: a layer has no module of the role; for "mlp", "norm" and "all-linear", the whole model has none.
     """
     if role in ONE_PER_LAYER:
         return dict(linears(model, ONE_PER_LAYER[role]))
     names = {id(module): name for name, module in model.named_modules()}
-    found = {
+    modules = {
         f"{names[id(layer)]}.{name}": module
         for layer in layers(model)
-        for name, module in _several(layer, role).items()
+        for name, module in _modules_of_role(layer, role).items()
     }
-    if not found:
+    if not modules:
         raise UserError(f"{type(model).__name__} has no module of the role {role}")
-    return found
+    return modules
 
 
-def _several(layer: nn.Module, role: Target) -> Mapping[str, nn.Module]:
+def _modules_of_role(layer: nn.Module, role: Target) -> Mapping[str, nn.Module]:
     if role == "norm":
         return {name: module for name, module in layer.named_modules() if type(module).__name__.endswith("Norm")}
     maps = _maps(layer)
@@ -122,21 +122,21 @@ def _several(layer: nn.Module, role: Target) -> Mapping[str, nn.Module]:
 
 
 def has_attention(model: nn.Module) -> bool:
-    """Whether the configuration counts heads; ConvNeXt's does not. What was found may be too little to tell."""
+    """True if the layers have attention, by the number of heads in the configuration; ConvNeXt has none."""
     return any(getattr(model.config, name, None) is not None for name in ("num_attention_heads", "num_heads"))
 
 
 def _roles(layer: nn.Module) -> dict[str, str]:
-    """Role -> dotted name inside the layer."""
+    """Dotted name inside the layer of the map of each role; roles that the layer lacks are left out."""
     maps = _maps(layer)
     projections, inside, outside = _split(maps)
     width = sizes(maps[projections["query"]])[0] if projections["query"] else None
-    found = projections | {"attention_output": _last_of(width, inside), "mlp_output": _last_of(width, outside)}
-    return {role: name for role, name in found.items() if name}
+    roles = projections | {"attention_output": _last_of(width, inside), "mlp_output": _last_of(width, outside)}
+    return {role: name for role, name in roles.items() if name}
 
 
 def _maps(layer: nn.Module) -> Maps:
-    """The linear maps of a layer, by dotted name inside it."""
+    """The linear maps of a layer, by dotted name inside the layer."""
     return {
         name: module
         for name, module in layer.named_modules()
@@ -145,19 +145,19 @@ def _maps(layer: nn.Module) -> Maps:
 
 
 def _split(maps: Maps) -> tuple[dict[str, str], Maps, Maps]:
-    """The names of the projections by role, "" where there is none, and the other maps in and outside the attention."""
+    """Names of the projections by role ("" if absent), and the other maps inside and outside the attention."""
     named = {
         role: name for name in reversed(maps) for role, words in PROJECTIONS.items() if name.rpartition(".")[2] in words
     }
-    found = {role: named.get(role, named.get("fused", "")) for role in ("query", "key", "value")}
+    projections = {role: named.get(role, named.get("fused", "")) for role in ("query", "key", "value")}
     rest = {name: linear for name, linear in maps.items() if name not in named.values()}
-    block = _attention_block(found["query"], maps, rest)
+    block = _attention_block(projections["query"], maps, rest)
     inside = {name: linear for name, linear in rest.items() if block and name.startswith(f"{block}.")}
-    return found, inside, {name: linear for name, linear in rest.items() if name not in inside}
+    return projections, inside, {name: linear for name, linear in rest.items() if name not in inside}
 
 
 def _attention_block(query: str, maps: Maps, rest: Maps) -> str:
-    """The smallest module around the query that has another map to the layer's width: BERT's is not its owner."""
+    """Name of the smallest module that contains the query and an output map; in BERT not the query's direct parent."""
     block = query.rpartition(".")[0]
     while block:
         if _last_of(sizes(maps[query])[0], {name: m for name, m in rest.items() if name.startswith(f"{block}.")}):
@@ -167,25 +167,25 @@ def _attention_block(query: str, maps: Maps, rest: Maps) -> str:
 
 
 def _last_of(width: int | None, maps: Maps) -> str:
-    """The last map that gives ``width`` features, or the last of all where no width is known."""
+    """Name of the last map with ``width`` output features, of the last map at all if ``width`` is None; "" if none."""
     return next((name for name in reversed(maps) if width in (None, sizes(maps[name])[1])), "")
 
 
 def attentions(model: nn.Module) -> list[nn.Module]:
-    """The module that calls the attention function, one per layer: the owner of the query projection."""
+    """The modules that call the attention function, one per layer: the parents of the query projections."""
     return [model.get_submodule(name.rpartition(".")[0]) for name in linears(model, "query")]
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts ``module`` where the dotted ``name`` points."""
+    """Replace the submodule with the dotted ``name`` by ``module``."""
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, module)
 
 
-def drop_idle(model: Any) -> None:
-    """Takes out what no vector passes through: it would get no gradient and must not be counted.
+def drop_unused_modules(model: Any) -> None:
+    """Remove the modules that item vectors do not pass through: they get no gradient and must not be counted.
 
-    Poolers and heads, since the pooling here is one of its own, and the token that stands for what pretraining hid.
+    These are poolers and heads, since ``bench.models.encoders`` does the pooling, and the mask token of pretraining.
     """
     if getattr(model, "pooler", None) is not None:
         model.pooler = None

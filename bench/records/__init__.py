@@ -1,1 +1,1 @@
-"""Files of a run folder: written here alone, read here and by the reports."""
+"""Files of a run folder; this package is their only writer, and the reports read them."""

@@ -1,6 +1,7 @@
-"""Columns of every table that a run leaves, declared once for whoever writes or reads them.
+"""Columns and keys of the tables and records of a run, declared once for writers and readers.
 
-The order of ``CONTRACT`` is relied on from outside; the kind of a column decides how it is read and written.
+Other programs rely on the order of ``CONTRACT``. The kind of a column (text, integer, number) decides how it is
+written and read. The module imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from typing import Literal, get_args
 
 Phase = Literal["data", "transfer", "backbone", "forward", "backward", "optimizer"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-"""Phases of a training step, in their order; seconds are exclusive, so that they sum to the step."""
+"""Phases of a training step, in order; their seconds are exclusive and sum to the step."""
+
+MemoryPart = Literal["parameters", "gradients", "optimizer", "activations", "cache", "rest"]
+MEMORY_PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
+"""Parts of the memory account of a step, in the order of tables and figures; their bytes sum to the peak."""
 
 STEPS = ("epoch", "step", "seconds", *PHASES, "loss")
 """Columns of steps.csv."""
@@ -64,13 +69,13 @@ FURTHER = (
     "unique_items_per_step",
     "warnings",
 )
-"""Columns that every record has after those of the contract."""
+"""Columns of every record after ``CONTRACT``."""
 
 RECORD = CONTRACT + FURTHER
-"""Columns of a record's row."""
+"""Columns of the row of a record."""
 
 ADDED = ("dataset_digest", "budget", "training", "machine", "run")
-"""Columns that the tables add, so that a row says on its own what it may be compared with."""
+"""Columns that only the tables have; they show which rows may be compared with each other."""
 
 TEXTS = (
     "cell_id",
@@ -106,7 +111,7 @@ INTEGERS = (
     "dataset_seed",
     "cache_bytes",
 )
-"""Whole numbers, written without a decimal point; a fractional value (half an epoch) turns its column into reals."""
+"""Integer columns, written without a decimal point unless a value is fractional (half an epoch)."""
 
 NUMBERS = (
     "hr@10",
@@ -138,13 +143,13 @@ GROUP = (
     "budget",
     "training",
 )
-"""Cells that agree in all of these are one comparison."""
+"""Cells with equal values in all of these columns form one comparison."""
 
 NOT_A_FIGURE = ("seed", "dataset_seed", "batch_size", "tpme")
-"""Numeric columns that are part of the question, or (tpme) have a meaning of their own: no mean, no interval."""
+"""Numeric columns without mean and interval: settings of a cell, and tpme, which is a score of a comparison."""
 
 
 def model_label(name: str, pooling: str, quantise: str | None) -> str:
-    """Name of an encoder in tables, with a pooling or quantisation that is not the default in brackets."""
-    said = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
-    return f"{name} ({said})" if said else name
+    """Name of an encoder in tables, followed in brackets by a pooling or quantisation other than the default."""
+    options = ", ".join(word for word in (pooling, quantise) if word not in ("auto", None))
+    return f"{name} ({options})" if options else name

@@ -1,10 +1,10 @@
-"""What a cell leaves behind. This is the only writer of run folders; it imports nothing heavy.
+"""Record of a cell: the files in its folder and their checksums. Imports neither torch nor pandas.
 
     matrix.toml  environment.json  dataset.json  SHA256SUMS
     cells/<cell-id>/{record.json, steps.csv, ranks.csv, stderr.txt, trace.json, checkpoint/, adapter/}
 
-``checkpoint/`` is ``bench.cell.checkpoint_files``'s, ``adapter/`` that of ``bench.cell.saved_weights``. Tables,
-report and figures are rendered from the rest by ``reports``.
+``bench.cell.checkpoint_files`` writes ``checkpoint/`` and ``bench.cell.saved_weights`` writes ``adapter/``; all other
+files of a run are written here. ``reports`` renders tables, report and figures from them.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from bench.utils.files import atomic_path, file_digest
 from bench.utils.text import guarded
 
 SCHEMA = 1
-# Files of a cell that its record vouches for; what a process says on its way out comes after the record.
+# Files of a cell whose checksums are in its record; stderr.txt is not, because it can grow after the record.
 CHECKED = ("steps.csv", "ranks.csv", "trace.json")
 
 
 class RecordedCell(Protocol):
-    """A cell as far as its record needs it."""
+    """Interface of a cell that a record needs."""
 
     @property
     def columns(self) -> dict[str, Any]:
-        """Column of results.csv -> value, for the columns that the cell's configuration decides."""
+        """Values of the columns of results.csv that the configuration of the cell determines."""
 
     @property
     def description(self) -> dict[str, Any]:
-        """Name, kind and options of the method, as they stand in ``record.json``."""
+        """Name, kind and options of the method, as in ``record.json``."""
 
 
 def empty_row(cell: RecordedCell) -> dict[str, Any]:
-    """All columns, filled as far as the cell's configuration tells; unmeasured is None."""
+    """Row with all columns: the values of the cell's configuration, and None for everything measured."""
     return dict.fromkeys(RECORD) | cell.columns
 
 
 def failure(cell: RecordedCell, status: str, error: str, traceback: str = "") -> dict[str, Any]:
-    """The record of a cell that did not end ok."""
+    """Record of a cell that did not end ok."""
     return {
         "schema": SCHEMA,
         "row": empty_row(cell) | {"status": status, "error": one_line(error)},
@@ -58,15 +58,15 @@ def failure(cell: RecordedCell, status: str, error: str, traceback: str = "") ->
 
 
 def one_line(text: str) -> str:
-    """The first line that says something, cut to a bearable length."""
+    """First line of a text that is not blank, cut to 300 characters."""
     line = next((part.strip() for part in text.splitlines() if part.strip()), "")
     return line if len(line) <= 300 else line[:297] + "..."
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes ``record.json`` into a cell's folder, whole or not at all, after all other files of the cell.
+    """Write ``record.json`` into a cell's folder, atomically, after all other files of the cell.
 
-    It holds the SHA-256 of each of them, and in ``digest`` its own: that of its other entries.
+    ``files`` of the record has the SHA-256 of each of them, and ``digest`` that of the record's other entries.
     """
     files = {path.name: file_digest(path) for name in CHECKED if (path := folder / name).is_file()}
     content = _finite({**record, "files": files})
@@ -75,7 +75,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def amend(folder: Path, **changes: Any) -> None:
-    """Adds to the record that a cell has left; ``warnings`` are appended to its own, in its row too."""
+    """Change entries of a cell's record; ``warnings`` are appended to its warnings, in the row as well."""
     record = read_record(folder)
     more = changes.pop("warnings", [])
     record |= changes
@@ -90,11 +90,11 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 
 def receive(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes what a cell left on another machine; the record comes last and is checked.
+    """Write the files of a cell that ran on another machine; the record is written last and then checked.
 
     Raises:
-        UserError: a file cannot be written, naming it.
-        Damaged: what came is not what was sent.
+        UserError: a file cannot be written; the message names it.
+        Damaged: the checksums do not match.
     """
     for name in sorted(files, key=lambda name: name == "record.json"):
         _write(folder / Path(name).name, files[name])
@@ -102,42 +102,42 @@ def receive(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 class Damaged(Exception):
-    """A record is not what was written, or a file that it vouches for is not."""
+    """Checksum mismatch in a record or in a file that it covers."""
 
 
 def read_record(folder: Path, needed: Collection[str] = CHECKED) -> dict[str, Any]:
-    """The record of a cell, checked with those files beside it that are needed.
+    """Read the record of a cell, and check its checksum and those of the needed files.
 
     Raises:
-        FileNotFoundError: there is none.
-        Damaged: names the file.
+        FileNotFoundError: the cell has no record.
+        Damaged: a checksum does not match or a file is missing; the message names the file.
     """
     path = folder / "record.json"
     try:
         record = json.loads(path.read_bytes())
         content = {key: value for key, value in record.items() if key != "digest"}
         if record["digest"] != _content_digest(content):
-            raise Damaged(f"{path}: is not what was written")
+            raise Damaged(f"{path}: damaged (checksum mismatch)")
         files = dict(record["files"])
         status = record["row"]["status"]
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{path}: is not what was written ({type(error).__name__})") from error
+        raise Damaged(f"{path}: damaged ({type(error).__name__})") from error
     if not isinstance(status, str):
-        raise Damaged(f"{path}: is not what was written")
+        raise Damaged(f"{path}: damaged (checksum mismatch)")
     for name, digest in files.items():
         if name not in needed:
             continue
         if not (folder / name).is_file():
-            raise Damaged(f"{folder / name}: is gone")
+            raise Damaged(f"{folder / name}: is missing")
         if file_digest(folder / name) != digest:
-            raise Damaged(f"{folder / name}: is not what was written")
+            raise Damaged(f"{folder / name}: damaged (checksum mismatch)")
     return dict(record)
 
 
 def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequence[float]) -> None:
-    """Writes ``steps.csv``: seconds, exclusive by phase; what was not measured is empty."""
+    """Write ``steps.csv``: seconds per step, exclusive by phase, and the loss; unmeasured values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, STEPS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -148,9 +148,9 @@ def write_steps(folder: Path, rows: Iterable[Mapping[str, Any]], losses: Sequenc
 
 
 def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int | None], test: Iterable[int | None]) -> None:
-    """Writes ``ranks.csv``: for every user the ranks of both targets, best 1, under the model of the chosen epoch.
+    """Write ``ranks.csv``: ranks of both targets of every user (1 is best) under the model of the chosen epoch.
 
-    The rank of a target that a user does not have is None, and its cell empty.
+    A rank is None, and its field empty, if the user has no such target.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -160,15 +160,19 @@ def write_ranks(folder: Path, users: Iterable[str], valid: Iterable[int | None],
 
 
 def _cell(user: str) -> str:
-    """A user id as a spreadsheet does not run it; different ids stay different."""
+    """User id, escaped against formula injection in spreadsheets; different ids stay different."""
     return f"'{user}" if user.startswith("'") else guarded(user)
 
 
 def write_trace(folder: Path, export: Callable[[str], object]) -> None:
-    """Writes ``trace.json``: what a profiler exports to the path it is given.
+    """Write ``trace.json``.
+
+    Args:
+        folder: folder of the cell.
+        export: a profiler's export function, which writes to the path that it is given.
 
     Raises:
-        UserError: when the file cannot be written, naming it.
+        UserError: the file cannot be written; the message names it.
     """
     path = folder / "trace.json"
     try:
@@ -179,7 +183,7 @@ def write_trace(folder: Path, export: Callable[[str], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic; numbers that are not finite become null, for JSON has none and a figure that is none is unknown."""
+    """Write a JSON file atomically; infinities and NaN become null, because JSON has no such numbers."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -192,18 +196,18 @@ def _finite(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic, in UTF-8.
+    """Write a text file atomically, in UTF-8.
 
     Raises:
-        UserError: when the file cannot be written, naming it.
+        UserError: the file cannot be written; the message names it.
     """
-    # Half a surrogate pair stands for a byte of a path that is not UTF-8; JSON reads the escape as it was.
+    # Lone surrogates stand for bytes of a path that is not UTF-8; they are escaped, and JSON restores them.
     _write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _write(path: Path, content: bytes) -> None:
-    if not path.parent.is_dir():  # a run folder that vanished is not made again
-        raise UserError(f"{path.parent}: is gone")
+    if not path.parent.is_dir():  # a run folder that was deleted during the run is not made again
+        raise UserError(f"{path.parent}: no longer exists")
     try:
         with atomic_path(path) as partial:
             partial.write_bytes(content)
@@ -212,5 +216,5 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def cell_folder(run: Path, cell_id: str) -> Path:
-    """Where a cell leaves its files."""
+    """Folder of a cell's files."""
     return run / "cells" / cell_id

@@ -1,4 +1,4 @@
-"""A run folder: who holds it, whether a run may go on in it, and the checksums over all of its files."""
+"""Run folder: lock, continuation of an earlier run, and checksums over all files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.utils.errors import UserError
 from bench.utils.files import SUMS, sum_line
 
 LOCK = ".lock"
-# What a report writes into a run folder, files and folders: made again from the rest at any time.
+# Files and folders that a report writes into a run folder; they can be rendered again at any time.
 RENDERED = ("results.csv", "summary.csv", "report.md", "report.html", "figures", "tables")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP)
 
@@ -24,33 +24,33 @@ _log = logging.getLogger(__name__)
 
 
 def kept(run: Path, cell_id: str, retry_failed: bool = False) -> str | None:
-    """The status of a cell that an earlier run has dealt with; None where it has to run.
+    """Status of a cell with a record from an earlier run, or None if the cell has to run.
 
-    A failure is a result like any other and kept unless it is to be tried again. A cell that was interrupted has none.
+    A failure is a result and is kept unless ``retry_failed``. An interrupted cell has no result and runs again.
 
     Raises:
-        Damaged: there is a record, but not what was written.
+        Damaged: the checksums of the record do not match.
     """
     try:
         status = str(read_record(cell_folder(run, cell_id))["row"]["status"])
     except FileNotFoundError:
         return None
-    again = status == "interrupted" or (retry_failed and status != "ok")
-    return None if again else status
+    runs_again = status == "interrupted" or (retry_failed and status != "ok")
+    return None if runs_again else status
 
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Holds a run folder, making it if need be; the system lets go of it even when the process is killed.
+    """Lock a run folder, made if it does not exist; the system releases the lock even if the process is killed.
 
     Raises:
-        UserError: another process holds it, or it cannot be made.
+        UserError: another process holds the lock, the path is not a run folder, or it cannot be made.
     """
     try:
         if run.exists() and not run.is_dir():
             raise UserError(f"--out {run}: is a file")
         if run.is_dir() and not (run / "matrix.toml").is_file() and any(p.name != LOCK for p in run.iterdir()):
-            raise UserError(f"--out {run}: is not empty and no run folder; choose another folder")
+            raise UserError(f"--out {run}: is neither empty nor a run folder; choose another folder")
     except OSError as error:
         raise UserError(f"--out {run}: {error.strerror or error}") from error
     with ExitStack() as stack:
@@ -67,13 +67,14 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:
-    """Starts in a folder that is held (see :func:`locked`), or goes on with a run of the same matrix.
+    """Start a run in a locked folder (see :func:`locked`), or continue a run of the same matrix.
 
     Returns:
-        the files of a sealed run that are gone or not what was written.
+        Files of a sealed run that are missing or damaged.
 
     Raises:
-        UserError: the folder holds another matrix (names the first difference), or any run where a fresh one is wanted.
+        UserError: the folder holds a run of another matrix (the message names the first difference), its matrix.toml
+            is damaged, or ``fresh`` is set and the folder holds any run.
     """
     recipe = run / "matrix.toml"
     if not recipe.is_file():
@@ -83,7 +84,7 @@ def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:
         raise UserError(f"--fresh: {run} holds a run; choose an empty folder")
     old, broken = recipe.read_bytes(), damaged(run)
     if recipe.name in broken:
-        raise UserError(f"{recipe}: is not what was written; restore it or choose another folder with --out")
+        raise UserError(f"{recipe}: damaged (checksum mismatch); restore it or choose another folder with --out")
     difference = first_difference(old.decode("utf-8", errors="replace"), matrix_toml)
     if difference:
         raise UserError(f"--out {run}: holds a run of another matrix ({difference}); choose another folder")
@@ -91,14 +92,14 @@ def open_run(run: Path, matrix_toml: str, fresh: bool = False) -> list[str]:
 
 
 def seal(run: Path) -> None:
-    """Writes ``SHA256SUMS`` over all files of a run, as ``sha256sum --check`` reads it."""
+    """Write ``SHA256SUMS`` over all files of a run, in the format of ``sha256sum --check``."""
     _write_sums(run, {name: sum_line(run, name) for name in _names(run)})
 
 
 def reseal(run: Path) -> None:
-    """Seals a run folder again after a report, unless a run is going on in it, which will.
+    """Seal a run folder again after a report, unless a run is in progress, which seals the folder at its end.
 
-    Of what a report does not write the old sums stay, so that what is damaged is still known to be.
+    Files that a report does not write keep their old sums, so that damage to them stays visible.
     """
     if not (run / "matrix.toml").is_file():
         return
@@ -112,19 +113,19 @@ def reseal(run: Path) -> None:
 
 
 def is_rendered(name: str) -> bool:
-    """Whether a file of a run, by its path below it, is a report's."""
+    """True if a file, given by its path in the run folder, is written by a report."""
     return name.partition("/")[0] in RENDERED
 
 
 def _names(run: Path) -> list[str]:
-    """The files of a run below it that are summed."""
-    below = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    visible = (path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts))
+    """Paths in the run folder of the files that ``SHA256SUMS`` covers."""
+    relative = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    visible = (path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))
     return [name for name in visible if name != SUMS]
 
 
 def _sums(run: Path) -> dict[str, str]:
-    """File -> its line; nothing where there are no sums."""
+    """Lines of ``SHA256SUMS`` by file; empty if there is none."""
     try:
         lines = (run / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -137,33 +138,33 @@ def _write_sums(run: Path, lines: Mapping[str, str]) -> None:
 
 
 def unseal(run: Path) -> None:
-    """Takes the sums away while files change."""
+    """Remove ``SHA256SUMS`` before files change."""
     (run / SUMS).unlink(missing_ok=True)
 
 
 def damaged(run: Path) -> list[str]:
-    """The files of a sealed run that are gone or not what was written; none where there are no sums."""
+    """Files of a sealed run that are missing or whose checksum does not match; empty without ``SHA256SUMS``."""
     return [name for name, line in _sums(run).items() if not ((run / name).is_file() and sum_line(run, name) == line)]
 
 
-# Settings that change nothing of what a cell measures: a run may go on with others.
-PASSING = ("profile", "checkpoint_every", "save_adapters")
+# Settings that do not change what a cell measures; a run may be continued with other values.
+CHANGEABLE = ("profile", "checkpoint_every", "save_adapters")
 
 
 def first_difference(old: str, new: str) -> str:
-    """What sets two matrix files apart, by key; empty if they ask for the same cells."""
+    """First key in which two matrix files differ, with both values; "" if they describe the same cells."""
     try:
         before, after = (_flat(tomllib.loads(text)) for text in (old, new))
     except tomllib.TOMLDecodeError as error:
         return f"its matrix.toml cannot be read: {error}"
     for key in [*before, *(key for key in after if key not in before)]:
-        if key.split(".")[0] not in PASSING and before.get(key) != after.get(key):
-            return f"{key}: there {_said(before, key)}, now {_said(after, key)}"
+        if key.split(".")[0] not in CHANGEABLE and before.get(key) != after.get(key):
+            return f"{key}: there {_shown(before, key)}, now {_shown(after, key)}"
     return ""
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots; of lists of tables the names, then each table by its name."""
+    """Flatten nested tables, keys joined by dots; a list of tables becomes its names and a table under each name."""
     if isinstance(value, Mapping):
         return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
@@ -175,7 +176,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def _said(values: Mapping[str, Any], key: str) -> str:
+def _shown(values: Mapping[str, Any], key: str) -> str:
     if key not in values:
         return "not set"
     value = values[key]

@@ -1,4 +1,4 @@
-"""What a matrix says of the search that its options come from. Imports nothing heavy: reports read it too."""
+"""Matrix section ``[[tuning]]``: cost and outcome of the search that chose a method's options. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Tuned:
-    """What the search for a method's options has cost (``bench.tuning``). Reports show it; it changes no cell.
+    """Cost and outcome of the search for a method's options; shown in reports, without effect on cells.
 
     Attributes:
-        name: of the method.
-        trials, failed: how many were run, and how many of them ended without a figure.
-        timed, seconds: trials whose time is known, and their sum, wall-clock.
-        metered, joules: the same for the energy of training.
-        data: digest of what it was chosen on.
-        options: those chosen.
-        curve: trial, counted from 1, and the best validation HR@10 until then, from the first that has a figure.
+        name: name of the method.
+        trials, failed: number of trials, and of those among them without a result.
+        timed, seconds: number of trials whose wall-clock time is known, and the sum of these times.
+        metered, joules: number of trials whose energy of training is known, and the sum of these energies.
+        data: digest of the data that the options were chosen on.
+        options: the chosen options.
+        curve: pairs of trial (from 1) and best validation HR@10 so far, from the first trial with a result on.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Scores from numbers that were measured: TPME, PSCP, roofline."""
+"""Scores from measured values: TPME, PSCP and the roofline bound. Pure functions on numbers."""

@@ -1,4 +1,4 @@
-"""Tables of methods that people write: CSV files, every mistake in them named with its line and column."""
+"""Read tables of methods from CSV files written by hand; errors name the line and the column."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from bench.utils.errors import UserError
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file with the column method and columns of numbers; further columns are left aside.
+    """Read a CSV file with the column method and columns of numbers; further columns are ignored.
 
     Args:
         path: The file, in UTF-8.
-        columns: Those of the numbers.
+        columns: Names of the columns of numbers.
 
     Raises:
-        UserError: names the file, and the line and column where there is one: file missing or unreadable, not UTF-8,
-            empty, malformed, columns missing or twice, a value that is no finite number of at least 0, a method twice.
+        UserError: the file is missing, unreadable, not UTF-8, empty or malformed, a column is missing or repeated, a
+            value is not a finite number of at least 0, or a method is repeated. The message names the file and, if
+            there is one, the line and the column.
     """
     lines = _csv_lines(path)
     if not lines:
         raise UserError(f"{path}: the file is empty; expected the columns method,{','.join(columns)}")
     (header_line, header), body = lines[0], lines[1:]
-    places = _places(f"{path}: line {header_line}", [name.strip() for name in header], columns)
+    indices = _column_indices(f"{path}: line {header_line}", [name.strip() for name in header], columns)
     if not body:
-        raise UserError(f"{path}: no row below the header")
+        raise UserError(f"{path}: the table has a header and no rows")
     rows: dict[str, dict[str, str | float]] = {}
     for line, cells in body:
         where = f"{path}: line {line}"
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} values, but the header has {len(header)} columns")
-        method = cells[places["method"]].strip()
+        method = cells[indices["method"]].strip()
         if not method:
             raise UserError(f"{where}: column method is empty")
         if method in rows:
-            raise UserError(f"{where}: method {method!r} stands in the table twice")
-        figures = {column: _number(f"{where}, column {column}", cells[places[column]].strip()) for column in columns}
+            raise UserError(f"{where}: method {method!r} is in the table twice")
+        figures = {column: _number(f"{where}, column {column}", cells[indices[column]].strip()) for column in columns}
         rows[method] = {"method": method, **figures}
     return pd.DataFrame(list(rows.values()), columns=["method", *columns])
 
 
 def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The records of a CSV file that are not blank, each with the number of the line that it ends on."""
+    """Records of a CSV file that are not blank, each with the number of its last line."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -58,7 +59,7 @@ def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     if "\0" in text:
-        raise UserError(f"{path}: holds a NUL byte; not a text file")
+        raise UserError(f"{path}: contains a NUL byte; not a text file")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines = []
     try:
@@ -70,12 +71,12 @@ def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _places(where: str, header: list[str], columns: Sequence[str]) -> dict[str, int]:
-    """Where each wanted column stands in the header."""
+def _column_indices(where: str, header: list[str], columns: Sequence[str]) -> dict[str, int]:
+    """Index of each wanted column in the header."""
     wanted = ("method", *columns)
     for column in wanted:
         if header.count(column) > 1:
-            raise UserError(f"{where}: column {column} stands in the header twice")
+            raise UserError(f"{where}: column {column} is in the header twice")
         if column not in header:
             spare = [name for name in header if name not in wanted]
             close = difflib.get_close_matches(column, spare, n=1)
@@ -88,7 +89,7 @@ def _number(where: str, text: str) -> float:
     if not text:
         raise UserError(f"{where}: the value is missing")
     try:
-        # Python would take 1_000 for a number; no spreadsheet does.
+        # Python accepts 1_000 as a number; spreadsheets do not.
         value = float(text.replace("_", "?"))
     except ValueError:
         raise UserError(f"{where}: {text!r} is not a number") from None

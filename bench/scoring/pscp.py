@@ -1,8 +1,8 @@
 """PSCP, performance under soft cost penalties (PEFT-Bench, arXiv 2511.21285): pure functions on numbers.
 
 `PSCP = P · (1 + params / 5e8)^-1 · (1 + extra inference TFLOPs / 10)^-1 · (1 + memory in GB / 94)^-1`; higher is
-better. A penalty is 1 where a method costs nothing, 1/2 where it costs as much as the constant, and never reaches 0.
-Unlike TPME it holds accuracy and cost in one figure, needs absolute units, and does not depend on who else is compared.
+better. A penalty is 1 for a cost of 0, 1/2 for a cost equal to the constant, and always above 0. Unlike TPME, PSCP
+combines accuracy and cost in one score, needs absolute units, and does not depend on the other methods compared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from bench.scoring.method_table import read_table
 from bench.utils.errors import UserError, naming
 
 COSTS = ("params", "extra_tflops", "memory")
-"""Trained values, TFLOPs of inference beyond those of the model without the method, GB (10^9 bytes) at the peak."""
+"""Trained parameters, TFLOPs of inference added by the method, peak memory in GB (10^9 bytes)."""
 
 COLUMNS = ("performance", *COSTS)
 
 
 @dataclass(frozen=True)
 class Penalties:
-    """At which cost a penalty halves the score, and how hard it is; in the order of `COSTS`.
+    """Constants and exponents of the three penalties, in the order of `COSTS`.
+
+    Attributes:
+        constants: The cost at which a penalty with exponent 1 is 1/2; the paper's values by default.
+        exponents: The power that a penalty is raised to; 0 turns it off.
 
     Raises:
         UserError: not three numbers each, a constant that is not above 0, an exponent below 0.
@@ -34,29 +38,29 @@ class Penalties:
     exponents: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for what, values in (("constants", self.constants), ("exponents", self.exponents)):
+        for field, values in (("constants", self.constants), ("exponents", self.exponents)):
             if len(values) != len(COSTS):
-                raise UserError(f"PSCP {what}: {len(values)} given, expected three ({', '.join(COSTS)})")
+                raise UserError(f"PSCP {field}: {len(values)} given, expected three ({', '.join(COSTS)})")
         for name, constant, exponent in zip(COSTS, self.constants, self.exponents, strict=True):
             if not math.isfinite(constant) or constant <= 0:
-                raise UserError(f"PSCP constants: that of {name} is {constant:g}; a constant is above 0")
+                raise UserError(f"PSCP constants: the constant of {name} is {constant:g}; it must be above 0")
             if not math.isfinite(exponent) or exponent < 0:
-                raise UserError(f"PSCP exponents: that of {name} is {exponent:g}; an exponent is at least 0")
+                raise UserError(f"PSCP exponents: the exponent of {name} is {exponent:g}; it must be at least 0")
 
     def of(self, costs: Sequence[float]) -> tuple[float, ...]:
-        """The three factors, each above 0 and at most 1, for costs in the order of `COSTS`."""
+        """The three penalty factors, each above 0 and at most 1, of costs in the order of `COSTS`."""
         terms = zip(costs, self.constants, self.exponents, strict=True)
         return tuple((1 + cost / constant) ** -exponent for cost, constant, exponent in terms)
 
 
 @dataclass(frozen=True)
 class Penalised:
-    """A method's score and what it is made of."""
+    """Score of a method, with its performance and penalties."""
 
     score: float
     performance: float
     penalties: tuple[float, ...]
-    """The factors of parameters, extra inference and memory."""
+    """Factors for parameters, extra inference and memory."""
 
 
 def pscp(table: Mapping[str, Mapping[str, float]], settings: Penalties | None = None) -> dict[str, Penalised]:
@@ -64,10 +68,10 @@ def pscp(table: Mapping[str, Mapping[str, float]], settings: Penalties | None = 
 
     Args:
         table: Method -> values of `COLUMNS`. The score has the unit of the performance.
-        settings: Constants and exponents; those of the paper if None.
+        settings: Constants and exponents; None for the paper's.
 
     Raises:
-        UserError: a value that is missing, negative, or not finite.
+        UserError: a value is missing, negative or not finite.
     """
     used = settings or Penalties()
     scores = {}
@@ -87,7 +91,7 @@ def score(path: Path, settings: Penalties | None = None) -> dict[str, Penalised]
     """Score the table of a CSV file with the columns method, performance, params, extra_tflops and memory (GB).
 
     Raises:
-        UserError: as `bench.scoring.method_table.read_table` and `pscp`; the line names the file.
+        UserError: as `bench.scoring.method_table.read_table` and `pscp`; the message names the file.
     """
     rows = read_table(path, COLUMNS).to_dict("records")
     with naming(path):

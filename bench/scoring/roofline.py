@@ -1,4 +1,4 @@
-"""Known cards, and the roofline: how fast a card could be at best, by its maker's data sheet."""
+"""Data-sheet values of known GPUs, and the roofline: a lower bound of the time that work takes on a card."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ TERA, GIGA = 1e12, 1e9
 
 @dataclass(frozen=True)
 class Card:
-    """One card.
+    """Data-sheet values of a GPU.
 
     Attributes:
-        name: what ``--card`` calls it.
-        memory_bytes: as it is sold; driver and context take part of it.
-        bandwidth: of its memory, bytes per second.
-        fp32: products in 32 bit without TF32, which torch does not use for them unless told; operations per second.
-        half: dense products of 16-bit numbers summed in 32 bit, as cuBLAS does by default; operations per second.
-            Figures "with sparsity" are twice as high and of no use here.
-        bf16: whether ``half`` holds for bfloat16 too; cards before Ampere have no units for it.
-        source: the maker's document that the figures are from.
+        name: the name for ``--card``.
+        memory_bytes: nominal memory; driver and context take part of it.
+        bandwidth: memory bandwidth, bytes per second.
+        fp32: peak of 32-bit products without TF32, which torch does not use by default; operations per second.
+        half: peak of dense 16-bit products accumulated in 32 bit, as in cuBLAS by default; operations per second.
+            Data-sheet values "with sparsity" are twice as high and do not apply.
+        bf16: True if ``half`` holds for bfloat16 too; cards before Ampere have no units for bfloat16.
+        source: the maker's document with these values.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Card:
     source: str
 
     def peak(self, precision: str) -> float | None:
-        """Operations per second in a precision ("fp32", "bf16", "fp16"); None where the card has no units for it."""
+        """Peak operations per second in a precision ("fp32", "bf16", "fp16"); None if the card does not support it."""
         if precision == "fp32":
             return self.fp32
         return None if precision == "bf16" and not self.bf16 else self.half
@@ -47,7 +47,7 @@ class Card:
 def _card(
     name: str, memory: int, bandwidth: float, fp32: float, half: float, source: str, *, bf16: bool = True
 ) -> Card:
-    """From the units of data sheets: GB, GB/s, TFLOPS."""
+    """A card from values in the units of data sheets: GB, GB/s, TFLOPS."""
     return Card(name, memory * GIB, bandwidth * GIGA, fp32 * TERA, half * TERA, bf16, source)
 
 
@@ -95,7 +95,7 @@ CARDS: dict[str, Card] = {
     )
 }
 
-_AS_THE_DRIVER_SAYS = {
+_DRIVER_NAMES = {
     "v100-sxm2-16gb": "v100",
     "v100-sxm2-32gb": "v100-32g",
     "t4": "t4",
@@ -115,28 +115,28 @@ _AS_THE_DRIVER_SAYS = {
     "rtx 3090": "rtx3090",
     "rtx 4090": "rtx4090",
 }
-"""What the driver calls a card, in small letters and without maker and brand -> its name here."""
+"""Name of a card by the driver's name, lower-cased and without maker and brand."""
 
 
 class Roof(NamedTuple):
-    """What nothing on a card gets beyond: operations per second, and bytes per second of its memory."""
+    """Upper limits of a card: operations per second, and bytes per second of its memory."""
 
     peak_flops: float
     bandwidth: float
 
 
 class Work(NamedTuple):
-    """A stretch of computing: operations of its matrix products, and bytes that must cross the memory's bus."""
+    """A part of a computation: FLOPs of its matrix products, and bytes moved between memory and processor."""
 
     flops: float
     moved: float
 
 
 def find_card(name: str) -> Card:
-    """The card of a name, however it is capitalised.
+    """The card with a name, in upper or lower case.
 
     Raises:
-        UserError: unknown card, with the nearest known name.
+        UserError: unknown card; the message has the nearest known name.
     """
     wanted = name.lower()
     if wanted in CARDS:
@@ -147,23 +147,23 @@ def find_card(name: str) -> Card:
 
 
 def card_of(gpu_name: str) -> Card | None:
-    """The card that a driver or torch calls by a name such as "NVIDIA H100 80GB HBM3"; None where that is not certain.
+    """The card with a driver's or torch's name, such as "NVIDIA H100 80GB HBM3"; None if the card is not certain.
 
-    A name must match as a whole. What is close may be another card: an A10G has half the units of an A10, an H100 NVL
-    other memory, and a name with "MIG" in it is a slice of a card.
+    A name must match as a whole, because a similar name may be another card: an A10G has half the units of an A10, an
+    H100 NVL has other memory, and a name with "MIG" is a slice of a card.
     """
     words = gpu_name.lower().split()
     while words and words[0] in ("nvidia", "tesla", "geforce"):
         del words[0]
-    known = _AS_THE_DRIVER_SAYS.get(" ".join(words))
+    known = _DRIVER_NAMES.get(" ".join(words))
     return None if known is None else CARDS[known]
 
 
 def roof_of(card: Card, precision: str) -> Roof:
-    """The roof of a card in a precision.
+    """Roof of a card in a precision.
 
     Raises:
-        UserError: the card computes nothing in it.
+        UserError: the card does not support the precision.
     """
     peak = card.peak(precision)
     if peak is None:
@@ -171,12 +171,14 @@ def roof_of(card: Card, precision: str) -> Roof:
     return Roof(peak, card.bandwidth)
 
 
-def lower_bound(roof: Roof, stretches: Iterable[Work]) -> float:
-    """Seconds that stretches of work, one after the other, take at least: each its products or its traffic.
+def lower_bound(roof: Roof, work: Iterable[Work]) -> float:
+    """Minimum seconds for parts of work done one after the other.
+
+    Each part takes at least the time of its products and at least that of its memory traffic (Williams et al. 2009).
 
     Raises:
-        ValueError: a roof that is not positive and finite.
+        ValueError: the roof is not positive and finite.
     """
     if not all(math.isfinite(limit) and limit > 0 for limit in roof):
         raise ValueError(f"a roof must be positive and finite, not {roof}")
-    return sum(max(work.flops / roof.peak_flops, work.moved / roof.bandwidth) for work in stretches)
+    return sum(max(part.flops / roof.peak_flops, part.moved / roof.bandwidth) for part in work)

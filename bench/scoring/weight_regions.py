@@ -1,7 +1,7 @@
-"""The simplex of the three TPME weights, cut into the parts in which each method is first: exact, without a grid.
+"""Regions of the triangle of TPME weights in which each method is first, exact and without a grid.
 
-Scores are linear in the weights, so a method is first on the part of the triangle that lies on its side of a straight
-line against every other method: a convex polygon, found by cutting the triangle line by line.
+Scores are linear in the weights, so a straight line separates the weights under which one method is ahead of another.
+The region of a method is a convex polygon: the triangle cut along its lines against all other methods.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from bench.scoring.tpme import Table, normalised
 
 FloatArray = NDArray[np.float64]
 
-_EQUAL = 1e-12  # costs and scores closer than this are equal: the rest is rounding
-_NOTHING = 1e-12  # a part of this share of the triangle is a line or a point
+_EQUAL = 1e-12  # costs and scores that differ by less are equal; the difference is rounding
+_EMPTY = 1e-12  # a region with at most this share of the triangle is a line or a point
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part of the triangle of weights in which a method is first."""
+    """Part of the triangle of weights in which a method, or several with equal costs, is first."""
 
     methods: tuple[str, ...]
-    """One, or several whose costs are all equal."""
+    """Names of one method, or of several with equal costs."""
     corners: FloatArray
-    """Weights of time, parameters and memory, (n, 3), around a convex polygon; n = 0 for methods that never lead."""
+    """Corners of the polygon in weights of time, parameters and memory, (n, 3); n = 0 if a method is never first."""
     share: float
-    """Of the area of the triangle. All shares sum to 1."""
+    """Share of the area of the triangle; the shares of all regions sum to 1."""
 
 
 def first_regions(table: Table, reference: Table | None = None) -> tuple[Region, ...]:
-    """Where each method has the lowest TPME, in the order of the table.
+    """Regions of weights in which each method has the lowest TPME, in the order of the table.
 
     Raises:
         UserError: as `bench.scoring.tpme.tpme`.
@@ -45,20 +45,20 @@ def first_regions(table: Table, reference: Table | None = None) -> tuple[Region,
             groups.append(([name], row))
         else:
             same.append(name)
-    found = []
+    regions = []
     for members, row in groups:
         corners = np.eye(3)
         for _, other in groups:
             if other is not row:
                 corners = _cut(corners, row - other)
         share = _area(corners)
-        led = share > _NOTHING
-        found.append(Region(tuple(members), corners if led else np.empty((0, 3)), share if led else 0.0))
-    return tuple(found)
+        is_first = share > _EMPTY
+        regions.append(Region(tuple(members), corners if is_first else np.empty((0, 3)), share if is_first else 0.0))
+    return tuple(regions)
 
 
 def _cut(corners: FloatArray, gap: FloatArray) -> FloatArray:
-    """What a convex polygon keeps on the side where the weighted gap to another method is not above 0."""
+    """Corners of the part of a convex polygon in which the weighted gap to another method is at most 0."""
     heights = corners @ gap
     kept: list[FloatArray] = []
     for place, (corner, height) in enumerate(zip(corners, heights, strict=True)):
@@ -71,7 +71,7 @@ def _cut(corners: FloatArray, gap: FloatArray) -> FloatArray:
 
 
 def _area(corners: FloatArray) -> float:
-    """Share of the triangle, by the shoelace formula on two of the three weights."""
+    """Area as a share of the triangle, by the shoelace formula on two of the three weights."""
     if len(corners) < 3:
         return 0.0
     x, y = corners[:, 0], corners[:, 1]

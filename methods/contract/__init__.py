@@ -1,10 +1,9 @@
-"""What every method owes the table: checks that a stranger's method passes like ours.
+"""Conformance checks for built-in and third-party methods.
 
-The checks are here, and what they are run on is not: a :class:`Rig` builds, steps and measures as the harness does
-(``bench.commands.check.conformance`` has it), so that this room stays free of the harness's loop, and what passes
-here is what a cell runs.
+The checks run on a :class:`Rig`, which builds, trains and measures a method as a cell does. The harness provides it
+(``bench.commands.check.conformance``), so that this package does not import the training loop.
 
-Each check either returns or raises :class:`Broken`, which says what was found and what to do about it, or
+A check returns if the method passes. It raises :class:`CheckFailed`, with a finding and advice, or
 :class:`NotApplicable`.
 """
 
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from methods.contract import costs, surroundings, training
-from methods.contract.rig import Broken, NotApplicable, Rig
+from methods.contract.rig import CheckFailed, NotApplicable, Rig
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -36,17 +35,19 @@ CHECKS: dict[str, Callable[[Rig], None]] = {
     "cached-equals-live": costs.cached_equals_live,
     "plan": costs.can_be_planned,
 }
-"""By name; what each asks is its docstring."""
+"""Checks by name; the docstring of a check is the requirement that ``check`` prints."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one check.
+    """Outcome of one check.
 
     Attributes:
+        check: name of the check.
+        asks: the requirement, in one sentence.
         status: passed, failed or skipped.
-        finding: what was seen, or why it was skipped; "" when passed.
-        advice: what to do; "" unless failed.
+        finding: the observed violation, or why the check was skipped; "" if passed.
+        advice: how to fix the violation; "" unless failed.
     """
 
     check: str
@@ -57,16 +58,17 @@ class Outcome:
 
 
 def outcomes(rig: Rig, explain: Callable[[Exception], str]) -> Iterator[Outcome]:
-    """Runs the checks one after the other; what does not even build is not checked further.
+    """Run the checks one after the other; if the method does not build, the remaining ones are skipped.
 
     Args:
-        explain: an error of the method's own code, in one line.
+        rig: the method under test.
+        explain: function that describes an error of the method's own code in one line.
     """
     built = True
     for name, check in CHECKS.items():
         asks = (check.__doc__ or "").strip()
         if not built:
-            yield Outcome(name, asks, "skipped", "it does not build")
+            yield Outcome(name, asks, "skipped", "the method does not build")
             continue
         status, finding, advice = _run(check, rig, explain)
         yield Outcome(name, asks, status, finding, advice)
@@ -78,8 +80,8 @@ def _run(check: Callable[[Rig], None], rig: Rig, explain: Callable[[Exception], 
         check(rig)
     except NotApplicable as reason:
         return "skipped", str(reason), ""
-    except Broken as broken:
-        return "failed", broken.finding, broken.advice
+    except CheckFailed as failure:
+        return "failed", failure.finding, failure.advice
     except Exception as error:
-        return "failed", explain(error), "mend the error"
+        return "failed", explain(error), "fix the error"
     return "passed", "", ""

@@ -1,6 +1,6 @@
-"""What the checks are run on, and what they say.
+"""Interfaces of the conformance checks: the rig that the harness provides, and the results of a check.
 
-The harness supplies the rig (``bench.commands.check.conformance``).
+``bench.commands.check.conformance`` implements :class:`Rig` and :class:`Case`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BOTH = ("text", "image")
 STEPS = 3
 
 
-class Broken(Exception):
-    """A check that did not hold.
+class CheckFailed(Exception):
+    """The method does not meet the requirement of a check.
 
     Attributes:
-        finding: what was seen.
-        advice: what to do.
+        finding: the observed violation.
+        advice: how to fix it.
     """
 
     def __init__(self, finding: str, advice: str):
@@ -33,18 +33,18 @@ class Broken(Exception):
 
 
 class NotApplicable(Exception):
-    """The check asks nothing of a method of this kind; says why."""
+    """The check does not apply to this kind of method; the message says why."""
 
 
 class Case(Protocol):
-    """A model built by the harness, its trainer, and one small batch that it is always fed with.
+    """A model built by the harness with its trainer, and one small batch that all steps use.
 
     Attributes:
         model: item encoder and user encoder.
         items: the method's item encoder.
-        groups: the method's, and the user encoder's.
-        encoders: the backbones that run in every step; none when their states come from the cache.
-        optimised: what the optimizer steps.
+        groups: learning-rate groups of the method and of the user encoder.
+        encoders: backbones that run in every step, by modality; empty if their states come from the cache.
+        optimised: parameters of the optimizer.
     """
 
     model: nn.Module
@@ -57,28 +57,28 @@ class Case(Protocol):
         """Item vectors of the batch in eval mode, (n, d)."""
 
     def loss(self) -> float:
-        """Of the batch, in eval mode."""
+        """Loss of the batch, in eval mode."""
 
     def forward(self) -> Tensor:
-        """The loss, in train mode."""
+        """Loss of the batch in train mode, a scalar with its graph."""
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients."""
+        """Compute the gradients of the loss."""
 
     def update(self) -> None:
-        """Steps and frees the gradients."""
+        """Take an optimizer step and free the gradients."""
 
     def peak(self, steps: int) -> int:
-        """Live tensor bytes at the peak of so many further steps."""
+        """Live tensor bytes at the peak of this number of further steps."""
 
 
 @dataclass(frozen=True)
-class World:
-    """What is not the method's own.
+class GlobalState:
+    """State outside the method, which it must not change.
 
     Attributes:
-        settings: of torch.
-        outputs: modality -> what an encoder that no method was given computes.
+        settings: torch's settings by name.
+        outputs: output of an encoder that no method was given, by modality.
     """
 
     settings: Mapping[str, Any]
@@ -86,38 +86,38 @@ class World:
 
 
 class Rig(Protocol):
-    """What the checks are run on.
+    """Method under test, with the means to build, train and measure it.
 
     Attributes:
-        method: with its default options.
-        width: d.
-        import_changes: what the import of the method's file changed that is not its own.
-        before: how the world was before the method was first built.
+        method: the method with its default options.
+        width: d, the width of item vectors.
+        import_changes: names of global settings that importing the method's file changed.
+        before: global state before the method was first built.
     """
 
     method: Method
     width: int
     import_changes: Sequence[str]
-    before: World
+    before: GlobalState
 
     def case(self, modalities: Sequence[str] = BOTH, seed: int = 0, cached: bool | None = None) -> Case:
-        """Builds the method; everything that it draws is drawn from ``seed``, the backbones and the batch are not."""
+        """Build the method, seeded with ``seed``; backbones and batch are always the same."""
 
     def encoder(self, modality: str) -> Encoder:
-        """A backbone as a method gets it, always with the same weights."""
+        """Backbone as a method gets it, always with the same weights."""
 
     def inputs(self) -> Mapping[str, Tensor]:
         """Item inputs of both modalities."""
 
     def planned(self) -> Mapping[str, int]:
-        """Costs of a step on fake tensors, by name."""
+        """Costs of a step on fake tensors, in bytes or FLOPs by name."""
 
     def measured(self) -> Mapping[str, int]:
-        """The same on real ones."""
+        """Costs of a step on real tensors, with the same names as in :meth:`planned`."""
 
 
 def take_steps(case: Case, n: int = STEPS) -> list[float]:
-    """The losses of some training steps, each before its update."""
+    """Take ``n`` training steps and return their losses, each before the update."""
     losses = []
     for _ in range(n):
         loss = case.forward()
@@ -128,5 +128,5 @@ def take_steps(case: Case, n: int = STEPS) -> list[float]:
 
 
 def declared_of(case: Case) -> list[nn.Parameter]:
-    """What is said to train, the user encoder's included."""
+    """Parameters that the groups declare as trained, including those of the user encoder."""
     return [p for group in case.groups for p in group.parameters]

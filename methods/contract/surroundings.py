@@ -1,4 +1,4 @@
-"""Does it leave alone what is not its own."""
+"""Conformance checks of side effects: on imports, the other encoder, torch's settings and other models."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Encoder, EncoderMethod
-from methods.contract.rig import BOTH, STEPS, Broken, NotApplicable, Rig, World, take_steps
+from methods.contract.rig import BOTH, STEPS, CheckFailed, GlobalState, NotApplicable, Rig, take_steps
 
 
 def imports_quietly(rig: Rig) -> None:
-    """What is imported changes nothing but itself."""
+    """Importing the method's file changes no global setting."""
     if rig.import_changes:
-        raise Broken(
+        raise CheckFailed(
             f"importing its file changes {', '.join(rig.import_changes)}",
-            "leave torch's settings and the random generators alone at the top of the file",
+            "do not change torch's settings or random generators at the top level of the file",
         )
 
 
 def works_alone(rig: Rig) -> None:
-    """With text alone and with images alone."""
+    """The method works with text only and with images only."""
     for modality in BOTH:
         try:
             case = rig.case((modality,))
             loss = take_steps(case, 1)[0]
         except Exception as error:
-            raise Broken(
-                f"with {modality} alone: {type(error).__name__}: {error}",
-                "build for the modalities that build, network and adapt are given; there may be one",
+            raise CheckFailed(
+                f"with {modality} only: {type(error).__name__}: {error}",
+                "build for the modalities that build, network and adapt are given; there may be only one",
             ) from error
         if set(case.items.adapted) != {modality} or not math.isfinite(loss):
-            raise Broken(
-                f"with {modality} alone it adapts {sorted(case.items.adapted)} and its loss is {loss}",
-                "report the modalities that were given, and no others",
+            raise CheckFailed(
+                f"with {modality} only it adapts {sorted(case.items.adapted)} and its loss is {loss}",
+                "report exactly the modalities that were given",
             )
 
 
 def leaves_the_other_alone(rig: Rig) -> None:
-    """Adapting one encoder changes nothing in the other one."""
+    """Adapting one encoder changes nothing in the other encoder."""
     if not isinstance(rig.method, EncoderMethod):
-        raise NotApplicable("it is given hidden states, no encoder")
+        raise NotApplicable("the method gets hidden states and no encoder")
     for adapted, other in (BOTH, BOTH[::-1]):
         encoders = {m: rig.encoder(m).requires_grad_(False) for m in (other, adapted)}
         rig.method.adapt(encoders[other])
-        before = _portrait(encoders[other])
+        before = _describe_encoder(encoders[other])
         rig.method.adapt(encoders[adapted])
-        after = _portrait(encoders[other])
+        after = _describe_encoder(encoders[other])
         changed = [name for name in before.keys() | after.keys() if not _same(before.get(name), after.get(name))]
         if changed:
-            raise Broken(
+            raise CheckFailed(
                 f"adapting the {adapted} encoder changes the {other} encoder: {min(changed)}",
-                "change only the encoder that adapt is given; keep nothing of an earlier one",
+                "change only the encoder that adapt is given; keep no reference to an earlier encoder",
             )
 
 
-def _portrait(encoder: Encoder) -> dict[str, Any]:
-    """Modules, values, flags, hooks and configuration."""
-    portrait: dict[str, Any] = {f"module {n or 'encoder'}": (type(m), id(m)) for n, m in encoder.named_modules()}
-    portrait |= {f"parameter {n}": p.detach().clone() for n, p in encoder.named_parameters()}
-    portrait |= {f"requires_grad of {n}": p.requires_grad for n, p in encoder.named_parameters()}
-    portrait |= {f"buffer {n}": b.clone() for n, b in encoder.named_buffers()}
+def _describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Modules, values, flags, hooks and configuration of an encoder, by name."""
+    state: dict[str, Any] = {f"module {n or 'encoder'}": (type(m), id(m)) for n, m in encoder.named_modules()}
+    state |= {f"parameter {n}": p.detach().clone() for n, p in encoder.named_parameters()}
+    state |= {f"requires_grad of {n}": p.requires_grad for n, p in encoder.named_parameters()}
+    state |= {f"buffer {n}": b.clone() for n, b in encoder.named_buffers()}
     config: Any = encoder.model.config
-    return portrait | {"number of hooks": _hooks(encoder), "attention function": config._attn_implementation}
+    return state | {"number of hooks": _hooks(encoder), "attention function": config._attn_implementation}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -75,26 +75,26 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def leaves_nothing_behind(rig: Rig) -> None:
-    """No hook per step, no setting of torch, no change of classes that other models use."""
+    """Training adds no hook per step and changes no setting of torch and no class that other models use."""
     case = rig.case()
     take_steps(case, 1)
     hooks = _hooks(case.model)
     take_steps(case)
     if _hooks(case.model) != hooks:
-        raise Broken(
-            f"{_hooks(case.model) - hooks} hooks more after {STEPS} further steps",
-            "register a hook once, in adapt, or remove its handle in a finally",
+        raise CheckFailed(
+            f"{_hooks(case.model) - hooks} more hooks after {STEPS} further steps",
+            "register a hook once, in adapt, or remove its handle in a finally block",
         )
-    after = world(rig)
+    after = global_state(rig)
     if changed := differences(rig.before.settings, after.settings):
-        raise Broken(
+        raise CheckFailed(
             f"building and training changes {', '.join(changed)}",
-            "put settings back, best with a context manager around what needs them",
+            "restore settings, best with a context manager around the code that needs them",
         )
     if touched := [m for m in BOTH if not torch.equal(rig.before.outputs[m], after.outputs[m])]:
-        raise Broken(
-            f"another {touched[0]} encoder, which it was never given, computes something else now",
-            "change modules of the encoder that adapt is given, no classes and no functions of a library",
+        raise CheckFailed(
+            f"the output of another {touched[0]} encoder, which the method was never given, has changed",
+            "change modules of the encoder that adapt is given, not classes or functions of a library",
         )
 
 
@@ -105,16 +105,16 @@ def _hooks(model: nn.Module) -> int:
     return of_modules + sum(len(getattr(p, kind) or ()) for p in model.parameters() for kind in of_tensors)
 
 
-def world(rig: Rig) -> World:
-    """How it is now."""
+def global_state(rig: Rig) -> GlobalState:
+    """Current state outside the method."""
     inputs = rig.inputs()
     with torch.no_grad():
         outputs = {modality: rig.encoder(modality).eval()(inputs) for modality in BOTH}
-    return World(settings(), outputs)
+    return GlobalState(settings(), outputs)
 
 
 def settings() -> dict[str, Any]:
-    """Of torch, as far as another model would notice."""
+    """Global settings of torch that affect other models, by name."""
     shared = torch.nn.modules.module
     return {
         "torch's default dtype": torch.get_default_dtype(),
@@ -129,7 +129,7 @@ def settings() -> dict[str, Any]:
 
 
 def generators() -> dict[str, Any]:
-    """States of the random generators that a build is not handed afresh."""
+    """States of the global random generators, by name."""
     return {
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
         "random's state": random.getstate(),
@@ -138,5 +138,5 @@ def generators() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What is not as it was, by name."""
+    """Names of the values that have changed."""
     return [name for name, value in before.items() if value != after[name]]

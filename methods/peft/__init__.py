@@ -1,1 +1,1 @@
-"""Methods that are built on peft."""
+"""Methods that are built on the library peft."""

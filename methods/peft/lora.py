@@ -1,7 +1,6 @@
 """LoRA on the pretrained query and value projections, through peft (Hu et al., ICLR 2022).
 
-Where one map gives query, key and value together (GPT-2, ModernBERT), the update is on that map, so keys are adapted as
-well.
+If one map gives query, key and value together (GPT-2, ModernBERT), the update is on that map, so keys are adapted too.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from methods.peft.tuner import save_tuner
 
 @dataclass(frozen=True)
 class LoRA(EncoderMethod):
-    """Low-rank updates.
+    """LoRA: low-rank updates of query and value.
 
     Attributes:
-        rank: r.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the update's input.
+        rank: rank r of an update.
+        alpha: scale; updates are multiplied by alpha / r.
+        dropout: dropout on the input of an update.
+        lr: learning rate of the updates.
     """
 
     rank: Count = 8
@@ -30,7 +30,7 @@ class LoRA(EncoderMethod):
     lr: float = 2e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """Targets are named in full per encoder: short names that fit one family would miss the other."""
+        """Add an update to the query and value maps, named in full because short names fit only one model family."""
         from peft import LoraConfig, get_peft_model
         from peft.tuners.lora import LoraLayer
         from transformers.pytorch_utils import Conv1D
@@ -44,6 +44,6 @@ class LoRA(EncoderMethod):
             fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in targets.values()),
         )
         wrapped = get_peft_model(encoder.model, config)
-        hits = [module for module in encoder.model.modules() if isinstance(module, LoraLayer)]
+        adapted = [module for module in encoder.model.modules() if isinstance(module, LoraLayer)]
         parameters = [p for name, p in encoder.model.named_parameters() if "lora_" in name]
-        return Adaptation(parameters, self.lr, len(hits), partial(save_tuner, wrapped))
+        return Adaptation(parameters, self.lr, len(adapted), partial(save_tuner, wrapped))

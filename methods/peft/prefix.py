@@ -1,10 +1,10 @@
-"""Prefix tuning: trained keys and values stand before every layer's own (Li & Liang, ACL 2021).
+"""Prefix tuning: trained keys and values precede those of the tokens in every layer (Li & Liang, ACL 2021).
 
-peft's own wiring passes the prefix as ``past_key_values``, which ViT takes and ignores. Here peft's
-``PrefixEncoder`` holds the parameters, and an attention function registered with transformers puts them in front
-of keys and values, in BERT and ViT alike. Positions of the real tokens do not shift, and the prefix has none (no
-rotary turn). It fits encoders that call transformers' attention interface with the same heads in every layer; where
-layers share their weights (ALBERT), they share their prefix.
+peft passes the prefix as ``past_key_values``, which ViT accepts and ignores. Here peft's ``PrefixEncoder`` holds the
+parameters, and an attention function registered with transformers puts them in front of keys and values, in BERT and
+ViT alike. The positions of the real tokens do not shift, and the prefix has no positions (no rotary embedding). The
+method needs encoders that call transformers' attention interface with the same heads in every layer; layers that share
+weights (ALBERT) share their prefix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from methods.base import Adaptation, Count, Encoder, EncoderMethod
 
 
 class Prefixes(nn.Module):
-    """The keys and values of all layers, (positions, layers, 2, heads, head width)."""
+    """Trained keys and values of all layers, (positions, layers, 2, heads, head width)."""
 
     def __init__(self, config: Any, device: torch.device):
         super().__init__()
@@ -57,14 +57,14 @@ def _with_prefix(
     before_key, before_value = holder.layer(index, key)
     positions = before_key.shape[2]
     if mask is not None:
-        # True (bool mask) and 0 (additive mask) both mean: may be looked at.
+        # True (boolean mask) and 0 (additive mask) both allow attention.
         mask = F.pad(mask, (positions, 0), value=1 if mask.dtype == torch.bool else 0)
     elif causal:
-        # transformers leaves out a causal mask that hides no padding and expects the kernel to know.
+        # transformers omits a causal mask if there is no padding, and relies on is_causal of the kernel.
         length = query.shape[2]
         mask = torch.ones(length, positions + length, dtype=torch.bool, device=query.device).tril(positions)
     key, value = torch.cat([before_key, key], dim=2), torch.cat([before_value, value], dim=2)
-    # Llama and its kin have fewer heads of keys than of queries.
+    # Llama and similar models have fewer heads of keys than of queries.
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -113,12 +113,13 @@ for _base, (_function, _mask) in ATTENTION.items():
 
 @dataclass(frozen=True)
 class Prefix(EncoderMethod):
-    """Prefixes in both encoders.
+    """Prefix tuning of an encoder.
 
     Attributes:
-        positions: prefix length per layer.
-        spread: standard deviation of the initial keys and values. peft's own start, N(0, 1), drowns the
-            pretrained attention of a narrow encoder.
+        positions: length of the prefix in every layer.
+        spread: standard deviation of the initial keys and values; that of peft, 1, overwhelms the pretrained attention
+            of a narrow encoder.
+        lr: learning rate of the prefixes.
     """
 
     positions: Count = 16
@@ -126,15 +127,15 @@ class Prefix(EncoderMethod):
     lr: float = 4e-4
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """Gives every attention module its prefix and switches the encoder to the prefix attention function.
+        """Give every attention module its prefix, and switch the encoder to the prefix attention function.
 
         Raises:
-            UserError: for encoders whose attention cannot be given one.
+            UserError: the encoder's attention cannot take a prefix.
         """
         from peft import PrefixTuningConfig
 
         model: Any = encoder.model
-        _refuse(model)
+        _check_supported(model)
         modules: list[Any] = attentions(model)
         heads, head_width = _heads(model.config)
         config = PrefixTuningConfig(
@@ -147,22 +148,22 @@ class Prefix(EncoderMethod):
         nn.init.normal_(holder.encoder.embedding.weight, std=self.spread)
         encoder.add_module("prefixes", holder)
         for index, module in enumerate(modules):
-            # A tuple, not an attribute of its own: as a submodule it would be counted once per layer.
+            # In a tuple, because a submodule would be registered, and counted, once per layer.
             module.prefix = (holder, index)
         base = model.config._attn_implementation
         model.config._attn_implementation = f"prefix-{base if base in ATTENTION else 'sdpa'}"
         return Adaptation(holder.parameters(), self.lr, len(modules))
 
 
-def _refuse(model: Any) -> None:
+def _check_supported(model: Any) -> None:
     name = type(model).__name__
     if families.is_hierarchical(model.config):
         raise UserError(f"prefix: the layers of {name} differ in width and heads")
     if not getattr(model, "_supports_attention_backend", False):
-        raise UserError(f"prefix: {name} computes its attention itself, keys cannot be put in front of it")
+        raise UserError(f"prefix: {name} has attention code of its own, which takes no prefix")
 
 
 def _heads(config: Any) -> tuple[int, int]:
-    """Heads of keys and values, and the width of one."""
+    """Number of heads of keys and values, and the width of a head."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads, width

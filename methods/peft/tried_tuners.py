@@ -1,7 +1,6 @@
-"""Which tuners of peft have been tried with this suite: a table that ``python -m tests.methods.peft.peft_trial``
-writes.
+"""Table of the tuners of peft that were tried with this suite, made by ``python -m tests.methods.peft.peft_trial``.
 
-Reading it imports nothing heavy; the list of the installed peft's own tuners takes seconds.
+:func:`read_table` imports nothing heavy; :func:`tuners` imports peft, which takes seconds.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ MODALITIES = ("text", "image")
 
 
 def read_table() -> dict[str, Any]:
-    """``peft``: the version tried; ``tuners``: type -> ``options`` and by modality "" or why it did not run."""
+    """The table: ``peft`` is the tried version; ``tuners`` has options and, by modality, "" or why it did not run."""
     table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return table
 
 
 def tuners() -> list[dict[str, str]]:
-    """Every tuner of the installed peft with what it has run on, and of what it has not, the reason."""
+    """All tuners of the installed peft: name, modalities on which they ran, and reasons why they did not run."""
     from importlib.metadata import version
 
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     table = read_table()
-    doubt = (
+    caveat = (
         "" if table["peft"] == version("peft") else f"tried with peft {table['peft']}, {version('peft')} is installed"
     )
     known = sorted(kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
-    return [_told(kind, table["tuners"].get(kind), doubt) for kind in known]
+    return [_row(kind, table["tuners"].get(kind), caveat) for kind in known]
 
 
-def _told(name: str, found: dict[str, Any] | None, doubt: str) -> dict[str, str]:
-    if found is None:
+def _row(name: str, entry: dict[str, Any] | None, caveat: str) -> dict[str, str]:
+    if entry is None:
         return {"name": name, "runs": "", "why_not": "not tried"}
-    ran = [modality for modality in MODALITIES if not found[modality]]
-    reasons = list(dict.fromkeys(found[modality] for modality in MODALITIES if found[modality]))
-    return {"name": name, "runs": "+".join(ran), "why_not": "; ".join([*reasons, *([doubt] if doubt else [])])}
+    ran = [modality for modality in MODALITIES if not entry[modality]]
+    reasons = list(dict.fromkeys(entry[modality] for modality in MODALITIES if entry[modality]))
+    return {"name": name, "runs": "+".join(ran), "why_not": "; ".join([*reasons, *([caveat] if caveat else [])])}

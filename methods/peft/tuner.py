@@ -1,9 +1,9 @@
-"""Any tuner of the installed peft that fits an encoder, by its type and the options of its configuration class.
+"""Any tuner of the installed peft, given by its type and the options of its configuration class.
 
     peft = { type = "LOKR", target = ["query", "value"], r = 4 }
 
-``target`` names roles, which ``bench.models.structure`` finds in each encoder: names of modules that fit BERT miss ViT.
-What of peft has been tried with this suite, and why the rest does not run, is in ``peft_tuners.json`` beside this file.
+``target`` names roles, which ``bench.models.structure`` finds in each encoder; module names of BERT do not fit ViT.
+``peft_tuners.json`` lists the types that have been tried with this suite, and why the others do not run.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from methods.base import Adaptation, Encoder, EncoderMethod, Saver
 from methods.peft import adalora
 
 ROLES = typing.get_args(Target)
-# Those whose place is a part of what they are; all others default to LoRA's.
-PLACES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN_TUNING": ("norm",)}
-# Vectors in front of the token embeddings, and keys and values in front of each layer's own: peft has them for text.
+# Default target roles of types that are defined for certain places; all other types have those of LoRA.
+DEFAULT_ROLES: dict[str, tuple[str, ...]] = {"IA3": ("key", "value", "mlp-output"), "LN_TUNING": ("norm",)}
+# Types that put vectors in front of the token embeddings, and all types with virtual tokens; peft has them for text.
 EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
 COUNTED = ("r", "num_virtual_tokens", "subspace_rank", "effective_rank")
-LAYERS = ("layers_to_transform", "layers_pattern")  # peft asks them only where a module is not named in full
+LAYERS = ("layers_to_transform", "layers_pattern")  # peft ignores them if modules are named in full
 UNFIT = {
-    "ADAPTION_PROMPT": "peft has it for the attention of a few decoders alone",
-    "CPT": "peft has it for causal language models alone",
-    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with every input",
-    "POLY": "it needs the number of a task with every input",
-    "SHADOW": "it runs beside the layers of decoders",
-    "XLORA": "it mixes adapters that have been trained before",
+    "ADAPTION_PROMPT": "peft supports it only for the attention of a few decoders",
+    "CPT": "peft supports it only for causal language models",
+    "MULTITASK_PROMPT_TUNING": "it needs a task number with every input",
+    "POLY": "it needs a task number with every input",
+    "SHADOW": "it supports only the layers of decoders",
+    "XLORA": "it mixes adapters that were trained before",
 }
 
 
@@ -47,7 +47,8 @@ class Tuner(EncoderMethod):
     """A tuner of peft.
 
     Attributes:
-        peft: ``type`` as peft names it, ``target`` (roles), and options of its configuration class.
+        peft: ``type`` (peft's name), ``target`` (roles), and options of peft's configuration class.
+        lr: learning rate of the tuner.
     """
 
     peft: dict[str, Any] = field(default_factory=lambda: {"type": "IA3"})
@@ -65,7 +66,7 @@ class Tuner(EncoderMethod):
             self._roles()
             for name in LAYERS:
                 if options.get(name) is not None:
-                    raise UserError(f"option peft: {name} has no effect on target; it goes with target_modules")
+                    raise UserError(f"option peft: {name} has no effect with target; use it with target_modules")
             options["target_modules"] = ["anything"]
         elif "target" in self.peft:
             raise UserError("option peft: target and target_modules exclude each other")
@@ -74,11 +75,11 @@ class Tuner(EncoderMethod):
             adalora.check_options(options, config)
 
     def counted(self) -> tuple[str, ...]:
-        """Ranks and numbers of positions among peft's options, where they are given."""
+        """Ranks and numbers of virtual tokens among the given options of peft."""
         return tuple(f"peft.{name}" for name in COUNTED if type(self.peft.get(name)) is int)
 
     def check_budget(self, steps: int | None) -> str:
-        """Ranks that fall while it trains need the number of steps."""
+        """Error message if AdaLoRA cannot allocate ranks over this number of steps (None: unknown), else ""."""
         return adalora.check_budget(self._config(**self._options()), steps) if self._type == adalora.TYPE else ""
 
     @property
@@ -86,19 +87,19 @@ class Tuner(EncoderMethod):
         return str(self.peft.get("type", "")).upper()
 
     def _options(self) -> dict[str, Any]:
-        """What goes to peft's configuration class, the names checked."""
+        """Options for peft's configuration class, with checked names."""
         from peft import PeftConfig
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         if not self._type:
-            raise UserError("option peft: type is missing; list --peft shows what there is")
+            raise UserError("option peft: type is missing; list --peft shows the types")
         if self._type not in known:
             raise UserError(f"option peft: unknown type {self.peft.get('type')!r}{did_you_mean(self._type, known)}")
         if self._type in UNFIT:
             raise UserError(f"option peft: {self._type}: {UNFIT[self._type]}")
-        ours = {f.name for f in dataclasses.fields(PeftConfig)}
-        fields = {f.name for f in dataclasses.fields(known[self._type])} - ours
+        common = {f.name for f in dataclasses.fields(PeftConfig)}
+        fields = {f.name for f in dataclasses.fields(known[self._type])} - common
         options = {name: value for name, value in self.peft.items() if name not in ("type", "target")}
         for name in options:
             if name not in fields:
@@ -106,9 +107,9 @@ class Tuner(EncoderMethod):
         return options
 
     def _roles(self) -> list[Target]:
-        roles: Any = self.peft.get("target", PLACES.get(self._type, ("query", "value")))
+        roles: Any = self.peft.get("target", DEFAULT_ROLES.get(self._type, ("query", "value")))
         if not isinstance(roles, str | list | tuple):
-            raise UserError(f"option peft: target must be a role or a list of them, got {roles!r}")
+            raise UserError(f"option peft: target must be a role or a list of roles, got {roles!r}")
         roles = [roles] if isinstance(roles, str) else list(roles)
         for role in roles:
             if role not in ROLES:
@@ -129,71 +130,71 @@ class Tuner(EncoderMethod):
             raise UserError(f"option peft: {self._type}: {' '.join(str(error).split())}") from error
 
     def adapt(self, encoder: Encoder) -> Adaptation:
-        """Puts the tuner into the encoder.
+        """Put the tuner into the encoder.
 
         Raises:
-            UserError: a role that the encoder does not have, or what peft refuses.
+            UserError: the encoder has no module of a role, or peft rejects the options or the encoder.
         """
-        wrapped = self._prompted(encoder) if self._type in PROMPTS else self._injected(encoder)
+        wrapped = self._add_prompt(encoder) if self._type in PROMPTS else self._inject(encoder)
         parameters = [p for p in wrapped.parameters() if p.requires_grad]
         save: Saver = partial(save_tuner, wrapped)
         if self._type == adalora.TYPE:
             allocation = adalora.Allocation(wrapped.base_model)
             encoder.add_module("allocation", allocation)
             save = partial(allocation.save, save)
-        return Adaptation(parameters, self.lr, _hits(wrapped), save)
+        return Adaptation(parameters, self.lr, _count_adapted(wrapped), save)
 
-    def _injected(self, encoder: Encoder) -> nn.Module:
+    def _inject(self, encoder: Encoder) -> nn.Module:
         from transformers.pytorch_utils import Conv1D
 
         options = self._options()
         if options.get("target_modules") is None:
-            found = {name: m for role in self._roles() for name, m in targets(encoder.model, role).items()}
-            options["target_modules"] = list(found)
+            modules = {name: m for role in self._roles() for name, m in targets(encoder.model, role).items()}
+            options["target_modules"] = list(modules)
             config = self._config(**options)
             if hasattr(config, "fan_in_fan_out"):
-                config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in found.values())
+                config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in modules.values())
             if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
                 config.feedforward_modules = {
                     name for role in self._roles() if role.startswith("mlp") for name in targets(encoder.model, role)
                 }
         else:
             config = self._config(**options)
-        wrapped: Any = self._wrapped(encoder.model, config)
-        # The model stays in its place and carries the layers. What peft keeps beside them must move with the encoder,
-        # but once: under fake tensors a module that is met twice cannot be moved.
-        there = {id(tensor) for tensor in _tensors(encoder.model)}
+        wrapped: Any = self._wrap(encoder.model, config)
+        # The adapted layers are inside the encoder's model. Modules that peft keeps outside of it must move with the
+        # encoder too, but must be registered once: fake tensors cannot move a module that occurs twice.
+        registered = {id(tensor) for tensor in _tensors(encoder.model)}
         for name, child in wrapped.base_model.named_children():
-            if child is not encoder.model and any(id(tensor) not in there for tensor in _tensors(child)):
+            if child is not encoder.model and any(id(tensor) not in registered for tensor in _tensors(child)):
                 encoder.add_module(f"tuner_{name}", child)
         return wrapped
 
-    def _prompted(self, encoder: Encoder) -> nn.Module:
+    def _add_prompt(self, encoder: Encoder) -> nn.Module:
         if encoder.modality != "text":
-            raise UserError(f"{self._type}: peft has it for text alone; use --modality text, or the method prefix")
+            raise UserError(f"{self._type}: peft supports it only for text; use --modality text, or the method prefix")
         config = self._config(**self._options())
         config.task_type = "FEATURE_EXTRACTION"
-        wrapped = self._wrapped(encoder.model, config)
+        wrapped = self._wrap(encoder.model, config)
         encoder.model = Prompted(wrapped, config.num_virtual_tokens, self._type in EMBEDDED)
         return wrapped
 
-    def _wrapped(self, model: nn.Module, config: Any) -> nn.Module:
+    def _wrap(self, model: nn.Module, config: Any) -> nn.Module:
         from peft import get_peft_model
 
         try:
             return get_peft_model(model, config)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise UserError(f"{self._type} does not fit {type(model).__name__}: {' '.join(said.split())}") from error
+            text = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self._type} does not fit {type(model).__name__}: {' '.join(text.split())}") from error
 
 
 class Prompted(nn.Module):
-    """A text encoder behind peft's virtual tokens, which are taken off again before anything is pooled.
+    """Text encoder with peft's virtual tokens, which are removed from the output before pooling.
 
     Args:
         wrapped: peft's model.
         positions: number of virtual tokens.
-        embedded: they run through the layers as tokens do and come out again; else they are keys and values alone.
+        embedded: True if virtual tokens pass through the layers as tokens do; False if they are only keys and values.
     """
 
     def __init__(self, wrapped: nn.Module, positions: int, embedded: bool):
@@ -204,18 +205,21 @@ class Prompted(nn.Module):
 
     @property
     def config(self) -> Any:
-        """Of the encoder."""
+        """Configuration of the encoder."""
         return self.wrapped.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """The encoder's output with last_hidden_state (n, tokens, width)."""
+        """Output of the encoder, with last_hidden_state (n, tokens, width) of the real tokens.
+
+        Raises:
+            UserError: the encoder has too few positions, or gradient checkpointing would drop the virtual tokens.
+        """
         if not self.embedded and any(getattr(m, "gradient_checkpointing", False) for m in self.wrapped.modules()):
-            raise UserError("gradient_checkpointing: transformers drops the keys and values that peft puts in front")
-        room = families.positions(self.config)
-        if room is not None and input_ids.shape[1] + self.positions > room:
-            raise UserError(
-                f"{self.positions} virtual tokens and titles of {input_ids.shape[1]} are more than the encoder's {room}"
-            )
+            raise UserError("gradient_checkpointing: transformers drops the keys and values of peft; turn it off")
+        limit = families.positions(self.config)
+        if limit is not None and input_ids.shape[1] + self.positions > limit:
+            need = f"{self.positions} virtual tokens and titles of {input_ids.shape[1]}"
+            raise UserError(f"{need} are more than the encoder's {limit}")
         out = self.wrapped(input_ids=input_ids, attention_mask=attention_mask)
         if self.embedded:
             out.last_hidden_state = out.last_hidden_state[:, self.positions :]
@@ -226,8 +230,8 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _hits(wrapped: nn.Module) -> int:
-    """Modules that peft has put a tuner into; the prompt of a model counts as one."""
+def _count_adapted(wrapped: nn.Module) -> int:
+    """Number of modules that peft has adapted; the prompt of a model counts as one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if getattr(wrapped, "prompt_encoder", None):
@@ -236,6 +240,6 @@ def _hits(wrapped: nn.Module) -> int:
 
 
 def save_tuner(wrapped: Any, folder: Path) -> None:
-    """Writes a model of peft in peft's own format: ``adapter_model.safetensors`` and ``adapter_config.json``."""
+    """Save a model of peft in peft's format: ``adapter_model.safetensors`` and ``adapter_config.json``."""
     wrapped.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # a form for a hub, to be filled in
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card

@@ -15,9 +15,6 @@ from reports.load.run_folders import Record
 Read = Callable[[Record], float | None]
 """Takes a figure out of a record; None where it is not in it."""
 
-PARTS = ("parameters", "gradients", "optimizer", "activations", "cache", "rest")
-"""What the account of memory is split into."""
-
 
 def ended_ok(block: Block, method: str) -> list[Record]:
     """The cells of a method that ended ok, by seed."""

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
+from bench.records.columns import MEMORY_PARTS
 from reports.analysis.comparison import Block
 from reports.figures.bars import method_axis, nice, power, rows_of_bars
 from reports.figures.style import FAINT, INK, INK_ON_FILL, NotDrawn, Styles
@@ -26,14 +27,8 @@ PHASES = {
 }
 """The phases of a step in their order, in colours (Paul Tol's light scheme) that no method has."""
 
-PARTS = {
-    "parameters": "#77aadd",
-    "gradients": "#ffaabb",
-    "optimizer": "#eedd88",
-    "activations": "#ee8866",
-    "cache": "#44bb99",
-    "rest": "#dddddd",
-}
+_COLOURS = ("#77aadd", "#ffaabb", "#eedd88", "#ee8866", "#44bb99", "#dddddd")
+PARTS: dict[str, str] = dict(zip(MEMORY_PARTS, _COLOURS, strict=True))
 """The parts of the memory account, from below."""
 
 _LEGEND_INCHES = 0.4

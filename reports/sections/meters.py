@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.records.columns import MEMORY_PARTS
 from reports.analysis.comparison import Block
-from reports.analysis.per_seed import PARTS, Read, account, column, mean, per_seed, share, spread
+from reports.analysis.per_seed import Read, account, column, mean, per_seed, share, spread
 from reports.sections.compiled import of_eager_steps
 from reports.text import escape, ratio, size, table
 
@@ -85,7 +86,7 @@ def _more(block: Block, name: str) -> str:
 def _split(block: Block, methods: Sequence[str]) -> str:
     """The parts of the account and their shares."""
     peaks = {method: peak for method in methods if (peak := mean(per_seed(block, method, _PEAK)))}
-    there = [part for part in PARTS if any(any(per_seed(block, method, account(part))) for method in peaks)]
+    there = [part for part in MEMORY_PARTS if any(any(per_seed(block, method, account(part))) for method in peaks)]
     if not there:
         return ""
     rows = []

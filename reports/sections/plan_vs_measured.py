@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.records.columns import MEMORY_PARTS
 from reports.analysis.comparison import Block
-from reports.analysis.per_seed import PARTS, Read, account, column, ended_ok, figure, mean
+from reports.analysis.per_seed import Read, account, column, ended_ok, figure, mean
 from reports.load.run_folders import Record
 from reports.sections.compiled import of_eager_steps
 from reports.text import amount, count, escape, listing, size, table
@@ -160,7 +161,7 @@ def _findings(block: Block, methods: Sequence[str]) -> str:
 def _part_apart(block: Block, method: str) -> str:
     """The part of the account that plan and measurement differ in most."""
     records = ended_ok(block, method)
-    apart = {part: sum(_difference(record, part) for record in records) for part in PARTS}
+    apart = {part: sum(_difference(record, part) for record in records) for part in MEMORY_PARTS}
     largest = max(apart, key=lambda part: abs(apart[part]))
     return f", above all in {largest}" if apart[largest] else ""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.records.columns import MEMORY_PARTS
 from reports.analysis import resampling
 from reports.analysis.comparison import BASELINE, Block
 from reports.analysis.resampled_steps import by_seed, resampled_means
@@ -37,7 +38,8 @@ HELD = "as predicted"
 _TIME, _MEMORY = slice(0, 3), slice(3, 5)
 _STEP, _PEAK = SECONDS, "peak_bytes"
 _PHASES = ("backbone", "forward", "backward", "optimizer", _STEP)
-_PARTS = ("parameters", "activations", "gradients", "optimizer", "rest", "cache", _PEAK)
+# The terms of the theory come first.
+_PARTS = (*sorted(MEMORY_PARTS, key=lambda part: part not in ("parameters", "activations")), _PEAK)
 
 # Where a term is measured, and how that is called.
 _MEASURED = {
@@ -219,7 +221,8 @@ def _time_table(block: Block, measured: Amounts) -> str:
 def _memory_table(block: Block, measured: Amounts) -> str:
     if not any((method, f"{_PEAK} bytes") in measured for method in block.methods):
         return ""
-    header = ["Method", "Theory", "Weights", "Activations", "Gradients", "Optimizer", "Rest", "Cache", "Peak"]
+    names = {"parameters": "Weights", _PEAK: "Peak"}
+    header = ["Method", "Theory", *(names.get(part, part.capitalize()) for part in _PARTS)]
     rows = _rows(block, measured, _MEMORY, tuple(f"{part} bytes" for part in _PARTS), size)
     return table(header, rows, numbers_from=2)
 

@@ -146,7 +146,7 @@ def test_a_failing_cell_becomes_a_row(model_folders: dict[str, Path], tmp_path: 
     broken = dataclasses.replace(cell, method=dataclasses.replace(cell.method, options=options))
     record = run_cell(broken, tmp_path, lambda _: None)
     assert record["row"]["status"] == "failed"
-    assert "has 0 to 4, got [0, 9]" in record["row"]["error"]
+    assert "has the layers 0 to 4, got [0, 9]" in record["row"]["error"]
     assert record["row"]["hr@10"] is None
     assert json.loads((tmp_path / "record.json").read_text())["row"]["status"] == "failed"
 

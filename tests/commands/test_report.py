@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("report a c --out out --reference other.csv", "other.csv: no row for method 'lora'"),
         ("score good.csv --weights 0.5,0.5,0.5", "sum to 1.5, not to 1"),
         ("report a --out out --weights 0.5,0.5,0.5", "sum to 1.5, not to 1"),
-        ("report a --out out --weights 1.5,-0.25,-0.25", "that of params is -0.25"),
+        ("report a --out out --weights 1.5,-0.25,-0.25", "the weight of params is -0.25"),
         ("score negative.csv", "negative.csv: line 3, column memory: -6 is not a finite number"),
         ("report a --out out --reference negative.csv", "negative.csv: line 3, column memory: -6"),
         ("compare a b", "a and b have no cell in common: seed 0 in the first, 1 in the second"),
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("report a --out good.csv", "good.csv: not a folder"),
         ("report a --out good.csv/out", "good.csv/out: cannot be written: Not a directory"),
         ("report a --k 900 --out out", "--k 900: "),
-        ("report a --pscp-constants 0,1,1 --out out", "PSCP constants: that of params is 0"),
+        ("report a --pscp-constants 0,1,1 --out out", "PSCP constants: the constant of params is 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(

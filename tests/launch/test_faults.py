@@ -102,7 +102,7 @@ def test_a_folder_that_vanishes(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     status, said = after_first_cell(start(recipe, out), lambda: shutil.rmtree(out))
     assert status == 1
-    assert "is gone" in said or "No such file" in said
+    assert "no longer exists" in said or "No such file" in said
     assert str(out) in said
     assert "Traceback" not in said
     assert not out.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from torch.optim import Adam, Optimizer
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
+from bench.records.columns import MEMORY_PARTS
 
 FLOAT = 4
 
 
 def parts(result: MemoryAccount) -> int:
-    return result.parameters + result.gradients + result.optimizer + result.activations + result.cache + result.rest
+    return sum(getattr(result, part) for part in MEMORY_PARTS)
+
+
+def test_the_account_has_the_declared_parts() -> None:
+    assert [field.name for field in fields(MemoryAccount)] == ["peak_bytes", *MEMORY_PARTS]
 
 
 class Pair(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.measure.nvml import NvmlReading, NvmlSampler
-from bench.measure.training_meters import MeterReadings, TrainingMeters, joined, memory_columns
+from bench.measure.training_meters import MeterReadings, TrainingMeters, memory_columns, merge_nvml
 from tests.measure.fake_nvml import A, FakeDevice, FakeNvml, process
 from tests.measure.test_nvml import OWN, ticking
 
@@ -30,7 +30,7 @@ SECOND = replace(
 
 
 def test_two_readings_make_one() -> None:
-    both = joined(FIRST, SECOND)
+    both = merge_nvml(FIRST, SECOND)
     assert both is not None
     assert (both.seconds, both.samples) == (40.0, 400)
     assert (both.process_bytes, both.device_bytes, both.other_processes, both.other_bytes) == (700, 950, 2, None)
@@ -43,10 +43,10 @@ def test_two_readings_make_one() -> None:
 
 def test_a_sum_with_an_unknown_part_is_unknown_and_a_peak_is_not() -> None:
     for pair in ((FIRST, None), (None, FIRST), (FIRST, replace(SECOND, energy_joules=None, energy_source=None))):
-        both = joined(*pair)
+        both = merge_nvml(*pair)
         assert both is not None
         assert (both.energy_joules, both.energy_source, both.process_bytes) == (None, None, 700)
-    assert joined(None, None) is None
+    assert merge_nvml(None, None) is None
 
 
 def test_a_stretch_comes_back_from_json_and_goes_on() -> None:

@@ -75,7 +75,7 @@ BROKEN = {
         ADAPTS + "        return adaptation([m for m in found if encoder.modality == 'text'])",
         "no module of the image encoder was adapted",
     ),
-    "trains": (ADAPTS + "        return adaptation(found, 1e-30)", "did not move although they get a gradient"),
+    "trains": (ADAPTS + "        return adaptation(found, 1e-30)", "did not change although they get a gradient"),
     "loss-falls": (
         READS
         + """
@@ -107,7 +107,7 @@ BROKEN = {
         found[0].requires_grad_(True)
         return adaptation(found[1:])
 """,
-        "requires a gradient and is in no group: 4 parameters",
+        "requires a gradient but is in no group: 4 parameters",
     ),
     "deterministic": (
         ADAPTS
@@ -116,7 +116,7 @@ BROKEN = {
             found[0].weight.mul_(1 + random.random())
         return adaptation(found)
 """,
-        "two runs from one seed part",
+        "two runs from one seed differ",
     ),
     "saved": (
         READS
@@ -126,7 +126,7 @@ BROKEN = {
     def forward(self, states):
         return self.head({m: s[:, -1] * self.scale for m, s in states.items()})
 """,
-        "its saved state, loaded into a fresh one, gives other vectors",
+        "the saved state, loaded into a new instance, gives other vectors",
     ),
     "one-modality": (
         READS
@@ -134,7 +134,7 @@ BROKEN = {
     def forward(self, states):
         return self.head({"text": states["text"][:, -1], "image": states["image"][:, -1]})
 """,
-        "with text alone: KeyError: 'image'",
+        "with text only: KeyError: 'image'",
     ),
     "other-modality": (
         "LAST = {}\n"
@@ -157,7 +157,7 @@ BROKEN = {
             lambda module, args: module.register_forward_hook(lambda *args: None) and None)
         return adaptation(found)
 """,
-        "hooks more after 3 further steps",
+        "more hooks after 3 further steps",
     ),
     "memory": (
         ADAPTS
@@ -174,7 +174,7 @@ BROKEN = {
     def forward(self, states):
         return self.head({m: s[:, 0 if self.cached else 1] for m, s in states.items()})
 """,
-        "live and cached states part (at the start)",
+        "live and cached runs differ (at the start)",
     ),
     "plan": (
         READS
@@ -227,7 +227,7 @@ def test_a_method_that_goes_along_with_training_keeps_it(tmp_path: Path) -> None
     """
     found = of_text(text, tmp_path)
     assert {check: o.finding for check, o in found.items() if o.status != "passed"} == {
-        "cached-equals-live": "it reads raw items, there is nothing to cache"
+        "cached-equals-live": "the method reads raw items, so there is nothing to cache"
     }
 
 
@@ -255,7 +255,7 @@ def test_what_is_broken_fails_that_check_alone(check: str, tmp_path: Path) -> No
             "counts",
             READS + "        self.idle = nn.Parameter(torch.ones(3))\n\n    def forward(self, states):\n"
             "        return self.head({m: s[:, -1] for m, s in states.items()})",
-            "declared and without a gradient in 3 steps: 1 parameter, e.g. head.idle",
+            "declared but without a gradient in 3 steps: 1 parameter, e.g. head.idle",
         ),
         ("counts", ADAPTS + "        return adaptation([*found, found[0]])", "declared twice: 4 parameters"),
         (
@@ -275,7 +275,7 @@ def test_what_is_broken_fails_that_check_alone(check: str, tmp_path: Path) -> No
             + "        plain = type(layers(encoder.model)[0])\n        forward = plain.forward\n"
             + "        plain.forward = lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.01\n"
             + "        return adaptation(found)",
-            "another text encoder, which it was never given, computes something else now",
+            "the output of another text encoder, which the method was never given, has changed",
         ),
         ("builds", ADAPTS + "        raise ValueError('no such thing')", "ValueError: no such thing (broken.py, line"),
     ],

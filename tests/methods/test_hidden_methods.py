@@ -87,7 +87,7 @@ def test_layers() -> None:
     assert chosen_layers("even", Shape(8, 3)) == (0, 2)
     assert chosen_layers((3, 1), Shape(8, 3)) == (3, 1)
     for wrong in ((0, 4), (-1,), ()):
-        with pytest.raises(UserError, match="a backbone of 3 layers has 0 to 3"):
+        with pytest.raises(UserError, match="a backbone of 3 layers has the layers 0 to 3"):
             chosen_layers(wrong, Shape(8, 3))
 
 

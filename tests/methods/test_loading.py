@@ -77,13 +77,13 @@ def test_what_a_file_prints_goes_to_standard_error(tmp_path: Path, capsys: pytes
         ("import torch\n\nx = 1 / 0\n", "my.py, line 3: ZeroDivisionError: division by zero"),
         ("import nothing_of_this_name\n", "my.py, line 1: ModuleNotFoundError: No module named"),
         ("raise SystemExit\n", "my.py, line 1: SystemExit"),
-        ("x = 1\n", 'my.py: no method in it; put @register("a-name")'),
-        ("", "my.py: no method in it"),
+        ("x = 1\n", 'my.py: registers no method; put @register("a-name")'),
+        ("", "my.py: registers no method"),
         (GOOD.replace('"mine"', '"lora"'), "line 6: a method 'lora' exists already (built in); choose another name"),
         (GOOD.replace('"mine"', '"../mine"'), "method name '../mine'"),
-        (GOOD.replace("@dataclass(frozen=True)\n", ""), "class Mine has no options of its own yet: put @dataclass"),
-        (GOOD.replace("def adapt", "def adopt"), "class Mine lacks adapt"),
-        (GOOD.replace("(EncoderMethod)", ""), "Mine is no class at the top of its file derived from"),
+        (GOOD.replace("@dataclass(frozen=True)\n", ""), "class Mine is not a dataclass: put @dataclass"),
+        (GOOD.replace("def adapt", "def adopt"), "class Mine does not define adapt"),
+        (GOOD.replace("(EncoderMethod)", ""), "Mine must be a class at the top level of its file, derived from"),
         ("x = '\0'", "my.py"),
     ],
 )
@@ -149,7 +149,7 @@ class TestInstalled:
     @pytest.mark.parametrize(
         ("line", "said"),
         [
-            ("lora = theirs:Mine", "entry point 'lora' of theirs 1.2: a method of this name exists"),
+            ("lora = theirs:Mine", "entry point 'lora' of theirs 1.2: a method with this name exists"),
             ("x = theirs", "entry point 'x' of theirs 1.2: expected module:Class, got 'theirs'"),
         ],
     )
@@ -160,7 +160,7 @@ class TestInstalled:
 
     def test_what_cannot_be_had(self, package: Path) -> None:
         write(package, "[iisan_bench.methods]\nx = theirs:Nobody\ny = nowhere:X\n", "entry_points.txt")
-        with pytest.raises(UserError, match=r"method x \(theirs 1.2\): Nobody is no class"):
+        with pytest.raises(UserError, match=r"method x \(theirs 1.2\): Nobody must be a class"):
             method_class("x")
         with pytest.raises(
             UserError, match=r"method y \(theirs 1.2\): nowhere cannot be imported: ModuleNotFoundError"

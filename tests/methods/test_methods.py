@@ -88,7 +88,7 @@ def test_iisan_kept_layers() -> None:
     assert IISAN().kept(Shape(768, 12)) == (0, 2, 4, 6, 8, 10, 12)
     assert IISAN(layers="all").kept(Shape(8, 3)) == (0, 1, 2, 3)
     assert Frozen().kept(Shape(8, 3)) == (OUTPUT,)
-    with pytest.raises(UserError, match="a backbone of 4 layers has 0 to 4, got"):
+    with pytest.raises(UserError, match="a backbone of 4 layers has the layers 0 to 4, got"):
         IISAN(layers=(0, 5)).kept(Shape(8, 4))
 
 
@@ -143,7 +143,7 @@ def test_zeros_behind_narrow_states_are_not_looked_at() -> None:
         ({"lrr": 1.0}, "unknown option 'lrr'; did you mean 'lr'"),
         ({"lr": 0.0}, "lr: must be above 0"),
         ({"bottleneck": "x"}, "option bottleneck"),
-        ({"intra": False, "inter": False}, "nothing would be left"),
+        ({"intra": False, "inter": False}, "at least one must be true"),
         ({"activation": "tanh"}, "option activation"),
     ],
 )

@@ -33,9 +33,9 @@ REFUSED = {
     ("bitfit", "qwen3"): "Qwen3Model has no biases",
     ("lora", "convnext"): "ConvNextModel has no query map",
     ("peft", "convnext"): "ConvNextModel has no key map",
-    ("prefix", "mpnet"): "MPNetModel computes its attention itself",
-    ("prefix", "deberta-v2"): "DebertaV2Model computes its attention itself",
-    ("prefix", "t5"): "T5EncoderModel computes its attention itself",
+    ("prefix", "mpnet"): "MPNetModel has attention code of its own",
+    ("prefix", "deberta-v2"): "DebertaV2Model has attention code of its own",
+    ("prefix", "t5"): "T5EncoderModel has attention code of its own",
     ("prefix", "swin"): "layers of SwinModel differ",
     ("prefix", "convnext"): "layers of ConvNextModel differ",
 }
@@ -215,9 +215,9 @@ def test_unequal_pairs(name: str, text: str, image: str, family_folder: FamilyFo
 @pytest.mark.parametrize(
     ("family", "pooling", "said"),
     [
-        ("convnext", "cls", "image_pooling cls: ConvNextModel has no such token"),
-        ("siglip-vision", "cls", "no such token"),
-        ("gpt2", "cls", "text_pooling cls: the first token of GPT2Model sees none of the others"),
+        ("convnext", "cls", "image_pooling cls: ConvNextModel has no class or last token"),
+        ("siglip-vision", "cls", "has no class or last token"),
+        ("gpt2", "cls", "text_pooling cls: the first token of GPT2Model attends to no other token"),
     ],
 )
 def test_poolings_that_cannot_be(family: str, pooling: str, said: str, family_folder: FamilyFolder) -> None:

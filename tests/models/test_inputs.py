@@ -43,8 +43,9 @@ def test_unknown_words_are_counted(model_folders: dict[str, Path]) -> None:
 
 
 def test_a_kept_copy_serves_and_a_damaged_one_is_made_again(
-    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("IISAN_BENCH_CACHE", str(tmp_path))  # the cache of the session holds tokens of other tests
     source = locate(str(model_folders["bert"]), "text")
     first = tokenise(SHOP, source, 30)
     real = inputs._tokenised

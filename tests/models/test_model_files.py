@@ -22,7 +22,7 @@ def test_what_looks_like_a_path_does_not_go_to_the_hub(name: str) -> None:
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(UserError, match="is a file; the folder"):
+    with pytest.raises(UserError, match="is a file; name the folder"):
         locate(str(tmp_path / "model.safetensors"), "text")
 
 
@@ -48,7 +48,7 @@ def test_a_folder_without_weights(model_folders: dict[str, Path], tmp_path: Path
 def test_preprocessing_that_makes_no_sense(model_folders: dict[str, Path], tmp_path: Path, content: str) -> None:
     shutil.copytree(model_folders["vit"], tmp_path / "vit")
     (tmp_path / "vit" / "preprocessor_config.json").write_text(content)
-    with pytest.raises(UserError, match=r"--image-model .*: its configuration makes no sense"):
+    with pytest.raises(UserError, match=r"--image-model .*: its configuration is not valid"):
         locate(str(tmp_path / "vit"), "image")
 
 
@@ -71,7 +71,7 @@ def test_code_of_a_model_runs_when_asked_and_only_then(
     with_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    with pytest.raises(UserError, match="brings Python code of its own, which runs only with --trust-remote-code"):
+    with pytest.raises(UserError, match="the model comes with Python code, which runs only with --trust-remote-code"):
         locate(str(with_code), "text")
     assert not (tmp_path / "ran").exists()
     assert locate(str(with_code), "text", trust_remote_code=True).trust_remote_code

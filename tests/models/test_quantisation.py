@@ -20,7 +20,7 @@ from bench.config.matrix import build_method, parse
 from bench.measure.memory import account
 from bench.models.backbones import locate
 from bench.models.config import Quantisation
-from bench.models.quantisation import LIBRARIES, count_values, parts, quantise
+from bench.models.quantisation import LIBRARIES, count_values, quantise, storage_tensors
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
 from tests.cell.test_planner import measured, planned
@@ -124,7 +124,7 @@ def test_bytes_of_the_weights_are_those_of_the_formula(kind: Quantisation, wide_
         expected = sum(n // 2 + 4 * -(-n // 64) + 4 * 16 for n in weights.values())
     else:  # a byte each, a scale and a zero point (one byte) per output feature
         expected = sum(weights.values()) + 5 * outputs
-    assert sum(t.nbytes for p in (*e.parameters(), *e.buffers()) for t in parts(p)) == expected + rest
+    assert sum(t.nbytes for p in (*e.parameters(), *e.buffers()) for t in storage_tensors(p)) == expected + rest
     e.requires_grad_(False)
     at_rest = account(lambda: None, modules=[e.model], steps=1)
     assert at_rest.parameters == at_rest.peak_bytes == expected + rest
@@ -158,7 +158,7 @@ def test_a_cell_leaves_a_record_that_says_so(kind: Quantisation, wide_folders: F
 @both
 def test_full_fine_tuning_is_refused(kind: Quantisation, wide_folders: Folders, tmp_path: Path) -> None:
     row = run_cell(cell("fft", kind, wide_folders), tmp_path / "fft", lambda _: None)["row"]
-    assert (row["status"], row["error"].partition(";")[0]) == ("failed", "trains weights that are quantised")
+    assert (row["status"], row["error"].partition(";")[0]) == ("failed", "trains quantised weights")
 
 
 @nf4
@@ -229,7 +229,7 @@ def test_maps_that_the_library_gets_wrong_are_refused(
     right = bitsandbytes.functional.dequantize_4bit
     e = encoder(wide_folders["bert"], "text")
     monkeypatch.setattr(bitsandbytes.functional, "dequantize_4bit", lambda *args: right(*args).roll(1, 0))
-    with pytest.raises(UserError, match="gets maps of 64 inputs wrong"):
+    with pytest.raises(UserError, match="computes maps of 64 inputs wrongly"):
         quantise(e.model, kind, "fp32")
 
 
@@ -248,7 +248,7 @@ def test_a_tuner_that_reads_packed_weights_is_refused(kind: Quantisation, wide_f
     assert isinstance(method, Tuner)
     e = encoder(wide_folders["bert"], "text")
     quantise(e.model, kind, "fp32")
-    with pytest.raises(UserError, match="takes packed weights for numbers"):
+    with pytest.raises(UserError, match="reads packed weights as plain values"):
         build_model(spec, method, {}, {"text": e})
 
 

@@ -87,7 +87,7 @@ def test_no_flipped_bit_of_a_cell_goes_unnoticed(cell: Cell, tmp_path: Path) -> 
 def test_a_file_that_is_gone_is_named(cell: Cell, tmp_path: Path) -> None:
     folder = a_cell(cell, tmp_path)
     (folder / "ranks.csv").unlink()
-    with pytest.raises(Damaged, match=r"ranks\.csv: is gone"):
+    with pytest.raises(Damaged, match=r"ranks\.csv: is missing"):
         read_record(folder)
 
 
@@ -183,6 +183,6 @@ def test_the_first_difference_is_named(changes: dict[str, Any], said: str, model
 
 
 def test_a_folder_that_vanished_is_not_made_again(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is gone"):
+    with pytest.raises(UserError, match="no longer exists"):
         write_text(tmp_path / "run" / "cells" / "x.json", "x")
     assert list(tmp_path.iterdir()) == []

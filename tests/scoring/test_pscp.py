@@ -53,9 +53,9 @@ def test_a_cost_as_large_as_its_constant_halves_the_score() -> None:
     ("constants", "exponents", "words"),
     [
         ((5e8, 10.0), (1, 1, 1), "PSCP constants: 2 given, expected three"),
-        ((5e8, 0.0, 94.0), (1, 1, 1), "that of extra_tflops is 0; a constant is above 0"),
-        ((5e8, 10.0, math.nan), (1, 1, 1), "that of memory is nan"),
-        ((5e8, 10.0, 94.0), (1, 1, -1), "PSCP exponents: that of memory is -1"),
+        ((5e8, 0.0, 94.0), (1, 1, 1), "the constant of extra_tflops is 0; it must be above 0"),
+        ((5e8, 10.0, math.nan), (1, 1, 1), "the constant of memory is nan"),
+        ((5e8, 10.0, 94.0), (1, 1, -1), "PSCP exponents: the exponent of memory is -1"),
     ],
 )
 def test_bad_settings(constants: tuple[float, ...], exponents: tuple[float, ...], words: str) -> None:

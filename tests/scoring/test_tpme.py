@@ -206,7 +206,7 @@ def test_too_few_methods() -> None:
 
 def test_duplicate_method_in_a_frame() -> None:
     frame = pd.DataFrame([{"method": "fft", **PUBLISHED["fft"]}, {"method": "fft", **PUBLISHED["lora"]}])
-    with pytest.raises(UserError, match="'fft' stands in the table twice"):
+    with pytest.raises(UserError, match="'fft' is in the table twice"):
         tpme.tpme(frame)
     with pytest.raises(UserError, match="no column memory"):
         tpme.tpme(frame.drop(columns="memory"))
@@ -238,7 +238,7 @@ def test_score_with_a_reference_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one\.csv: .*alone"):
         tpme.score(reference, reference=one)
     other = write(tmp_path / "other.csv", f"{lines[0]}\n{lines[4]}\nnew,1,2,3\n")
-    with pytest.raises(UserError, match=r"ref\.csv: no row for method 'new', which is to be scored"):
+    with pytest.raises(UserError, match=r"ref\.csv: no row for method 'new'; a reference table needs"):
         tpme.score(other, reference=reference)
 
 
@@ -272,11 +272,11 @@ def test_spreadsheets_dialects_are_read(tmp_path: Path, lead: str, newline: str,
     [
         ("", "the file is empty"),
         ("\n\n", "the file is empty"),
-        ("method,time,params,memory\n", "no row below the header"),
+        ("method,time,params,memory\n", "a header and no rows"),
         ("method,time,parms,memory\na,1,2,3\n", "line 1: column params is missing; did you mean 'parms'"),
         ("method;time;params;memory\na;1;2;3\n", "line 1: column method is missing; .*method;time;params;memory"),
         ("a,1,2,3\nb,2,3,4\n", "line 1: column method is missing"),
-        ("method,time,params,memory,time\na,1,2,3,4\n", "column time stands in the header twice"),
+        ("method,time,params,memory,time\na,1,2,3,4\n", "column time is in the header twice"),
         (GOOD + "c,fast,2,3\n", "line 4, column time: 'fast' is not a number"),
         (GOOD + "\n\nc,1,2,12GB\n", "line 6, column memory: '12GB' is not a number"),
         (GOOD + "c,1_000,2,3\n", "line 4, column time: '1_000' is not a number"),
@@ -285,7 +285,7 @@ def test_spreadsheets_dialects_are_read(tmp_path: Path, lead: str, newline: str,
         (GOOD + "c,1,2,inf\n", "line 4, column memory: inf is not a finite"),
         (GOOD + "c,1,-2,3\n", "line 4, column params: -2 is not a finite"),
         (GOOD + "c,1,2\n", "line 4: 3 values, but the header has 4 columns"),
-        (GOOD + "a,1,2,3\n", "line 4: method 'a' stands in the table twice"),
+        (GOOD + "a,1,2,3\n", "line 4: method 'a' is in the table twice"),
         (GOOD + " ,1,2,3\n", "line 4: column method is empty"),
         (GOOD + '"c,1,2,3\n', "line 4: not CSV"),
     ],

@@ -36,7 +36,7 @@ from bench.training.probe import probe, step_account
 from methods.base import HiddenMethod, Method, method_class
 from methods.contract import Outcome, outcomes
 from methods.contract.rig import BOTH
-from methods.contract.surroundings import differences, generators, settings, world
+from methods.contract.surroundings import differences, generators, global_state, settings
 from methods.loading import line_of, load_file
 from methods.registry import known
 
@@ -113,7 +113,7 @@ class HarnessRig:
         rows = np.random.default_rng(0).integers(0, ITEMS, size=(USERS, MAX_INPUTS + 1), dtype=np.int32)
         rows[0, :4] = PAD
         self._batch = make_batch(rows)
-        self.before = world(self)
+        self.before = global_state(self)
 
     def _sources(self, modalities: Sequence[str]) -> dict[str, Source]:
         return {m: locate(str(self._cell.model(m)), m, "random") for m in modalities}  # type: ignore[arg-type]

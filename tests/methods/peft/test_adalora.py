@@ -237,9 +237,9 @@ def test_options_that_cannot_be(peft: dict[str, Any], said: str, model_folders: 
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        ("--seconds=5", "method ada: ADALORA gives its ranks out over a known number of steps"),
-        ("--steps=3", "method ada: ADALORA: tinit 1 and tfinal 2 leave none of 3 steps between"),
-        ("--epochs=1", "method ada: ADALORA: tinit 1 and tfinal 2 leave none of 3 steps between"),
+        ("--seconds=5", "method ada: ADALORA allocates ranks over a known number of steps"),
+        ("--steps=3", "method ada: ADALORA: tinit 1 and tfinal 2 leave none of the 3 steps for allocation"),
+        ("--epochs=1", "method ada: ADALORA: tinit 1 and tfinal 2 leave none of the 3 steps for allocation"),
     ],
 )
 def test_a_budget_that_cannot_be_is_refused_before_anything_runs(

@@ -106,7 +106,7 @@ def test_a_role_that_hits_nothing_is_refused(family_folder: FamilyFolder) -> Non
         ({"type": "LORA", "target": ["quary"]}, "unknown target 'quary'; did you mean 'query'?"),
         ({"type": "LORA", "target": []}, "target is empty"),
         ({"type": "LORA", "target": "key", "target_modules": ["key"]}, "exclude each other"),
-        ({"type": "POLY"}, "POLY: it needs the number of a task"),
+        ({"type": "POLY"}, "POLY: it needs a task number"),
         ({"type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
         ({"type": "P_TUNING", "num_virtual_tokens": 3, "target": "query"}, "P_TUNING has no target"),
         ({"type": "OFT", "r": 2, "oft_block_size": 3}, "OFT: "),
@@ -148,7 +148,7 @@ def test_virtual_tokens_are_taken_off_again(model_folders: Folders) -> None:
     assert (e.output(other) - states)[0].norm(dim=-1).argmax() == 8
     with pytest.raises(UserError, match="more than the encoder's 40"):
         e.output({k: v.repeat(1, 5)[:, :38] for k, v in x.items()})
-    with pytest.raises(UserError, match="for text alone"):
+    with pytest.raises(UserError, match="only for text"):
         Tuner(peft={"type": "P_TUNING", "num_virtual_tokens": 3}).adapt(encoder(model_folders["vit"], "image"))
 
 

@@ -197,9 +197,9 @@ def test_a_record_vouches_for_itself_and_for_what_the_report_reads(tmp_path: Pat
     run = load_run(path)
     assert [record.row["method"] for record in run.records] == ["fft"]
     assert [text.split(": ", 1)[1] for text in run.damaged] == [
-        f"{cells['frozen'] / 'steps.csv'}: is gone",
-        f"{cells['iisan'] / 'ranks.csv'}: is not what was written",
-        f"{cells['lora'] / 'record.json'}: is not what was written",
+        f"{cells['frozen'] / 'steps.csv'}: is missing",
+        f"{cells['iisan'] / 'ranks.csv'}: damaged (checksum mismatch)",
+        f"{cells['lora'] / 'record.json'}: damaged (checksum mismatch)",
     ]
 
 
