@@ -14,7 +14,7 @@ from bench.scoring import tpme
 from bench.scoring.pscp import Penalties
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
-from reports.analysis.comparison import Block, blocks
+from reports.analysis.comparison import Comparison, split_into_comparisons
 from reports.analysis.options import DEFAULT, Costs, Options
 from reports.analysis.tables import results, summary
 from reports.figures.draw import STEMS as FIGURES
@@ -67,10 +67,10 @@ def build(
     options = Options(tuple(sorted(set(ks))), tuple(weights), *_reference(reference, records), penalties)
     cells = results(records, options)
     methods = summary(cells, options)
-    compared = blocks(runs, records, cells, methods, options)
+    compared = split_into_comparisons(runs, records, cells, methods, options)
     looks = styles(methods["method"])
     found = studies(compared, looks)
-    drawings = [*(draw(block, looks) for block in compared), *(study.drawings for study in found)]
+    drawings = [*(draw(comparison, looks) for comparison in compared), *(study.drawings for study in found)]
     parts = chapters(runs, compared, drawings[: len(compared)], merge_notes, out, found)
     text, markup = report(runs, parts), page(runs, parts, drawings, looks)
 
@@ -147,9 +147,9 @@ def _figures(drawings: Iterable[Drawing]) -> dict[str, bytes]:
     }
 
 
-def _tables(blocks: Iterable[Block], studies: Iterable[Study]) -> dict[str, bytes]:
-    """The main table of each block and those of the studies, by the name of their files."""
-    found = {stem_of("main", block): (frame(block), latex(block)) for block in blocks}
+def _tables(comparisons: Iterable[Comparison], studies: Iterable[Study]) -> dict[str, bytes]:
+    """The main table of each comparison and those of the studies, by the name of their files."""
+    found = {stem_of("main", comparison): (frame(comparison), latex(comparison)) for comparison in comparisons}
     found |= {grid.stem: (grid_frame(grid), grid_latex(study.title, grid)) for study in studies for grid in study.grids}
     return {
         f"{stem}.{kind}": content

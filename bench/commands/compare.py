@@ -13,7 +13,7 @@ from bench.utils import text
 from bench.utils.text import printable
 
 if TYPE_CHECKING:
-    from reports.analysis.compare import Comparison, Ratio, Threshold
+    from reports.analysis.run_comparison import Ratio, RunComparison, Threshold
 
 # Nothing heavy is imported before the command is known to run: its --help must answer at once.
 
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 1 if a cell broke that had ended ok, or under thresholds one is beyond them or missing.
 
     Raises:
-        UserError: as `reports.analysis.compare.compare` and `parse_threshold`.
+        UserError: as `reports.analysis.run_comparison.compare` and `parse_threshold`.
     """
-    from reports.analysis.compare import as_json, compare, parse_threshold
+    from reports.analysis.run_comparison import as_json, compare, parse_threshold
 
     thresholds = [parse_threshold(text) for text in args.fail_if]
     comparison = compare(args.first, args.second, thresholds, args.allow_different)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def lines(comparison: Comparison, thresholds: Sequence[Threshold]) -> list[str]:
+def lines(comparison: RunComparison, thresholds: Sequence[Threshold]) -> list[str]:
     """A row per cell with the ratio of each metric, then what is wrong."""
     metrics = list(dict.fromkeys(ratio.metric for ratio in comparison.ratios))
     cells: dict[str, dict[str, Ratio]] = {}

@@ -1,4 +1,4 @@
-"""A block is one comparison: the cells that differ in nothing but method and seed, with what belongs to them."""
+"""Comparisons: the cells that differ in nothing but method and seed, with what belongs to them."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Block:
+class Comparison:
     """One comparison."""
 
     title: str
     slug: str
-    """Goes into file names; empty where there is only one block."""
+    """Goes into file names; empty where there is only one comparison."""
     results: pd.DataFrame
     summary: pd.DataFrame
     """A row per method, indexed by method."""
@@ -80,7 +80,7 @@ class Block:
 
     @property
     def methods(self) -> list[str]:
-        """All methods of the block in the order of the tables."""
+        """All methods of the comparison in the order of the tables."""
         return [str(method) for method in self.summary.index]
 
     @cached_property
@@ -157,13 +157,13 @@ class Block:
         return [method for method in self.methods if self.value(method, column) is not None]
 
 
-def blocks(
+def split_into_comparisons(
     runs: Sequence[Run],
     records: Sequence[Record],
     results: pd.DataFrame,
     summary: pd.DataFrame,
     options: Options = DEFAULT,
-) -> list[Block]:
+) -> list[Comparison]:
     """Cut the tables into comparisons, in the order of first appearance.
 
     Args:
@@ -183,13 +183,13 @@ def blocks(
     folders = {run.path: _data_folder(run) for run in runs}
     named = titles(keys, [folders[own[0].run] for own in members])
     datasets = {run.path: run.dataset for run in runs}
-    cut: list[Block] = []
+    cut: list[Comparison] = []
     for key, title, mine, own in zip(keys, named, found, members, strict=True):
         _one_meaning(own)
         known = [dataset for record in own if (dataset := datasets[record.run])]
         dataset = known[0] if known else {}
         cut.append(
-            Block(
+            Comparison(
                 title=title,
                 slug="" if len(keys) == 1 else f"{len(cut) + 1}-{slug(title)}",
                 results=results[mine],
@@ -243,4 +243,4 @@ def _data_folder(run: Run) -> str | None:
 
 def slug(text: str) -> str:
     """A file name's part: small letters, digits and hyphens, at most 60 of them."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].rstrip("-") or "block"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].rstrip("-") or "comparison"

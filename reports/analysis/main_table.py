@@ -1,4 +1,4 @@
-"""The main table of a block as rows and cells, before Markdown, HTML, LaTeX or CSV is made of it."""
+"""The main table of a comparison as rows and cells, before Markdown, HTML, LaTeX or CSV is made of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reports.analysis.comparison import BASELINE, Block, Spread
+from reports.analysis.comparison import BASELINE, Comparison, Spread
 from reports.text import count, number, ratio, size
 
 Kind = Literal["floor", "method", "ceiling"]
@@ -77,24 +77,24 @@ class Row:
     """Whether a cell of the method has a warning, so that its figures are to be read with care."""
 
 
-def rows(block: Block) -> list[Row]:
-    """The floors, the methods in the order of the block, the ceilings."""
-    best = {column.name: _best(block, column) for column in COLUMNS}
-    floors = [_reference_row(block, name, "floor") for name in _FLOORS if name in block.references]
-    above = [name for name in REFERENCES if name not in _FLOORS and name in block.references]
-    methods = [_method_row(block, method, best) for method in block.methods]
-    return floors + methods + [_reference_row(block, name, "ceiling") for name in above]
+def rows(comparison: Comparison) -> list[Row]:
+    """The floors, the methods in the order of the comparison, the ceilings."""
+    best = {column.name: _best(comparison, column) for column in COLUMNS}
+    floors = [_reference_row(comparison, name, "floor") for name in _FLOORS if name in comparison.references]
+    above = [name for name in REFERENCES if name not in _FLOORS and name in comparison.references]
+    methods = [_method_row(comparison, method, best) for method in comparison.methods]
+    return floors + methods + [_reference_row(comparison, name, "ceiling") for name in above]
 
 
-def _best(block: Block, column: Column) -> float | None:
-    values = [value for method in block.methods if (value := block.value(method, column.name)) is not None]
-    if len(values) < 2 or (column.reference and block.random_weights):
+def _best(comparison: Comparison, column: Column) -> float | None:
+    values = [value for method in comparison.methods if (value := comparison.value(method, column.name)) is not None]
+    if len(values) < 2 or (column.reference and comparison.random_weights):
         return None
     return column.best(values)
 
 
-def _reference_row(block: Block, name: str, kind: Kind) -> Row:
-    values = [block.reference(name, column.name) if column.reference else None for column in COLUMNS]
+def _reference_row(comparison: Comparison, name: str, kind: Kind) -> Row:
+    values = [comparison.reference(name, column.name) if column.reference else None for column in COLUMNS]
     cells = [
         Cell() if value is None else Cell(value, column.words(value))
         for column, value in zip(COLUMNS, values, strict=True)
@@ -102,18 +102,18 @@ def _reference_row(block: Block, name: str, kind: Kind) -> Row:
     return Row(REFERENCES[name], kind, tuple(cells))
 
 
-def _method_row(block: Block, method: str, best: dict[str, float | None]) -> Row:
-    cells = tuple(_cell(block, method, column, best[column.name]) for column in COLUMNS)
-    ended = block.results.loc[block.results["method"] == method, "status"].unique()
+def _method_row(comparison: Comparison, method: str, best: dict[str, float | None]) -> Row:
+    cells = tuple(_cell(comparison, method, column, best[column.name]) for column in COLUMNS)
+    ended = comparison.results.loc[comparison.results["method"] == method, "status"].unique()
     broken = () if cells[0].text else tuple(str(status) for status in ended if status != "ok")
-    return Row(method, "method", cells, broken, block.warned(method))
+    return Row(method, "method", cells, broken, comparison.warned(method))
 
 
-def _cell(block: Block, method: str, column: Column, best: float | None) -> Cell:
-    spread = block.spread(method, column.name)
+def _cell(comparison: Comparison, method: str, column: Column, best: float | None) -> Cell:
+    spread = comparison.spread(method, column.name)
     if spread is None:
         return Cell()
-    base = block.value(BASELINE, column.name)
+    base = comparison.value(BASELINE, column.name)
     return Cell(
         value=spread.mean,
         text=column.words(spread.mean),
@@ -135,24 +135,26 @@ def _half(spread: Spread, column: Column) -> str:
     return column.words(spread.half)
 
 
-def legend(block: Block, ratios: bool = True) -> str:
+def legend(comparison: Comparison, ratios: bool = True) -> str:
     """What the figures of the table are, as plain text; memory sources come from data."""
-    seeds = sorted({block.seeds(method) for method in block.methods} - {0})
+    seeds = sorted({comparison.seeds(method) for method in comparison.methods} - {0})
     if not seeds:
         return "No method has figures."
     parts = [f"Means over the seeds that ended ok ({' or '.join(map(str, seeds))} per method)"]
-    if any(block.seeds(method) > 1 for method in block.methods):
+    if any(comparison.seeds(method) > 1 for method in comparison.methods):
         parts.append("± is half of the 95 % t interval over seeds")
-    if 1 in seeds and block.paired:
-        parts.append(f"with one seed, that of HR@10 and NDCG@10 is over {count(block.paired.users)} users (bootstrap)")
-    elif 1 in seeds and block.users:
-        parts.append(f"with one seed, that of HR@10 is 1.96 √(p(1−p)/{count(block.users)} users)")
+    if 1 in seeds and comparison.paired:
+        parts.append(
+            f"with one seed, that of HR@10 and NDCG@10 is over {count(comparison.paired.users)} users (bootstrap)"
+        )
+    elif 1 in seeds and comparison.users:
+        parts.append(f"with one seed, that of HR@10 is 1.96 √(p(1−p)/{count(comparison.users)} users)")
     if 2 in seeds:
         parts.append("with two seeds the t interval is 12.7 standard errors to either side and itself very uncertain")
-    if ratios and block.seeds(BASELINE):
+    if ratios and comparison.seeds(BASELINE):
         parts.append(f"in brackets the ratio to {BASELINE}")
     parts.append("bold is the best of a column, whether or not the spread allows to call it better")
-    sources = sorted({str(source) for source in block.results["memory_source"].dropna()})
+    sources = sorted({str(source) for source in comparison.results["memory_source"].dropna()})
     if sources:
         parts.append(f"memory source: {', '.join(sources)}")
     return "; ".join(parts) + "."

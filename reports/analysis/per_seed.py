@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tables import mean_interval
 from reports.load.run_folders import Record
 
@@ -16,9 +16,9 @@ Read = Callable[[Record], float | None]
 """Takes a figure out of a record; None where it is not in it."""
 
 
-def ended_ok(block: Block, method: str) -> list[Record]:
+def ended_ok(comparison: Comparison, method: str) -> list[Record]:
     """The cells of a method that ended ok, by seed."""
-    mine = [record for record in block.records if record.ok and record.row["method"] == method]
+    mine = [record for record in comparison.records if record.ok and record.row["method"] == method]
     return sorted(mine, key=lambda record: int(record.row.get("seed") or 0))
 
 
@@ -41,9 +41,9 @@ def account(part: str) -> Read:
     return lambda record: figure(record.memory, part)
 
 
-def per_seed(block: Block, method: str, read: Read) -> list[float]:
+def per_seed(comparison: Comparison, method: str, read: Read) -> list[float]:
     """A figure of each cell of a method that ended ok and has it."""
-    return [value for record in ended_ok(block, method) if (value := read(record)) is not None]
+    return [value for record in ended_ok(comparison, method) if (value := read(record)) is not None]
 
 
 def mean(values: Sequence[float]) -> float | None:

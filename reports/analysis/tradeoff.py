@@ -13,7 +13,7 @@ from bench.scoring import pscp, tpme
 from bench.scoring.weight_regions import first_regions
 from bench.utils.errors import UserError
 from reports.analysis import resampling
-from reports.analysis.comparison import BASELINE, Block
+from reports.analysis.comparison import BASELINE, Comparison
 from reports.analysis.resampled_steps import by_seed, resampled_epochs
 from reports.analysis.tables import COST_COLUMNS, comparable
 from reports.load.run_folders import Record
@@ -23,29 +23,29 @@ UNADAPTED = ("frozen", BASELINE)
 "extra" inference."""
 
 
-def comparable_costs(block: Block) -> dict[str, dict[str, float]]:
-    """The costs of the methods that a TPME of this block compares, in the means over seeds.
+def comparable_costs(comparison: Comparison) -> dict[str, dict[str, float]]:
+    """The costs of the methods that a TPME of this comparison compares, in the means over seeds.
 
     Raises:
         UserError: the methods have their memory from more than one source; steps were compiled and have none.
     """
-    if block.unmetered:
+    if comparison.unmetered:
         raise UserError(
             "nothing measured the memory of compiled steps; on a CPU there is the account alone, of an eager step"
         )
-    return {str(method): row for method, row in comparable(block.summary).items()}
+    return {str(method): row for method, row in comparable(comparison.summary).items()}
 
 
-def trade_off(block: Block) -> dict[str, float]:
-    """TPME of the methods of a block, on the means over seeds.
+def trade_off(comparison: Comparison) -> dict[str, float]:
+    """TPME of the methods of a comparison, on the means over seeds.
 
     Raises:
         UserError: it cannot be computed; the line says why.
     """
-    return block.options.tpme(comparable_costs(block))
+    return comparison.options.tpme(comparable_costs(comparison))
 
 
-def first_shares(block: Block) -> dict[str, float]:
+def first_shares(comparison: Comparison) -> dict[str, float]:
     """Share of the triangle of weights in which each method is first; methods with the same costs share theirs.
 
     Raises:
@@ -53,7 +53,7 @@ def first_shares(block: Block) -> dict[str, float]:
     """
     return {
         method: region.share / len(region.methods)
-        for region in first_regions(comparable_costs(block), block.options.reference)
+        for region in first_regions(comparable_costs(comparison), comparison.options.reference)
         for method in region.methods
     }
 
@@ -94,7 +94,7 @@ class ScoreSpread:
         return [other for other in self.intervals if frozenset((method, other)) in self.level]
 
 
-def score_spread(block: Block) -> ScoreSpread | None:
+def score_spread(comparison: Comparison) -> ScoreSpread | None:
     """Bootstrap of the TPME; None where some method has left no steps.
 
     A draw takes seeds with replacement, the same for all methods, and within each seed blocks of neighbouring steps.
@@ -103,20 +103,20 @@ def score_spread(block: Block) -> ScoreSpread | None:
     Raises:
         UserError: as `trade_off`.
     """
-    methods = list(trade_off(block))
+    methods = list(trade_off(comparison))
     replicates = []
     fewest = []
     for method in methods:
         per_seed = [
             _costs_of(record, resampled_epochs(record, steps))
-            for record, steps in by_seed(block.records, method).values()
+            for record, steps in by_seed(comparison.records, method).values()
             if all(record.row.get(column) is not None for column in COST_COLUMNS.values())
         ]
-        if len(per_seed) < block.seeds(method):
+        if len(per_seed) < comparison.seeds(method):
             return None
         fewest.append(len(per_seed))
         replicates.append(resampling.over_seeds(per_seed))
-    scores = tpme.tpme_of_many(np.stack(replicates, axis=1), block.options.weights, block.options.reference)
+    scores = tpme.tpme_of_many(np.stack(replicates, axis=1), comparison.options.weights, comparison.options.reference)
     scores = scores[~np.isnan(scores).any(axis=1)]  # draws of seeds in which a cost is the same for all methods
     if not len(scores):
         return None
@@ -151,7 +151,7 @@ class PenalisedScores:
     """The method whose forward FLOPs count as those of inference without any method."""
 
 
-def penalised(block: Block) -> PenalisedScores:
+def penalised(comparison: Comparison) -> PenalisedScores:
     """PSCP of the methods that have all figures.
 
     Extra inference TFLOPs are the forward FLOPs of the probe step (the largest batch of the first epoch, the same for
@@ -160,10 +160,10 @@ def penalised(block: Block) -> PenalisedScores:
     Raises:
         UserError: it cannot be computed; the line says why.
     """
-    if block.random_weights:
+    if comparison.random_weights:
         raise UserError("the backbones were initialised at random, so there is no performance to penalise")
-    yardstick = next((method for method in UNADAPTED if _runs_backbones(block, method)), None)
-    base = block.value(yardstick, "flops_forward") if yardstick else None
+    yardstick = next((method for method in UNADAPTED if _runs_backbones(comparison, method)), None)
+    base = comparison.value(yardstick, "flops_forward") if yardstick else None
     if yardstick is None or base is None:
         raise UserError(
             f"neither {' nor '.join(UNADAPTED)} ran its backbones with FLOPs counted, so what a method adds to "
@@ -171,8 +171,8 @@ def penalised(block: Block) -> PenalisedScores:
         )
     columns = ("hr@10", "flops_forward", COST_COLUMNS["params"], COST_COLUMNS["memory"])
     table = {}
-    for method in comparable_costs(block):
-        known = [value for column in columns if (value := block.value(method, column)) is not None]
+    for method in comparable_costs(comparison):
+        known = [value for column in columns if (value := comparison.value(method, column)) is not None]
         if len(known) == len(columns):
             performance, flops, params, memory = known
             table[method] = {
@@ -183,12 +183,12 @@ def penalised(block: Block) -> PenalisedScores:
             }
     if not table:
         raise UserError("no method has all of HR@10, forward FLOPs, parameters and memory")
-    return PenalisedScores(pscp.pscp(table, block.options.penalties), yardstick)
+    return PenalisedScores(pscp.pscp(table, comparison.options.penalties), yardstick)
 
 
-def _runs_backbones(block: Block, method: str) -> bool:
+def _runs_backbones(comparison: Comparison, method: str) -> bool:
     """Whether a method ended ok and computed the hidden states in every step."""
-    mine = [record for record in block.records if record.row["method"] == method and record.ok]
+    mine = [record for record in comparison.records if record.row["method"] == method and record.ok]
     return bool(mine) and not any(_cached(record) for record in mine)
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.resampled_steps import seconds_of
 from reports.figures import style
 from reports.figures.style import DECADES, FAINT, INK, NotDrawn, Styles, short
@@ -27,21 +27,23 @@ MOST_DOTS = 300
 """With more dots in a row, an SVG holds a picture of them."""
 
 
-def costs(block: Block, styles: Styles) -> Figure:
+def costs(comparison: Comparison, styles: Styles) -> Figure:
     """Seconds per epoch, peak memory and trainable parameters, a panel of bars each."""
     panels: list[tuple[str, str, Callable[[float], str]]] = [
         ("epoch_seconds", "Seconds per epoch", number),
         ("peak_memory_bytes", "Peak memory", size),
         ("trainable_params", "Trainable parameters", count),
     ]
-    if not any(block.measured(column) for column, _, _ in panels):
+    if not any(comparison.measured(column) for column, _, _ in panels):
         raise NotDrawn("no cost was measured")
-    methods = [method for method in block.drawn if any(block.value(method, column) for column, _, _ in panels)]
+    methods = [
+        method for method in comparison.drawn if any(comparison.value(method, column) for column, _, _ in panels)
+    ]
     figure, left, bottom, height = rows_of_bars(methods, above=0.35)
     width = (0.985 - left - 2 * 0.03) / 3
     for place, (column, title, words) in enumerate(panels):
         axes = figure.add_axes((left + place * (width + 0.03), bottom, width, height))
-        _bars(axes, block, methods, styles, column, words)
+        _bars(axes, comparison, methods, styles, column, words)
         axes.set_title(title, loc="left")
         method_axis(axes, methods, labels=place == 0)
     return figure
@@ -68,9 +70,14 @@ def method_axis(axes: Axes, methods: Sequence[str], labels: bool = True) -> None
 
 
 def _bars(
-    axes: Axes, block: Block, methods: Sequence[str], styles: Styles, column: str, words: Callable[[float], str]
+    axes: Axes,
+    comparison: Comparison,
+    methods: Sequence[str],
+    styles: Styles,
+    column: str,
+    words: Callable[[float], str],
 ) -> None:
-    values = {method: value for method in methods if (value := block.value(method, column)) is not None}
+    values = {method: value for method in methods if (value := comparison.value(method, column)) is not None}
     positive = [value for value in values.values() if value > 0]
     logarithmic = bool(positive) and max(positive) / min(positive) >= DECADES
     top = max(positive, default=1.0)
@@ -138,9 +145,9 @@ def _metric(value: float) -> str:
     return f"{value:g}"
 
 
-def step_times(block: Block, styles: Styles) -> Figure:
+def step_times(comparison: Comparison, styles: Styles) -> Figure:
     """The distribution of step times: quartiles, the 5th and 95th percentile, and the single steps beyond."""
-    times = {method: found for method in block.drawn if len(found := seconds_of(block.records, method))}
+    times = {method: found for method in comparison.drawn if len(found := seconds_of(comparison.records, method))}
     if not times:
         raise NotDrawn("no step times were recorded")
     methods = list(times)

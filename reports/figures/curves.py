@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.figures import style
 from reports.figures.style import DECADES, NotDrawn, Styles, accuracy_label, short
 from reports.load.run_folders import Record
@@ -24,21 +24,21 @@ HEADROOM = 1.07
 """So that the marker of the highest point is not cut."""
 
 
-def over_seconds(block: Block, styles: Styles) -> Figure:
+def over_seconds(comparison: Comparison, styles: Styles) -> Figure:
     """Validation HR@10 over the seconds of training: thin lines are seeds, the thick one is their mean."""
-    return _learning(block, styles, _seconds, "seconds of training (evaluation and cache building apart)")
+    return _learning(comparison, styles, _seconds, "seconds of training (evaluation and cache building apart)")
 
 
-def over_flops(block: Block, styles: Styles) -> Figure:
+def over_flops(comparison: Comparison, styles: Styles) -> Figure:
     """The same over floating-point operations: those of a step of median size, times the steps."""
     label = "TFLOPs of training (evaluation and cache building apart)"
-    return _learning(block, styles, _tera_flops, label, "the operations of a step were not counted")
+    return _learning(comparison, styles, _tera_flops, label, "the operations of a step were not counted")
 
 
-def over_energy(block: Block, styles: Styles) -> Figure:
+def over_energy(comparison: Comparison, styles: Styles) -> Figure:
     """The same over energy, as if the power had been even over the training."""
     label = "energy of the card during training, kJ"
-    return _learning(block, styles, _kilojoules, label, "no energy was measured")
+    return _learning(comparison, styles, _kilojoules, label, "no energy was measured")
 
 
 def _seconds(_: Record, point: Json) -> float | None:
@@ -63,10 +63,10 @@ def _known(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _learning(block: Block, styles: Styles, spent: Spent, label: str, why_not: str = "") -> Figure:
-    if not any(_curves(block, method, _seconds) for method in block.drawn):
+def _learning(comparison: Comparison, styles: Styles, spent: Spent, label: str, why_not: str = "") -> Figure:
+    if not any(_curves(comparison, method, _seconds) for method in comparison.drawn):
         raise NotDrawn("no validation was recorded")
-    curves = {method: found for method in block.drawn if (found := _curves(block, method, spent))}
+    curves = {method: found for method in comparison.drawn if (found := _curves(comparison, method, spent))}
     if not curves:
         raise NotDrawn(why_not)
     figure = style.new_figure(4.9)
@@ -86,7 +86,7 @@ def _learning(block: Block, styles: Styles, spent: Spent, label: str, why_not: s
     highest = max(line[:, 1].max() for lines in curves.values() for line in lines)
     axes.set_ylim(0, HEADROOM * highest or 1)
     axes.set_xlabel(label)
-    axes.set_ylabel(accuracy_label("validation HR@10", block.random_weights))
+    axes.set_ylabel(accuracy_label("validation HR@10", comparison.random_weights))
     label_ends(axes, ends, styles)
     return figure
 
@@ -100,10 +100,10 @@ def _logarithmic_if_wide(axes: Axes, lines: Sequence[FloatArray]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _curves(block: Block, method: str, spent: Spent) -> list[FloatArray]:
+def _curves(comparison: Comparison, method: str, spent: Spent) -> list[FloatArray]:
     """Per seed that ended ok an array of shape (evaluations, 2): what was spent, HR@10."""
     lines = []
-    for record in block.records:
+    for record in comparison.records:
         if record.row["method"] != method or not record.ok:
             continue
         points = [(spent(record, dict(point)), _known(point.get("valid_hr@10"))) for point in record.curve]

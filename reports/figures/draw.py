@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.utils.errors import UserError
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import pareto_front, trade_off
 from reports.analysis.tuning_costs import costs
 from reports.figures import bars, curves, stacked_bars, style, weight_triangle
@@ -34,18 +34,23 @@ class Drawing:
     reason: str = ""
 
 
-def draw(block: Block, styles: Styles) -> list[Drawing]:
-    """All figures of a block; one that cannot be drawn says why."""
-    figures = (*FIGURES, TUNING) if costs(block) else FIGURES
-    return [_drawing(stem, title, caption, make, block, styles) for stem, title, caption, make in figures]
+def draw(comparison: Comparison, styles: Styles) -> list[Drawing]:
+    """All figures of a comparison; one that cannot be drawn says why."""
+    figures = (*FIGURES, TUNING) if costs(comparison) else FIGURES
+    return [_drawing(stem, title, caption, make, comparison, styles) for stem, title, caption, make in figures]
 
 
 def _drawing(
-    stem: str, title: str, caption: str, make: Callable[[Block, Styles], Figure], block: Block, styles: Styles
+    stem: str,
+    title: str,
+    caption: str,
+    make: Callable[[Comparison, Styles], Figure],
+    comparison: Comparison,
+    styles: Styles,
 ) -> Drawing:
-    name = f"{stem}-{block.slug}" if block.slug else stem
+    name = f"{stem}-{comparison.slug}" if comparison.slug else stem
     return rendered(
-        name, title, caption if make in _OF_ALL else _with_limit(caption, block), lambda: make(block, styles)
+        name, title, caption if make in _OF_ALL else _with_limit(caption, comparison), lambda: make(comparison, styles)
     )
 
 
@@ -63,36 +68,35 @@ def rendered(stem: str, title: str, caption: str, make: Callable[[], Figure]) ->
     return Drawing(stem, title, caption, png.getvalue(), svg.getvalue())
 
 
-def _with_limit(caption: str, block: Block) -> str:
-    if len(block.drawn) == len(block.methods):
+def _with_limit(caption: str, comparison: Comparison) -> str:
+    drawn, known = len(comparison.drawn), len(comparison.methods)
+    if drawn == known:
         return caption
-    return (
-        f"{caption} Only {len(block.drawn)} of {len(block.methods)} methods are drawn, those of the lowest TPME first."
-    )
+    return f"{caption} Only {drawn} of {known} methods are drawn: the ones with the lowest TPME."
 
 
-def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
+def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
     """HR@10 over TPME, with intervals, single seeds, and the floor and ceiling as lines."""
     try:
-        scores = trade_off(block)
+        scores = trade_off(comparison)
     except UserError as error:
         raise NotDrawn(f"TPME cannot be computed: {error}") from None
-    spreads = {method: spread for method in scores if (spread := block.spread(method, "hr@10"))}
+    spreads = {method: spread for method in scores if (spread := comparison.spread(method, "hr@10"))}
     if not spreads:
         raise NotDrawn("no HR@10 was measured")
     figure = style.new_figure(5.2)
     axes = figure.add_axes((0.085, 0.115, 0.89, 0.86))
     front = pareto_front({method: (scores[method], spread.mean) for method, spread in spreads.items()})
-    if not block.random_weights:
+    if not comparison.random_weights:
         axes.plot(*zip(*front.values(), strict=True), color=FAINT, lw=1.4, drawstyle="steps-post", zorder=1)
     for method, spread in spreads.items():
         look = styles[method]
         if spread.low is not None and spread.high is not None:
             axes.vlines(scores[method], max(spread.low, 0), min(spread.high, 1), color=look.color, lw=1.2, alpha=0.45)
-        cells = block.results[block.results["method"] == method]
+        cells = comparison.results[comparison.results["method"] == method]
         axes.plot(cells["tpme"], cells["hr@10"], "o", color=look.color, ms=3, alpha=0.45, mew=0)
         axes.plot(scores[method], spread.mean, look.marker, color=look.color, ms=9 * look.size, mec="white", mew=0.8)
-    lines = _reference_lines(block)
+    lines = _reference_lines(comparison)
     # Beyond 0 and 1 only where a reference table pins the range.
     axes.set_xlim(min(0.0, *scores.values()) - 0.06, max(1.0, *scores.values()) + 0.06)
     tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
@@ -100,7 +104,7 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
     for height in lines.values():
         axes.axhline(height, color=FAINT, lw=1, ls=(0, (5, 3)))
     axes.set_xlabel("TPME: time, parameters and memory together, 0 to 1; further left is cheaper")
-    axes.set_ylabel(accuracy_label("test HR@10", block.random_weights))
+    axes.set_ylabel(accuracy_label("test HR@10", comparison.random_weights))
     named = list(spreads if len(spreads) <= MOST_NAMED else front)
     style.label_points(
         axes,
@@ -116,13 +120,13 @@ def accuracy_against_tpme(block: Block, styles: Styles) -> Figure:
     return figure
 
 
-def _reference_lines(block: Block) -> dict[str, float]:
+def _reference_lines(comparison: Comparison) -> dict[str, float]:
     names = {"popularity": "popularity", "Bayes ceiling": "bayes"}
-    lines = {label: block.reference(name, "hr@10") for label, name in names.items()}
+    lines = {label: comparison.reference(name, "hr@10") for label, name in names.items()}
     return {label: height for label, height in lines.items() if height is not None}
 
 
-FIGURES: tuple[tuple[str, str, str, Callable[[Block, Styles], Figure]], ...] = (
+FIGURES: tuple[tuple[str, str, str, Callable[[Comparison, Styles], Figure]], ...] = (
     (
         "accuracy-tpme",
         "Accuracy against TPME",

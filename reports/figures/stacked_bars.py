@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from bench.records.columns import MEMORY_PARTS
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.figures.bars import method_axis, nice, power, rows_of_bars
 from reports.figures.style import FAINT, INK, INK_ON_FILL, NotDrawn, Styles
 from reports.load.run_folders import Record
@@ -35,16 +35,16 @@ _LEGEND_INCHES = 0.4
 _GAP = 0.05  # the last tick of the left axes and the first of the right ones stand in it
 
 
-def phases(block: Block, styles: Styles) -> Figure:
+def phases(comparison: Comparison, styles: Styles) -> Figure:
     """What each phase takes of a step: on the left in milliseconds, on the right as a share."""
-    shares = {method: found for method in block.drawn if (found := _phase_shares(block, method))}
+    shares = {method: found for method in comparison.drawn if (found := _phase_shares(comparison, method))}
     if not shares:
         raise NotDrawn("no phases of a step were recorded")
     methods = list(shares)
     figure, left, bottom, height = rows_of_bars(methods, above=_LEGEND_INCHES)
     width = (0.965 - left - _GAP) / 2
     measured = [phase for phase in PHASES if any(found.get(phase) for found in shares.values())]
-    medians = {method: block.value(method, "step_seconds_median") for method in methods}
+    medians = {method: comparison.value(method, "step_seconds_median") for method in methods}
 
     absolute = figure.add_axes((left, bottom, width, height))
     top = 1000 * max([median for median in medians.values() if median is not None], default=1e-3)
@@ -73,21 +73,21 @@ def phases(block: Block, styles: Styles) -> Figure:
     return figure
 
 
-def _phase_shares(block: Block, method: str) -> dict[str, float]:
+def _phase_shares(comparison: Comparison, method: str) -> dict[str, float]:
     """The share of each measured phase, in the mean over the cells that ended ok."""
-    return _means((record.steps.get("phases") for record in _ended_ok(block, method)), PHASES)
+    return _means((record.steps.get("phases") for record in _ended_ok(comparison, method)), PHASES)
 
 
-def memory(block: Block, styles: Styles) -> Figure:
+def memory(comparison: Comparison, styles: Styles) -> Figure:
     """What the live tensors at the peak are, as measured and, where a cell was planned, as predicted below it."""
-    found = {method: _account(block, method) for method in block.drawn}
+    found = {method: _account(comparison, method) for method in comparison.drawn}
     methods = [method for method, (measured, _) in found.items() if measured]
     if not methods:
         raise NotDrawn("no account of the memory was kept")
     figure, left, bottom, height = rows_of_bars(methods, above=_LEGEND_INCHES, row_inches=0.46)
     axes = figure.add_axes((left, bottom, 0.985 - left, height))
     totals = [sum(parts.values()) for method in methods for parts in found[method] if parts]
-    told = {method: _told_otherwise(block, method) for method in methods}
+    told = {method: _told_otherwise(comparison, method) for method in methods}
     unit = 1024.0 ** power(max([*totals, *(value for value in told.values() if value)]))
     top = max([*totals, *(value for value in told.values() if value)]) / unit
     axes.set_xlim(0, 1.45 * top)  # room on the right of the longest bar for its figures
@@ -125,20 +125,20 @@ def _memory_row(
     axes.annotate(text, (end, row), (5, 0), textcoords="offset points", va="center", fontsize=9.5)
 
 
-def _account(block: Block, method: str) -> tuple[dict[str, float], dict[str, float]]:
+def _account(comparison: Comparison, method: str) -> tuple[dict[str, float], dict[str, float]]:
     """Bytes of each part, measured and planned, in the mean over the cells that ended ok; empty where unknown."""
-    records = _ended_ok(block, method)
+    records = _ended_ok(comparison, method)
     return _means((record.memory for record in records), PARTS), _means((record.plan for record in records), PARTS)
 
 
-def _told_otherwise(block: Block, method: str) -> float | None:
+def _told_otherwise(comparison: Comparison, method: str) -> float | None:
     """The peak that feeds the TPME where it is not the account itself: what a driver or an allocator says."""
-    row = block.summary.loc[method]
-    return None if row["memory_source"] == "account" else block.value(method, "peak_memory_bytes")
+    row = comparison.summary.loc[method]
+    return None if row["memory_source"] == "account" else comparison.value(method, "peak_memory_bytes")
 
 
-def _ended_ok(block: Block, method: str) -> list[Record]:
-    return [record for record in block.records if record.row["method"] == method and record.ok]
+def _ended_ok(comparison: Comparison, method: str) -> list[Record]:
+    return [record for record in comparison.records if record.row["method"] == method and record.ok]
 
 
 def _means(measured: Iterable[object], names: Iterable[str]) -> dict[str, float]:

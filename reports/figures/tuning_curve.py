@@ -5,16 +5,18 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tuning_costs import costs
 from reports.figures import style
 from reports.figures.curves import HEADROOM, label_ends
 from reports.figures.style import Styles, accuracy_label
 
 
-def best_so_far(block: Block, styles: Styles) -> Figure:
+def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
     """Best validation HR@10 over trials, a line of steps per method; one that has no figure yet has no line."""
-    curves = {method: one.curve for method, one in costs(block).items() if method in block.drawn and one.curve}
+    curves = {
+        method: one.curve for method, one in costs(comparison).items() if method in comparison.drawn and one.curve
+    }
     if not curves:
         raise style.NotDrawn("no trial has a figure")
     figure = style.new_figure(4.9)
@@ -27,6 +29,6 @@ def best_so_far(block: Block, styles: Styles) -> Figure:
     axes.set_ylim(0, HEADROOM * max(value for curve in curves.values() for _, value in curve) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trials, those that failed included")
-    axes.set_ylabel(accuracy_label("best validation HR@10 so far", block.random_weights))
+    axes.set_ylabel(accuracy_label("best validation HR@10 so far", comparison.random_weights))
     label_ends(axes, {method: curve[-1] for method, curve in curves.items()}, styles)
     return figure

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.scoring.tpme import WEIGHTS
 from bench.scoring.weight_regions import Region, first_regions
 from bench.utils.errors import UserError
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs, trade_off
 from reports.figures import style
 from reports.figures.style import FAINT, INK, SOFT, NotDrawn, Styles, short
@@ -41,11 +41,11 @@ _NARROW = 14
 """Letters of a name beside the widest part of the triangle."""
 
 
-def weights(block: Block, styles: Styles) -> Figure:
+def weights(comparison: Comparison, styles: Styles) -> Figure:
     """Which method has the lowest TPME under which weights; the weights of this report are marked."""
     try:
-        trade_off(block)
-        regions = first_regions(comparable_costs(block), block.options.reference)
+        trade_off(comparison)
+        regions = first_regions(comparable_costs(comparison), comparison.options.reference)
     except UserError as error:
         raise NotDrawn(f"TPME cannot be computed: {error}") from None
     figure = style.new_figure(_HEIGHT)
@@ -53,15 +53,15 @@ def weights(block: Block, styles: Styles) -> Figure:
     axes.set_xlim(0, style.WIDTH_INCHES)
     axes.set_ylim(0, _HEIGHT)
     axes.set_axis_off()
-    point = _place(np.array(block.options.weights))
+    point = _place(np.array(comparison.options.weights))
     outside: list[tuple[FloatArray, str, str]] = []
     for region in regions:
         if region.share:
             outside += _region(axes, region, styles, point)
     _frame(axes)
     axes.plot(*point, "o", color="white", mec=INK, mew=1.6, ms=8, zorder=5)
-    words = "\n".join(f"{weight:.3g} {name}" for weight, name in zip(block.options.weights, _NAMES, strict=True))
-    usual = "the paper's weights" if tuple(block.options.weights) == WEIGHTS else "the weights chosen"
+    words = "\n".join(f"{weight:.3g} {name}" for weight, name in zip(comparison.options.weights, _NAMES, strict=True))
+    usual = "the paper's weights" if tuple(comparison.options.weights) == WEIGHTS else "the weights chosen"
     outside.append((point, f"{usual}:\n{words}", INK))
     _outside(axes, outside)
     _never(axes, regions)

@@ -1,4 +1,4 @@
-"""Tables for other programs: as frames, that of a block in plain numbers, and as LaTeX with booktabs."""
+"""Tables for other programs: as frames, that of a comparison in plain numbers, and as LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 import pandas as pd
 
 from bench.records.columns import INTEGERS
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.main_table import COLUMNS, Cell, Row, legend, rows
 from reports.studies.study import Grid, Strong
 from reports.text import escape_latex
 
 
-def stem_of(name: str, block: Block) -> str:
-    """The name of a block's file without its ending."""
-    return f"{name}-{block.slug}" if block.slug else name
+def stem_of(name: str, comparison: Comparison) -> str:
+    """The name of a comparison's file without its ending."""
+    return f"{name}-{comparison.slug}" if comparison.slug else name
 
 
-def frame(block: Block) -> pd.DataFrame:
+def frame(comparison: Comparison) -> pd.DataFrame:
     """A row per floor, method and ceiling, as in the report; seconds, bytes and shares as they are, unrounded.
 
     For each figure there are the mean and the ends of its 95 % interval, missing where there is none.
     """
-    table = pd.DataFrame([_plain(block, row) for row in rows(block)])
+    table = pd.DataFrame([_plain(comparison, row) for row in rows(comparison)])
     whole = [name for name in table.columns if re.sub("_(low|high)$", "", name) in (*INTEGERS, "seeds")]
     table[whole] = table[whole].convert_dtypes()
     return table
 
 
-def _plain(block: Block, row: Row) -> dict[str, Any]:
+def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
     measured = row.kind == "method"
     found: dict[str, Any] = {
         "method": row.name,
         "kind": row.kind,
-        "seeds": block.seeds(row.name) if measured else None,
-        "memory_source": block.summary.at[row.name, "memory_source"] if measured else None,
+        "seeds": comparison.seeds(row.name) if measured else None,
+        "memory_source": comparison.summary.at[row.name, "memory_source"] if measured else None,
     }
     for column, cell in zip(COLUMNS, row.cells, strict=True):
         found[column.name] = cell.value
@@ -47,14 +47,14 @@ def _plain(block: Block, row: Row) -> dict[str, Any]:
     return found
 
 
-def latex(block: Block) -> str:
+def latex(comparison: Comparison) -> str:
     """A `table` with caption and label, to be put into a paper with `\\input`."""
-    found = rows(block)
+    found = rows(comparison)
     note = r" \textdagger{} a cell of this method has a warning." if any(row.warned for row in found) else ""
-    caption = f"{escape_latex(block.title)}. {escape_latex(legend(block, ratios=False))}{note}"
+    caption = f"{escape_latex(comparison.title)}. {escape_latex(legend(comparison, ratios=False))}{note}"
     header = ["Method", *(escape_latex(column.title) for column in COLUMNS)]
     groups = ([_row(row) for row in group] for _, group in groupby(found, key=lambda row: row.kind))
-    return _floating(caption, block.slug or "main", "l" + "r" * len(COLUMNS), header, groups)
+    return _floating(caption, comparison.slug or "main", "l" + "r" * len(COLUMNS), header, groups)
 
 
 def grid_frame(grid: Grid) -> pd.DataFrame:

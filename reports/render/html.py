@@ -14,7 +14,7 @@ from markupsafe import Markup
 from bench.scoring import tpme
 from bench.utils.errors import UserError
 from reports.analysis import main_table
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs, trade_off
 from reports.figures.draw import Drawing
 from reports.figures.style import Styles, on_dark
@@ -39,13 +39,13 @@ def page(runs: Sequence[Run], parts: Sequence[Chapter], drawings: Sequence[Seque
         drawings: The figures that the chapters name.
         styles: Of every method.
     """
-    blocks = [part.block for part in parts if part.block is not None]
+    comparisons = [part.comparison for part in parts if part.comparison is not None]
     style_sheet = _own("page.css") + _dark_colors(styles)
     script = _own("page.js")
     pictures = {drawing.stem: drawing for drawn in drawings for drawing in drawn}
-    if len(blocks) > MOST_WITH_FIGURES:
+    if len(comparisons) > MOST_WITH_FIGURES:
         pictures = {}
-    places = {id(block): place for place, block in enumerate(blocks)}
+    places = {id(comparison): place for place, comparison in enumerate(comparisons)}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -59,9 +59,12 @@ def page(runs: Sequence[Run], parts: Sequence[Chapter], drawings: Sequence[Seque
         chapters=[_chapter(chapter, pictures, places) for chapter in parts],
         columns=main_table.COLUMNS,
         warned=main_table.WARNED,
-        tables=[main_table.rows(block) for block in blocks],
-        folded=len(blocks) > MOST_OPEN,
-        data={"weights": list(blocks[0].options.weights), "blocks": [_block(block, styles) for block in blocks]},
+        tables=[main_table.rows(comparison) for comparison in comparisons],
+        folded=len(comparisons) > MOST_OPEN,
+        data={
+            "weights": list(comparisons[0].options.weights),
+            "comparisons": [_comparison_data(comparison, styles) for comparison in comparisons],
+        },
     )
 
 
@@ -95,49 +98,53 @@ def _dark_colors(styles: Styles) -> str:
 
 def _chapter(chapter: Chapter, pictures: Mapping[str, Drawing], places: Mapping[int, int]) -> dict[str, Any]:
     name = plain(chapter.title)
-    own = chapter.parts if chapter.block is None else chapter.parts[1:]
-    place = None if chapter.block is None else places[id(chapter.block)]
+    own = chapter.parts if chapter.comparison is None else chapter.parts[1:]
+    place = None if chapter.comparison is None else places[id(chapter.comparison)]
     return {
         "title": name,
         "anchor": anchor(name) if place is None else f"comparison-{place + 1}",
         "place": place,
-        "legend": "" if chapter.block is None else main_table.legend(chapter.block),
+        "legend": "" if chapter.comparison is None else main_table.legend(chapter.comparison),
         "body": Markup(to_html("\n\n".join(part for part in own if part), pictures, name)),
     }
 
 
-def _block(block: Block, styles: Styles) -> dict[str, Any]:
+def _comparison_data(comparison: Comparison, styles: Styles) -> dict[str, Any]:
     """What the page's script must know of a comparison."""
-    costs, reason = _costs(block)
-    pinned = block.options.reference
+    costs, reason = _costs(comparison)
+    pinned = comparison.options.reference
     return {
-        "title": block.title,
+        "title": comparison.title,
         "reason": reason,
         "low": None if pinned is None else [min(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
         "high": None if pinned is None else [max(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
-        "meaningless": block.random_weights,
+        "meaningless": comparison.random_weights,
         "lines": [
             {"name": main_table.REFERENCES[name], "value": value}
             for name in ("popularity", "bayes")
-            if (value := block.reference(name, "hr@10")) is not None
+            if (value := comparison.reference(name, "hr@10")) is not None
         ],
         "methods": [
-            _method(block, row, costs.get(row.name), styles) for row in main_table.rows(block) if row.kind == "method"
+            _method(comparison, row, costs.get(row.name), styles)
+            for row in main_table.rows(comparison)
+            if row.kind == "method"
         ],
     }
 
 
-def _costs(block: Block) -> tuple[dict[str, dict[str, float]], str]:
+def _costs(comparison: Comparison) -> tuple[dict[str, dict[str, float]], str]:
     """The costs of the methods that a TPME compares; none, and the reason, where it cannot be computed."""
     try:
-        trade_off(block)
+        trade_off(comparison)
     except UserError as error:
         return {}, f"TPME cannot be computed: {error}."
-    return comparable_costs(block), ""
+    return comparable_costs(comparison), ""
 
 
-def _method(block: Block, row: main_table.Row, costs: Mapping[str, float] | None, styles: Styles) -> dict[str, Any]:
-    spread = block.spread(row.name, "hr@10")
+def _method(
+    comparison: Comparison, row: main_table.Row, costs: Mapping[str, float] | None, styles: Styles
+) -> dict[str, Any]:
+    spread = comparison.spread(row.name, "hr@10")
     return {
         "name": row.name,
         "costs": None if costs is None else [costs[name] for name in tpme.COLUMNS],

@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.titles import of_runs
 from reports.analysis.tuning_costs import costs
 from reports.figures.draw import Drawing
 from reports.load.run_folders import Record, Run
-from reports.sections import accuracy, caching, comparison, computing, meters, plan_vs_measured, scores, theory, tuning
+from reports.sections import (
+    accuracy,
+    caching,
+    computing,
+    meters,
+    plan_vs_measured,
+    scores,
+    tables_and_figures,
+    theory,
+    tuning,
+)
 from reports.sections.reader_warnings import cautions
 from reports.sections.verdict import verdict
 from reports.studies.study import Study
@@ -31,7 +41,7 @@ class Chapter:
     """Escaped."""
     parts: Sequence[str]
     """Markdown; those that are empty do not count."""
-    block: Block | None = None
+    comparison: Comparison | None = None
     """The comparison that it is about, whose first part is the main table; None for a chapter about all."""
 
 
@@ -45,7 +55,7 @@ def report(runs: Sequence[Run], parts: Sequence[Chapter]) -> str:
 
 def chapters(
     runs: Sequence[Run],
-    blocks: Sequence[Block],
+    comparisons: Sequence[Comparison],
     drawings: Sequence[Sequence[Drawing]],
     merge_notes: Sequence[str],
     out: Path,
@@ -55,23 +65,28 @@ def chapters(
 
     Args:
         runs: The runs that were merged into the report, at least one.
-        blocks: Their comparisons.
-        drawings: The figures of each block, in the order of `blocks`.
+        comparisons: Their comparisons.
+        drawings: The figures of each comparison, in the order of `comparisons`.
         merge_notes: What merging had to decide.
         out: The folder that the report goes to.
         studies: What some of the cells say together about one question.
     """
-    warnings = cautions(runs, blocks, merge_notes)
+    warnings = cautions(runs, comparisons, merge_notes)
     below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""
-    records = [record for block in blocks for record in block.records]
+    records = [record for comparison in comparisons for record in comparison.records]
     return [
-        Chapter("Verdict", [*_verdicts(blocks), below]),
+        Chapter("Verdict", [*_verdicts(comparisons), below]),
         *(
-            Chapter(escape(block.title), _block(block, drawn, alone=len(blocks) == 1), block)
-            for block, drawn in zip(blocks, drawings, strict=True)
+            Chapter(
+                escape(comparison.title), _about_comparison(comparison, drawn, alone=len(comparisons) == 1), comparison
+            )
+            for comparison, drawn in zip(comparisons, drawings, strict=True)
         ),
-        *(Chapter(escape(study.title), [*study.markdown, comparison.figures(study.drawings)]) for study in studies),
-        Chapter("Budget and methods", [_budgets(blocks), _methods(records)]),
+        *(
+            Chapter(escape(study.title), [*study.markdown, tables_and_figures.figures(study.drawings)])
+            for study in studies
+        ),
+        Chapter("Budget and methods", [_budgets(comparisons), _methods(records)]),
         Chapter("Data", _per_run(runs, _data)),
         Chapter("Environment", _per_run(runs, _environment)),
         Chapter("Warnings", ["\n".join(f"- {text}" for text in warnings) or "None."]),
@@ -85,47 +100,47 @@ def title(runs: Sequence[Run]) -> str:
     return f"What fine-tuning costs and what it buys: {escape(of_runs(names))}"
 
 
-def _verdicts(blocks: Sequence[Block]) -> list[str]:
-    if len(blocks) == 1:
-        return [" ".join(verdict(blocks[0]))]
-    return [f"_{escape(block.title)}:_ {' '.join(verdict(block))}" for block in blocks]
+def _verdicts(comparisons: Sequence[Comparison]) -> list[str]:
+    if len(comparisons) == 1:
+        return [" ".join(verdict(comparisons[0]))]
+    return [f"_{escape(comparison.title)}:_ {' '.join(verdict(comparison))}" for comparison in comparisons]
 
 
-def _block(block: Block, drawings: Sequence[Drawing], alone: bool) -> list[str]:
-    suffix = "" if alone else f": {escape(block.title)}"
+def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone: bool) -> list[str]:
+    suffix = "" if alone else f": {escape(comparison.title)}"
     return [
-        comparison.main_table(block),
-        comparison.failures(block),
+        tables_and_figures.main_table(comparison),
+        tables_and_figures.failures(comparison),
         f"### Differences in accuracy{suffix}",
-        accuracy.section(block),
+        accuracy.section(comparison),
         f"### How far to trust the TPME{suffix}",
-        scores.robustness(block),
+        scores.robustness(comparison),
         f"### PSCP beside TPME{suffix}",
-        scores.beside_pscp(block),
+        scores.beside_pscp(comparison),
         f"### Theory against measurement{suffix}",
-        theory.section(block),
+        theory.section(comparison),
         f"### Figures{suffix}",
-        comparison.figures(drawings),
+        tables_and_figures.figures(drawings),
         f"### Planned against measured{suffix}",
-        plan_vs_measured.section(block),
+        plan_vs_measured.section(comparison),
         f"### Memory by meter{suffix}",
-        meters.section(block),
+        meters.section(comparison),
         f"### What the hidden-state cache costs{suffix}",
-        caching.section(block),
+        caching.section(comparison),
         f"### Computing{suffix}",
-        computing.section(block),
-        *([f"### What tuning cost{suffix}", tuning.section(block)] if costs(block) else []),
+        computing.section(comparison),
+        *([f"### What tuning cost{suffix}", tuning.section(comparison)] if costs(comparison) else []),
     ]
 
 
-def _budgets(blocks: Sequence[Block]) -> str:
+def _budgets(comparisons: Sequence[Comparison]) -> str:
     """What holds for all methods alike; comparisons that share it are named together."""
-    of_blocks: dict[str, list[str]] = {}
-    for block in blocks:
-        of_blocks.setdefault(_settings(block.records), []).append(escape(block.title))
-    if len(of_blocks) == 1:
-        return f"The same for every method:\n\n{next(iter(of_blocks))}"
-    parts = [f"The same for every method of {'; '.join(titles)}:\n\n{text}" for text, titles in of_blocks.items()]
+    of_comparisons: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        of_comparisons.setdefault(_settings(comparison.records), []).append(escape(comparison.title))
+    if len(of_comparisons) == 1:
+        return f"The same for every method:\n\n{next(iter(of_comparisons))}"
+    parts = [f"The same for every method of {'; '.join(titles)}:\n\n{text}" for text, titles in of_comparisons.items()]
     return "\n\n".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from reports.analysis import resampling
-from reports.analysis.comparison import BASELINE, Block
+from reports.analysis.comparison import BASELINE, Comparison
 from reports.analysis.paired import Difference, Paired
 from reports.load import ranks
 from reports.text import count, escape, table
@@ -15,15 +15,15 @@ NO_DIFFERENCE = "no difference shown"
 _ABOUT = ("p (Holm)", "Seeds that agree", "")
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """Intervals over users, and the methods in pairs; a sentence where there is nothing to compare."""
-    if block.random_weights:
+    if comparison.random_weights:
         return "The backbones were initialised at random: accuracy has no meaning, and nothing is tested."
-    if block.paired is None:
+    if comparison.paired is None:
         return "No cell has kept the ranks of its users (ranks.csv), so there are no intervals over users and no tests."
-    parts = [_how(block.paired), _estimates(block, block.paired)]
-    if block.paired.differences:
-        parts += [_pairs(block, block.paired), _matrix(block.paired)]
+    parts = [_how(comparison.paired), _estimates(comparison, comparison.paired)]
+    if comparison.paired.differences:
+        parts += [_pairs(comparison, comparison.paired), _matrix(comparison.paired)]
     return "\n\n".join(parts)
 
 
@@ -40,8 +40,8 @@ def _how(paired: Paired) -> str:
     return text + "With one seed nothing says whether another seed would give the same."
 
 
-def _estimates(block: Block, paired: Paired) -> str:
-    wanted = [(metric, k) for metric in ranks.METRICS for k in block.options.ks]
+def _estimates(comparison: Comparison, paired: Paired) -> str:
+    wanted = [(metric, k) for metric in ranks.METRICS for k in comparison.options.ks]
     header = ["Method", "Seeds", *(ranks.title(metric, k) for metric, k in wanted)]
     rows = []
     for method, seeds in paired.seeds.items():
@@ -52,14 +52,14 @@ def _estimates(block: Block, paired: Paired) -> str:
     return table(header, rows)
 
 
-def _pairs(block: Block, paired: Paired) -> str:
+def _pairs(comparison: Comparison, paired: Paired) -> str:
     """Every method against the most accurate one and against `fft`."""
     best = max(paired.seeds, key=lambda method: paired.estimates[method, "hr@10"].mean)
     others = [*paired.seeds]
     rows = []
     seen: set[frozenset[str]] = set()
     for reference, method in product(dict.fromkeys([best, BASELINE]), others):
-        found = block.tested(method, reference), block.tested(method, reference, "ndcg@10")
+        found = comparison.tested(method, reference), comparison.tested(method, reference, "ndcg@10")
         if found[0] is None or found[1] is None or frozenset((method, reference)) in seen:
             continue
         seen.add(frozenset((method, reference)))

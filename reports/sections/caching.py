@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import column, ended_ok, figure, per_seed, spread
 from reports.text import count, escape, listing, number, size, table
 
@@ -21,14 +21,14 @@ class BreakEven:
     reason: str = ""
 
 
-def break_even(block: Block, method: str) -> BreakEven:
+def break_even(comparison: Comparison, method: str) -> BreakEven:
     """Seconds to build over the seconds that an epoch takes less, for each seed of both methods."""
-    live = live_twin(block, method)
+    live = live_twin(comparison, method)
     if live is None:
         return BreakEven("", reason="the same method with live states is not part of this comparison")
-    seconds = {record.row.get("seed"): figure(record.row, "epoch_seconds") for record in ended_ok(block, live)}
+    seconds = {record.row.get("seed"): figure(record.row, "epoch_seconds") for record in ended_ok(comparison, live)}
     epochs, slower = [], []
-    for record in ended_ok(block, method):
+    for record in ended_ok(comparison, method):
         seed = record.row.get("seed")
         cached, built, uncached = (
             figure(record.row, "epoch_seconds"),
@@ -48,11 +48,11 @@ def break_even(block: Block, method: str) -> BreakEven:
     return BreakEven(live, tuple(epochs))
 
 
-def live_twin(block: Block, method: str) -> str | None:
+def live_twin(comparison: Comparison, method: str) -> str | None:
     """The method that differs from a cached one in nothing but that its states are computed in every step."""
-    wanted = [_without_cache(record.method) for record in ended_ok(block, method)]
-    for other in block.methods:
-        records = ended_ok(block, other)
+    wanted = [_without_cache(record.method) for record in ended_ok(comparison, method)]
+    for other in comparison.methods:
+        records = ended_ok(comparison, other)
         live = bool(records) and other != method and not any(record.cache for record in records)
         if live and wanted and _without_cache(records[0].method) == wanted[0]:
             return other
@@ -70,18 +70,18 @@ def _without_cache(method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return target, {key: value for key, value in known if key != "cached"}
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """A table of the methods with a cache; a sentence where there is none, or older records do not say."""
-    methods = [method for method in block.methods if any(record.cache for record in ended_ok(block, method))]
+    methods = [method for method in comparison.methods if any(record.cache for record in ended_ok(comparison, method))]
     if not methods:
-        silent = [method for method in block.methods if per_seed(block, method, column("cache_bytes"))]
+        silent = [method for method in comparison.methods if per_seed(comparison, method, column("cache_bytes"))]
         if silent:
             return f"The records of {listing([escape(method) for method in silent])} do not say what their cache took."
         return "No method here has a hidden-state cache."
-    found = {method: break_even(block, method) for method in methods}
+    found = {method: break_even(comparison, method) for method in methods}
     header = ["Method", "Built in", "On disk", "Read per step", "Reused", "Live twin", "Epoch, live", "Epoch, cached",
               "Paid for after", "Trained for"]  # fmt: skip
-    parts = [_LEGEND, table(header, [_cells(block, method, found[method]) for method in methods])]
+    parts = [_LEGEND, table(header, [_cells(comparison, method, found[method]) for method in methods])]
     parts += [
         f"{escape(method)} has no such number: {escape(one.reason)}." for method, one in found.items() if one.reason
     ]
@@ -96,29 +96,29 @@ _LEGEND = (
 )
 
 
-def _cells(block: Block, method: str, found: BreakEven) -> list[str]:
+def _cells(comparison: Comparison, method: str, found: BreakEven) -> list[str]:
     def of_cache(key: str) -> Sequence[float]:
-        return per_seed(block, method, lambda record: figure(record.cache, key))
+        return per_seed(comparison, method, lambda record: figure(record.cache, key))
 
     def epoch(name: str) -> str:
-        return spread(per_seed(block, name, column("epoch_seconds")), _seconds)
+        return spread(per_seed(comparison, name, column("epoch_seconds")), _seconds)
 
     return [
         escape(method),
         spread(of_cache("seconds"), _seconds),
         spread(of_cache("bytes"), size),
         spread(of_cache("bytes_per_step"), size),
-        _reused(block, method),
+        _reused(comparison, method),
         escape(found.live),
         epoch(found.live),
         epoch(method),
         f"{spread(found.epochs, _epochs)} epochs" if found.epochs else "",
-        f"{spread(per_seed(block, method, column('epochs')), _epochs)} epochs",
+        f"{spread(per_seed(comparison, method, column('epochs')), _epochs)} epochs",
     ]
 
 
-def _reused(block: Block, method: str) -> str:
-    said = [bool(record.cache.get("reused")) for record in ended_ok(block, method) if record.cache]
+def _reused(comparison: Comparison, method: str) -> str:
+    said = [bool(record.cache.get("reused")) for record in ended_ok(comparison, method) if record.cache]
     if len(set(said)) == 1:
         return "yes" if said[0] else "no"
     return f"{count(sum(said))} of {count(len(said))} cells"

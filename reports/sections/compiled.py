@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import Read, figure, per_seed, spread
 from reports.text import count, escape, number, table
 
 
-def of_eager_steps(block: Block) -> str:
+def of_eager_steps(comparison: Comparison) -> str:
     """That account, plan and FLOPs are not of the steps that were timed; empty where nothing was compiled."""
-    if not block.compiled:
+    if not comparison.compiled:
         return ""
     return (
         "Steps were timed compiled (--compile). The account of memory, the plan and the FLOPs are those of an eager "
@@ -19,19 +19,19 @@ def of_eager_steps(block: Block) -> str:
     )
 
 
-def section(block: Block, methods: Sequence[str]) -> str:
+def section(comparison: Comparison, methods: Sequence[str]) -> str:
     """A table of what torch compiled; empty where nothing was.
 
     Args:
         methods: those with a cell that ended ok.
     """
-    told = [method for method in methods if per_seed(block, method, _read("graphs"))]
+    told = [method for method in methods if per_seed(comparison, method, _read("graphs"))]
     if not told:
         return ""
     rows = [
         [
             escape(method),
-            *(spread(per_seed(block, method, _read(key)), words) for key, words in _COLUMNS.values()),
+            *(spread(per_seed(comparison, method, _read(key)), words) for key, words in _COLUMNS.values()),
         ]
         for method in told
     ]

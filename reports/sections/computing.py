@@ -6,24 +6,26 @@ from collections.abc import Sequence
 
 from bench.records.columns import PHASES
 from bench.scoring.roofline import Card, card_of
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import Read, ended_ok, figure, mean, per_seed, share, spread
 from reports.load.run_folders import Record
 from reports.sections import compiled
 from reports.text import amount, count, escape, listing, number, table
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """FLOPs and their rate, then the time of a step by phase; a sentence for what older records do not have."""
-    methods = [method for method in block.methods if block.seeds(method)]
-    counted = [method for method in methods if any(record.compute for record in ended_ok(block, method))]
-    timed = [method for method in methods if per_seed(block, method, _step("median"))]
-    parts = [_rates(block, counted)] if counted else []
+    methods = [method for method in comparison.methods if comparison.seeds(method)]
+    counted = [method for method in methods if any(record.compute for record in ended_ok(comparison, method))]
+    timed = [method for method in methods if per_seed(comparison, method, _step("median"))]
+    parts = [_rates(comparison, counted)] if counted else []
     silent = [method for method in methods if method not in counted]
     if silent:
         parts.append(f"The records of {listing([escape(method) for method in silent])} have no FLOPs of a median step.")
-    parts += [_times(block, timed)] if timed else []
-    parts = [part for part in (compiled.of_eager_steps(block), *parts, compiled.section(block, methods)) if part]
+    parts += [_times(comparison, timed)] if timed else []
+    parts = [
+        part for part in (compiled.of_eager_steps(comparison), *parts, compiled.section(comparison, methods)) if part
+    ]
     return "\n\n".join(parts) or "No cell ended ok."
 
 
@@ -60,24 +62,26 @@ def _share_of_peak(record: Record) -> float | None:
     return rate / peak if rate is not None and peak else None
 
 
-def _rates(block: Block, methods: Sequence[str]) -> str:
+def _rates(comparison: Comparison, methods: Sequence[str]) -> str:
     def cell(method: str, key: str, unit: str) -> str:
-        return spread(per_seed(block, method, lambda record: figure(record.compute, key)), lambda v: amount(v, unit))
+        return spread(
+            per_seed(comparison, method, lambda record: figure(record.compute, key)), lambda v: amount(v, unit)
+        )
 
     rows = [
         [
             escape(method),
-            spread(per_seed(block, method, lambda record: figure(record.compute, "items")), count),
+            spread(per_seed(comparison, method, lambda record: figure(record.compute, "items")), count),
             cell(method, "flops_forward", "FLOP"),
             cell(method, "flops_backward", "FLOP"),
-            spread(per_seed(block, method, lambda record: figure(record.compute, "step_seconds")), _milliseconds),
+            spread(per_seed(comparison, method, lambda record: figure(record.compute, "step_seconds")), _milliseconds),
             cell(method, "model_flops_per_second", "FLOP/s"),
-            spread(per_seed(block, method, _share_of_peak), share),
+            spread(per_seed(comparison, method, _share_of_peak), share),
         ]
         for method in methods
     ]
     header = ["Method", "Distinct items", "Forward", "Backward", "Median step", "Model FLOP/s", "Of the peak"]
-    return f"{_LEGEND} {_peaks(block, methods)}\n\n{table(header, rows)}"
+    return f"{_LEGEND} {_peaks(comparison, methods)}\n\n{table(header, rows)}"
 
 
 _LEGEND = (
@@ -87,11 +91,11 @@ _LEGEND = (
 )
 
 
-def _peaks(block: Block, methods: Sequence[str]) -> str:
+def _peaks(comparison: Comparison, methods: Sequence[str]) -> str:
     """What the share is a share of, or why there is none."""
     sentences: dict[str, list[str]] = {}
     for method in methods:
-        for record in ended_ok(block, method):
+        for record in ended_ok(comparison, method):
             peak, card, reason = peak_of(record)
             text = (
                 f"The peak is {amount(peak, 'FLOP/s')}, dense, in {escape(record.row.get('precision'))} "
@@ -107,20 +111,20 @@ def _step(*keys: str) -> Read:
     return lambda record: figure(record.steps, *keys)
 
 
-def _times(block: Block, methods: Sequence[str]) -> str:
+def _times(comparison: Comparison, methods: Sequence[str]) -> str:
     rows = []
     for method in methods:
-        quartiles = [mean(per_seed(block, method, _step(key))) for key in ("q25", "q75")]
+        quartiles = [mean(per_seed(comparison, method, _step(key))) for key in ("q25", "q75")]
         between = " to ".join(_milliseconds(value) for value in quartiles if value is not None)
-        variation = mean(per_seed(block, method, _step("cv")))
-        phases = [mean(per_seed(block, method, _step("phases", phase))) for phase in PHASES]
+        variation = mean(per_seed(comparison, method, _step("cv")))
+        phases = [mean(per_seed(comparison, method, _step("phases", phase))) for phase in PHASES]
         rows.append(
             [
                 escape(method),
-                spread(per_seed(block, method, _step("count")), count),
-                spread(per_seed(block, method, _step("median")), _milliseconds),
+                spread(per_seed(comparison, method, _step("count")), count),
+                spread(per_seed(comparison, method, _step("median")), _milliseconds),
                 between,
-                spread(per_seed(block, method, _step("p95")), _milliseconds),
+                spread(per_seed(comparison, method, _step("p95")), _milliseconds),
                 "" if variation is None else share(variation),
                 *("" if value is None else share(value) for value in phases),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.records.columns import MEMORY_PARTS
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import Read, account, column, mean, per_seed, share, spread
 from reports.sections.compiled import of_eager_steps
 from reports.text import escape, ratio, size, table
@@ -40,32 +40,32 @@ _METERS: dict[str, tuple[Read, str]] = {
 }
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """A table of the meters that are there, the account's parts, and in few words why the meters differ."""
-    methods = [method for method in block.methods if block.seeds(method)]
-    there = {name: meter for name, meter in _METERS.items() if any(per_seed(block, m, meter[0]) for m in methods)}
+    methods = [method for method in comparison.methods if comparison.seeds(method)]
+    there = {name: meter for name, meter in _METERS.items() if any(per_seed(comparison, m, meter[0]) for m in methods)}
     if not there:
         return "No meter of memory has left a figure."
-    rows = [[escape(method), *(spread(per_seed(block, method, read), size) for read, _ in there.values())]
+    rows = [[escape(method), *(spread(per_seed(comparison, method, read), size) for read, _ in there.values())]
             for method in methods]  # fmt: skip
-    reasons = [f"- {name}{_againstaccount(block, methods, name, read)}: {why}{_more(block, name)}."
+    reasons = [f"- {name}{_againstaccount(comparison, methods, name, read)}: {why}{_more(comparison, name)}."
                for name, (read, why) in there.items()]  # fmt: skip
     absent = [name for name in _METERS if name not in there]
     parts = [
-        of_eager_steps(block),
+        of_eager_steps(comparison),
         table(["Method", *there], rows),
         "\n".join(reasons),
         f"Not measured here: {', '.join(absent)}." if absent else "",
-        _split(block, methods),
+        _split(comparison, methods),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _againstaccount(block: Block, methods: Sequence[str], name: str, read: Read) -> str:
+def _againstaccount(comparison: Comparison, methods: Sequence[str], name: str, read: Read) -> str:
     """How far a meter is from the account, over the methods."""
     if read is _PEAK:
         return ""
-    both = [(mean(per_seed(block, method, read)), mean(per_seed(block, method, _PEAK))) for method in methods]
+    both = [(mean(per_seed(comparison, method, read)), mean(per_seed(comparison, method, _PEAK))) for method in methods]
     times = sorted(value / base for value, base in both if value is not None and base)
     if not times:
         return ""
@@ -73,9 +73,9 @@ def _againstaccount(block: Block, methods: Sequence[str], name: str, read: Read)
     return f" ({least if least == most else f'{least} to {most}'} the account)"
 
 
-def _more(block: Block, name: str) -> str:
+def _more(comparison: Comparison, name: str) -> str:
     """What only some machines have to say of a meter."""
-    records = [record for record in block.records if record.ok]
+    records = [record for record in comparison.records if record.ok]
     if name == "Peak RSS" and any(str(record.row.get("device")).startswith("cpu") for record in records):
         return ", and on a CPU the tensors of the account among them"
     if name == "NVML device" and any(record.nvml.get("memory_info") == "v1" for record in records):
@@ -83,15 +83,15 @@ def _more(block: Block, name: str) -> str:
     return ""
 
 
-def _split(block: Block, methods: Sequence[str]) -> str:
+def _split(comparison: Comparison, methods: Sequence[str]) -> str:
     """The parts of the account and their shares."""
-    peaks = {method: peak for method in methods if (peak := mean(per_seed(block, method, _PEAK)))}
-    there = [part for part in MEMORY_PARTS if any(any(per_seed(block, method, account(part))) for method in peaks)]
+    peaks = {method: peak for method in methods if (peak := mean(per_seed(comparison, method, _PEAK)))}
+    there = [part for part in MEMORY_PARTS if any(any(per_seed(comparison, method, account(part))) for method in peaks)]
     if not there:
         return ""
     rows = []
     for method, peak in peaks.items():
-        values = [mean(per_seed(block, method, account(part))) for part in there]
+        values = [mean(per_seed(comparison, method, account(part))) for part in there]
         shares = ["" if value is None else f"{size(value)} ({share(value / peak)})" for value in values]
         rows.append([escape(method), size(peak), *shares])
     header = ["Method", "Account", *(part.capitalize() for part in there)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.records.columns import MEMORY_PARTS
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import Read, account, column, ended_ok, figure, mean
 from reports.load.run_folders import Record
 from reports.sections.compiled import of_eager_steps
@@ -57,10 +57,10 @@ Pairs = list[tuple[float, float]]
 """Planned and measured, per seed."""
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """Tables of memory, parameters, FLOPs and cache, and where plan and measurement part; a sentence without plans."""
-    planned = [method for method in block.methods if any(record.plan for record in ended_ok(block, method))]
-    without = [method for method in block.methods if block.seeds(method) and method not in planned]
+    planned = [method for method in comparison.methods if any(record.plan for record in ended_ok(comparison, method))]
+    without = [method for method in comparison.methods if comparison.seeds(method) and method not in planned]
     missing = (
         f"No plan stands in the records of {listing([escape(method) for method in without])}: older records have none, "
         "and where a cell could not be planned its stderr.txt says why."
@@ -69,8 +69,8 @@ def section(block: Block) -> str:
     )
     if not planned:
         return missing or "No cell ended ok."
-    tables = _memory_table(block, planned), _counted_table(block, planned)
-    parts = [_INTRODUCTION, of_eager_steps(block), *tables, _findings(block, planned)]
+    tables = _memory_table(comparison, planned), _counted_table(comparison, planned)
+    parts = [_INTRODUCTION, of_eager_steps(comparison), *tables, _findings(comparison, planned)]
     return "\n\n".join(part for part in (*parts, missing) if part)
 
 
@@ -82,39 +82,41 @@ _INTRODUCTION = (
 )
 
 
-def _memory_table(block: Block, methods: Sequence[str]) -> str:
+def _memory_table(comparison: Comparison, methods: Sequence[str]) -> str:
     meters = {
-        name: read for name, read in _METERS.items() if any(_pairs(block, method, _PEAK, read) for method in methods)
+        name: read
+        for name, read in _METERS.items()
+        if any(_pairs(comparison, method, _PEAK, read) for method in methods)
     }
     rows = [
         [
             escape(method),
-            *_planned_and_measured(_pairs(block, method, _PEAK), size),
-            *(_planned_and_measured(_pairs(block, method, _PEAK, read), size)[1] for read in meters.values()),
+            *_planned_and_measured(_pairs(comparison, method, _PEAK), size),
+            *(_planned_and_measured(_pairs(comparison, method, _PEAK, read), size)[1] for read in meters.values()),
         ]
         for method in methods
     ]
     return table(["Method", "Peak memory, planned", "Account", *meters], rows)
 
 
-def _counted_table(block: Block, methods: Sequence[str]) -> str:
-    shown = [quantity for quantity in _COUNTED if any(_pairs(block, method, quantity) for method in methods)]
+def _counted_table(comparison: Comparison, methods: Sequence[str]) -> str:
+    shown = [quantity for quantity in _COUNTED if any(_pairs(comparison, method, quantity) for method in methods)]
     header = ["Method"]
     for quantity in shown:
         header += [f"{quantity.name[0].upper()}{quantity.name[1:]}, planned", "measured"]
     rows = [
         [escape(method)]
-        + [cell for one in shown for cell in _planned_and_measured(_pairs(block, method, one), one.words)]
+        + [cell for one in shown for cell in _planned_and_measured(_pairs(comparison, method, one), one.words)]
         for method in methods
     ]
     return table(header, rows)
 
 
-def _pairs(block: Block, method: str, quantity: _Quantity, read: Read | None = None) -> Pairs:
+def _pairs(comparison: Comparison, method: str, quantity: _Quantity, read: Read | None = None) -> Pairs:
     """Planned and measured of each cell that has both."""
     return [
         (before, after)
-        for record in ended_ok(block, method)
+        for record in ended_ok(comparison, method)
         if (before := figure(record.plan, quantity.planned)) is not None
         and (after := (read or quantity.measured)(record)) is not None
     ]
@@ -140,17 +142,17 @@ def _apart(pairs: Pairs) -> str:
     return f"{next((text for text in texts if float(text) != 1), 'about 1')}×"
 
 
-def _findings(block: Block, methods: Sequence[str]) -> str:
+def _findings(comparison: Comparison, methods: Sequence[str]) -> str:
     """What agrees to the last digit, and for everything else for whom, by how much and why it does not."""
     agree, lines = [], []
-    device = "cuda" if block.results["device"].dropna().str.startswith("cuda").any() else "cpu"
+    device = "cuda" if comparison.results["device"].dropna().str.startswith("cuda").any() else "cpu"
     for quantity in (_PEAK, *_COUNTED):
-        pairs = {method: found for method in methods if (found := _pairs(block, method, quantity))}
+        pairs = {method: found for method in methods if (found := _pairs(comparison, method, quantity))}
         parted = {method: apart for method, found in pairs.items() if (apart := _apart(found)) != _SAME}
         if pairs and not parted:
             agree.append(quantity.name)
         elif parted:
-            above_all = {method: _part_apart(block, method) if quantity is _PEAK else "" for method in parted}
+            above_all = {method: _part_apart(comparison, method) if quantity is _PEAK else "" for method in parted}
             whom = listing([f"{escape(method)} ({apart}{above_all[method]})" for method, apart in parted.items()])
             lines.append(f"- {quantity.name}: {whom}; {quantity.why[device]}.")
     same = f"The same to the last digit for every method: {listing(agree)}." if agree else ""
@@ -158,9 +160,9 @@ def _findings(block: Block, methods: Sequence[str]) -> str:
     return "\n\n".join(part for part in (same, apart) if part)
 
 
-def _part_apart(block: Block, method: str) -> str:
+def _part_apart(comparison: Comparison, method: str) -> str:
     """The part of the account that plan and measurement differ in most."""
-    records = ended_ok(block, method)
+    records = ended_ok(comparison, method)
     apart = {part: sum(_difference(record, part) for record in records) for part in MEMORY_PARTS}
     largest = max(apart, key=lambda part: abs(apart[part]))
     return f", above all in {largest}" if apart[largest] else ""

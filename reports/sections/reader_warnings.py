@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.load.run_folders import Record, Run
 from reports.text import escape
 
@@ -15,7 +15,7 @@ UNKNOWN_TOKENS = 0.05
 """From this share of unknown tokens on, a tokenizer does not speak the language of the catalogue."""
 
 
-def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence[str]) -> list[str]:
+def cautions(runs: Sequence[Run], comparisons: Sequence[Comparison], merge_notes: Sequence[str]) -> list[str]:
     """Warnings in Markdown, one sentence each, without repetition."""
     found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in (*run.notes, *run.damaged)]
     found += [escape(note) for note in merge_notes]
@@ -23,12 +23,12 @@ def cautions(runs: Sequence[Run], blocks: Sequence[Block], merge_notes: Sequence
         found += _unknown_tokens(run)
         found += _foreign_code(run)
     where: dict[str, list[str]] = {}
-    for block in blocks:
-        for text in _of_block(block):
-            where.setdefault(text, []).append(escape(block.title))
+    for comparison in comparisons:
+        for text in _of_comparison(comparison):
+            where.setdefault(text, []).append(escape(comparison.title))
     for text, titles in where.items():
-        found.append(f"{text}." if len(titles) == len(blocks) else f"{text} ({'; '.join(titles)}).")
-    found += _from_records([record for block in blocks for record in block.records])
+        found.append(f"{text}." if len(titles) == len(comparisons) else f"{text} ({'; '.join(titles)}).")
+    found += _from_records([record for comparison in comparisons for record in comparison.records])
     return list(dict.fromkeys(found))
 
 
@@ -49,34 +49,36 @@ def _foreign_code(run: Run) -> Iterator[str]:
             yield f"Python code that comes with {escape(names)} was allowed to run (--trust-remote-code)."
 
 
-def _of_block(block: Block) -> Iterator[str]:
-    if block.random_weights:
+def _of_comparison(comparison: Comparison) -> Iterator[str]:
+    if comparison.random_weights:
         yield "The backbones were initialised at random: accuracy has no meaning, costs have"
-    timed = block.results.loc[block.results["epoch_seconds"].notna(), "device"]
+    timed = comparison.results.loc[comparison.results["epoch_seconds"].notna(), "device"]
     if timed.dropna().str.startswith("cpu").any():
         yield (
             "Timed on a CPU: seconds hold as ratios between methods of this table, not as seconds on another machine "
             "or on a GPU"
         )
-    sources = sorted(block.results.loc[block.results["status"] == "ok", "memory_source"].dropna().unique())
+    sources = sorted(comparison.results.loc[comparison.results["status"] == "ok", "memory_source"].dropna().unique())
     if len(sources) > 1:
         yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
-    if block.unmetered:
+    if comparison.unmetered:
         yield (
             "Steps were compiled, and nothing measured what memory that takes (the account is of an eager step): peak "
             "memory and TPME are left empty"
         )
-    yield from _against_references(block)
-    yield from _other_ranks(block)
-    yield from _different_batches(block)
-    yield from _resumed(block)
+    yield from _against_references(comparison)
+    yield from _other_ranks(comparison)
+    yield from _different_batches(comparison)
+    yield from _resumed(comparison)
 
 
-def _against_references(block: Block) -> Iterator[str]:
-    if block.random_weights:
+def _against_references(comparison: Comparison) -> Iterator[str]:
+    if comparison.random_weights:
         return
-    floor, ceiling = block.reference("popularity", "hr@10"), block.reference("bayes", "hr@10")
-    spreads = {method: spread for method in block.measured("hr@10") if (spread := block.spread(method, "hr@10"))}
+    floor, ceiling = comparison.reference("popularity", "hr@10"), comparison.reference("bayes", "hr@10")
+    spreads = {
+        method: spread for method in comparison.measured("hr@10") if (spread := comparison.spread(method, "hr@10"))
+    }
     if floor is not None:
         low = [f"{escape(method)} {spread.mean:.3f}" for method, spread in spreads.items() if spread.mean <= floor]
         if low:
@@ -90,8 +92,8 @@ def _against_references(block: Block) -> Iterator[str]:
             )
 
 
-def _other_ranks(block: Block) -> Iterator[str]:
-    for record in block.records:
+def _other_ranks(comparison: Comparison) -> Iterator[str]:
+    for record in comparison.records:
         said = record.row.get("hr@10")
         counted = None if record.ranks is None else float((record.ranks.test <= 10).mean())
         if said is not None and counted is not None and abs(said - counted) > 1e-6:
@@ -100,9 +102,9 @@ def _other_ranks(block: Block) -> Iterator[str]:
             )
 
 
-def _different_batches(block: Block) -> Iterator[str]:
+def _different_batches(comparison: Comparison) -> Iterator[str]:
     digests: dict[object, set[str]] = {}
-    for record in block.records:
+    for record in comparison.records:
         if record.batch_digest:
             digests.setdefault(record.row.get("seed"), set()).add(record.batch_digest)
     for seed, different in digests.items():
@@ -110,9 +112,9 @@ def _different_batches(block: Block) -> Iterator[str]:
             yield f"The methods did not see the same batches with seed {escape(seed)}: they are not comparable"
 
 
-def _resumed(block: Block) -> Iterator[str]:
+def _resumed(comparison: Comparison) -> Iterator[str]:
     said = []
-    for record in block.records:
+    for record in comparison.records:
         times, lost = record.resumed.get("times"), record.resumed.get("steps_lost")
         if isinstance(times, int) and times:
             steps = f"{lost} steps lost" if isinstance(lost, int) else "steps lost unknown"

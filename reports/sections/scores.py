@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bench.scoring import pscp, tpme
 from bench.utils.errors import UserError
 from reports.analysis import resampling
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import (
     PenalisedScores,
     ScoreSpread,
@@ -23,17 +23,17 @@ from reports.sections.accuracy import NO_DIFFERENCE
 from reports.text import count, escape, listing, number, table
 
 
-def robustness(block: Block) -> str:
+def robustness(comparison: Comparison) -> str:
     """Whether the order by TPME survives other steps and seeds, other weights, and leaving each method out."""
     try:
-        scores, costs = trade_off(block), comparable_costs(block)
-        spread = score_spread(block)
-        first = first_shares(block)
-        moved = tpme.weight_sensitivity(costs, block.options.weights, block.options.reference)
+        scores, costs = trade_off(comparison), comparable_costs(comparison)
+        spread = score_spread(comparison)
+        first = first_shares(comparison)
+        moved = tpme.weight_sensitivity(costs, comparison.options.weights, comparison.options.reference)
     except UserError as error:
         return f"TPME cannot be computed: {escape(error)}."
     order = tpme.order_of(scores)
-    text = [_compared(block, scores, order), _spread_words(spread)]
+    text = [_compared(comparison, scores, order), _spread_words(spread)]
     header = [
         "Method",
         "TPME",
@@ -55,7 +55,7 @@ def robustness(block: Block) -> str:
         f"kept in {moved.order_kept:.1%}."
     )
     try:
-        left = tpme.leave_one_out(costs, block.options.weights, block.options.reference)
+        left = tpme.leave_one_out(costs, comparison.options.weights, comparison.options.reference)
         text.append(
             table(["Left out", "Order of the others kept", "Turned round"], [_left_out(entry) for entry in left], 3)
         )
@@ -64,16 +64,16 @@ def robustness(block: Block) -> str:
     return "\n\n".join(text)
 
 
-def _compared(block: Block, scores: dict[str, float], order: Sequence[str]) -> str:
-    machine = [str(value) for value in block.results["machine"].dropna().unique()]
-    weights = " / ".join(f"{weight:g}" for weight in block.options.weights)
+def _compared(comparison: Comparison, scores: dict[str, float], order: Sequence[str]) -> str:
+    machine = [str(value) for value in comparison.results["machine"].dropna().unique()]
+    weights = " / ".join(f"{weight:g}" for weight in comparison.options.weights)
     text = (
         f"Compared on {escape(machine[0]) if machine else 'an unknown machine'}: "
         f"{', '.join(escape(method) for method in scores)}, weights {weights} for time, parameters and memory. "
     )
-    if block.options.reference is not None:
-        pinned = ", ".join(escape(method) for method in block.options.reference)
-        text += f"Minima and maxima are those of {escape(block.options.reference_name)} ({pinned}). "
+    if comparison.options.reference is not None:
+        pinned = ", ".join(escape(method) for method in comparison.options.reference)
+        text += f"Minima and maxima are those of {escape(comparison.options.reference_name)} ({pinned}). "
     return f"{text}Order, best first: {' &lt; '.join(escape(method) for method in order)}."
 
 
@@ -107,21 +107,23 @@ def _left_out(entry: tpme.LeftOut) -> list[str]:
     return [escape(entry.left_out), "yes" if entry.preserved else "**no**", pairs]
 
 
-def beside_pscp(block: Block) -> str:
+def beside_pscp(comparison: Comparison) -> str:
     """PSCP of PEFT-Bench, and where its order and that of the TPME part."""
     try:
-        found = penalised(block)
+        found = penalised(comparison)
     except UserError as error:
         return f"PSCP cannot be computed: {escape(error)}."
     try:
-        scores = trade_off(block)
+        scores = trade_off(comparison)
     except UserError:
         scores = {}
-    return "\n\n".join([_definition(block, found), _table(scores, found), _disagreement(block, scores, found)])
+    return "\n\n".join(
+        [_definition(comparison, found), _table(scores, found), _disagreement(comparison, scores, found)]
+    )
 
 
-def _definition(block: Block, found: PenalisedScores) -> str:
-    settings = block.options.penalties
+def _definition(comparison: Comparison, found: PenalisedScores) -> str:
+    settings = comparison.options.penalties
     constants = f"{settings.constants[0]:g} values, {settings.constants[1]:g} TFLOPs, {settings.constants[2]:g} GB"
     exponents = " / ".join(f"{exponent:g}" for exponent in settings.exponents)
     factors = [math.prod(one.penalties) for one in found.scores.values()]
@@ -148,7 +150,7 @@ def _table(scores: dict[str, float], found: PenalisedScores) -> str:
     return table(header, rows)
 
 
-def _disagreement(block: Block, scores: dict[str, float], found: PenalisedScores) -> str:
+def _disagreement(comparison: Comparison, scores: dict[str, float], found: PenalisedScores) -> str:
     both = [method for method in scores if method in found.scores]
     pairs = len(both) * (len(both) - 1) // 2
     if not pairs:
@@ -162,7 +164,7 @@ def _disagreement(block: Block, scores: dict[str, float], found: PenalisedScores
     words = "; ".join(f"{escape(method)} is ahead of {listing(others)} by TPME and behind by PSCP"
                       for method, others in behind.items())  # fmt: skip
     text = f"TPME and PSCP put {len(turned)} of {pairs} pairs of methods in opposite order: {words}."
-    tested = [difference for a, b in turned if (difference := block.tested(a, b))]
+    tested = [difference for a, b in turned if (difference := comparison.tested(a, b))]
     if not tested:
         return text
     shown = sum(difference.shown for difference in tested)

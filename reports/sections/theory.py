@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.records.columns import MEMORY_PARTS
 from reports.analysis import resampling
-from reports.analysis.comparison import BASELINE, Block
+from reports.analysis.comparison import BASELINE, Comparison
 from reports.analysis.resampled_steps import by_seed, resampled_means
 from reports.load.run_folders import Record
 from reports.load.steps import SECONDS
@@ -92,9 +92,9 @@ class Claim:
         return HELD if (self.low > 1) == (self.relation == ">") else "the other way round"
 
 
-def terms_of(block: Block, method: str) -> tuple[str, ...] | None:
+def terms_of(comparison: Comparison, method: str) -> tuple[str, ...] | None:
     """The terms of a method by its kind; None for a kind that the theory does not know."""
-    for record in block.records:
+    for record in comparison.records:
         kind = record.method.get("type")
         if record.row["method"] == method and kind:
             options = record.method.get("options")
@@ -103,17 +103,17 @@ def terms_of(block: Block, method: str) -> tuple[str, ...] | None:
     return None
 
 
-def amounts(block: Block) -> dict[tuple[str, str], Amount]:
+def amounts(comparison: Comparison) -> dict[tuple[str, str], Amount]:
     """What was measured of each method: the phases of a step in seconds, the parts of the account in bytes."""
     found: dict[tuple[str, str], Amount] = {}
-    for method in block.methods:
-        found |= {(method, phase): amount for phase, amount in _times(block, method)}
-        found |= {(method, f"{part} bytes"): amount for part, amount in _memory(block, method)}
+    for method in comparison.methods:
+        found |= {(method, phase): amount for phase, amount in _times(comparison, method)}
+        found |= {(method, f"{part} bytes"): amount for part, amount in _memory(comparison, method)}
     return found
 
 
-def _times(block: Block, method: str) -> Iterator[tuple[str, Amount]]:
-    cells = list(by_seed(block.records, method).values())
+def _times(comparison: Comparison, method: str) -> Iterator[tuple[str, Amount]]:
+    cells = list(by_seed(comparison.records, method).values())
     measured = [phase for phase in _PHASES if cells and all(steps[phase].notna().any() for _, steps in cells)]
     if not measured:
         return
@@ -123,8 +123,10 @@ def _times(block: Block, method: str) -> Iterator[tuple[str, Amount]]:
         yield phase, Amount(float(means[place]), replicates[:, place])
 
 
-def _memory(block: Block, method: str) -> Iterator[tuple[str, Amount]]:
-    records = {int(record.row.get("seed") or 0): record for record in block.records if _has_account(record, method)}
+def _memory(comparison: Comparison, method: str) -> Iterator[tuple[str, Amount]]:
+    records = {
+        int(record.row.get("seed") or 0): record for record in comparison.records if _has_account(record, method)
+    }
     if not records:
         return
     rows = np.array([[records[seed].memory[part] for part in _PARTS] for seed in sorted(records)], dtype=np.float64)
@@ -138,9 +140,9 @@ def _has_account(record: Record, method: str) -> bool:
     return record.row["method"] == method and record.ok and whole
 
 
-def claims(block: Block, measured: Amounts) -> list[Claim]:
-    """What the theory says about the methods of a block, as far as it was measured."""
-    known = {method: terms for method in block.methods if (terms := terms_of(block, method))}
+def claims(comparison: Comparison, measured: Amounts) -> list[Claim]:
+    """What the theory says about the methods of a comparison, as far as it was measured."""
+    known = {method: terms for method in comparison.methods if (terms := terms_of(comparison, method))}
     found = list(_term_by_term(known, measured))
     found += _totals(known, measured, "time of a step", _STEP, _TIME)
     found += _totals(known, measured, "peak memory", f"{_PEAK} bytes", _MEMORY)
@@ -188,14 +190,14 @@ def _claim(
     yield Claim(what, first, relation, second, mine.mean / theirs.mean, float(low), float(high))
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """Tables of the terms, and where theory and measurement part; nothing where nothing was measured."""
-    measured = amounts(block)
+    measured = amounts(comparison)
     if not measured:
         return "Neither the phases of a step nor an account of memory were recorded."
-    tables = _time_table(block, measured), _memory_table(block, measured)
-    text = [_LEGEND, of_eager_steps(block), *tables, _findings(claims(block, measured))]
-    unknown = [method for method in block.methods if terms_of(block, method) is None]
+    tables = _time_table(comparison, measured), _memory_table(comparison, measured)
+    text = [_LEGEND, of_eager_steps(comparison), *tables, _findings(claims(comparison, measured))]
+    unknown = [method for method in comparison.methods if terms_of(comparison, method) is None]
     if unknown:
         text.append(f"The paper's table has no terms for {listing([escape(method) for method in unknown])}.")
     return "\n\n".join(part for part in text if part)
@@ -210,29 +212,31 @@ _LEGEND = (
 )
 
 
-def _time_table(block: Block, measured: Amounts) -> str:
-    if not any((method, _STEP) in measured for method in block.methods):
+def _time_table(comparison: Comparison, measured: Amounts) -> str:
+    if not any((method, _STEP) in measured for method in comparison.methods):
         return ""
     header = ["Method", "Theory", "Backbones forward", "Rest forward", "Backward", "Update", "Step"]
-    rows = _rows(block, measured, _TIME, _PHASES, lambda value: f"{number(1000 * value)} ms")
+    rows = _rows(comparison, measured, _TIME, _PHASES, lambda value: f"{number(1000 * value)} ms")
     return table(header, rows, numbers_from=2)
 
 
-def _memory_table(block: Block, measured: Amounts) -> str:
-    if not any((method, f"{_PEAK} bytes") in measured for method in block.methods):
+def _memory_table(comparison: Comparison, measured: Amounts) -> str:
+    if not any((method, f"{_PEAK} bytes") in measured for method in comparison.methods):
         return ""
     names = {"parameters": "Weights", _PEAK: "Peak"}
     header = ["Method", "Theory", *(names.get(part, part.capitalize()) for part in _PARTS)]
-    rows = _rows(block, measured, _MEMORY, tuple(f"{part} bytes" for part in _PARTS), size)
+    rows = _rows(comparison, measured, _MEMORY, tuple(f"{part} bytes" for part in _PARTS), size)
     return table(header, rows, numbers_from=2)
 
 
-def _rows(block: Block, measured: Amounts, part: slice, columns: Sequence[str], words: Any) -> list[list[str]]:
+def _rows(
+    comparison: Comparison, measured: Amounts, part: slice, columns: Sequence[str], words: Any
+) -> list[list[str]]:
     rows = []
-    for method in block.methods:
+    for method in comparison.methods:
         if not any((method, column) in measured for column in columns):
             continue
-        terms = terms_of(block, method)
+        terms = terms_of(comparison, method)
         cells = [_cell(measured.get((method, column)), measured.get((BASELINE, column)), words) for column in columns]
         rows.append([escape(method), " + ".join(terms[part]) if terms else "", *cells])
     return rows

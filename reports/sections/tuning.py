@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tuning_costs import costs
 from reports.text import amount, count, escape, listing, number, table
 
 _HEADER = ["Method", "Trials", "Failed", "Time", "Energy", "Validation HR@10", "Chosen on", "Options"]
 
 
-def section(block: Block) -> str:
+def section(comparison: Comparison) -> str:
     """A row per method whose options were searched for; there is one at least."""
-    found = costs(block)
-    digests = {record.dataset_digest for record in block.records} - {""}
+    found = costs(comparison)
+    digests = {record.dataset_digest for record in comparison.records} - {""}
     rows = [
         [
             escape(method),
@@ -32,7 +32,7 @@ def section(block: Block) -> str:
     parts = [_LEGEND]
     if len({one.trials for one in found.values()}) > 1:
         parts.append("The methods had different numbers of trials: whoever had more had an advantage.")
-    others = [escape(method) for method in block.methods if method not in found]
+    others = [escape(method) for method in comparison.methods if method not in found]
     if others:
         parts.append(f"Nothing is known of a search for the options of {listing(others)}.")
     return f"{' '.join(parts)}\n\n{table(_HEADER, rows)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.scoring import tpme
 from bench.utils.errors import UserError
-from reports.analysis.comparison import BASELINE, Z95, Block, Spread
+from reports.analysis.comparison import BASELINE, Z95, Comparison, Spread
 from reports.analysis.paired import Difference
 from reports.analysis.tradeoff import first_shares, score_spread, trade_off
 from reports.sections.accuracy import NO_DIFFERENCE, p_value
@@ -17,47 +17,47 @@ _COSTS = {
 }
 
 
-def verdict(block: Block) -> list[str]:
+def verdict(comparison: Comparison) -> list[str]:
     """Sentences for Markdown: who is most accurate, who has the lowest TPME, what that is against `fft`, who failed."""
-    if not (block.results["status"] == "ok").any():
+    if not (comparison.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
-    sentences = [_accuracy(block), _trade_off(block), _against_baseline(block)]
-    failed = _failed(block)
+    sentences = [_accuracy(comparison), _trade_off(comparison), _against_baseline(comparison)]
+    failed = _failed(comparison)
     return [*sentences, f"Not compared, since no cell of theirs ended ok: {listing(failed)}."] if failed else sentences
 
 
-def best_by_accuracy(block: Block) -> list[str]:
+def best_by_accuracy(comparison: Comparison) -> list[str]:
     """The methods with the highest HR@10, best first."""
-    means = {method: block.value(method, "hr@10") or 0.0 for method in block.measured("hr@10")}
+    means = {method: comparison.value(method, "hr@10") or 0.0 for method in comparison.measured("hr@10")}
     return sorted(means, key=lambda method: -means[method])
 
 
-def _accuracy(block: Block) -> str:
-    if block.random_weights:
+def _accuracy(comparison: Comparison) -> str:
+    if comparison.random_weights:
         return (
             "The backbones were initialised at random, so HR@10 says nothing about the methods: no best one is named."
         )
-    ranked = best_by_accuracy(block)
+    ranked = best_by_accuracy(comparison)
     if not ranked:
         return "No HR@10 was measured."
-    spreads = {method: spread for method in ranked if (spread := block.spread(method, "hr@10"))}
+    spreads = {method: spread for method in ranked if (spread := comparison.spread(method, "hr@10"))}
     best = spreads[ranked[0]]
     ties = [method for method in ranked if spreads[method].mean == best.mean]
     verb = "has" if len(ties) == 1 else "share"
     text = f"{_names(ties)} {verb} the highest HR@10, {_with_interval(best)}"
-    return f"{text}{_against_others(block, spreads, ties)}{_against_popularity(block, best)}"
+    return f"{text}{_against_others(comparison, spreads, ties)}{_against_popularity(comparison, best)}"
 
 
-def _against_others(block: Block, spreads: dict[str, Spread], ties: list[str]) -> str:
+def _against_others(comparison: Comparison, spreads: dict[str, Spread], ties: list[str]) -> str:
     """How far the methods that share the first place are ahead of the others, and whether that is a difference."""
     ranked, best = list(spreads), spreads[ties[0]]
     rest = [method for method in ranked if method not in ties]
     if not rest:
         alone = f", with no other method beside {_them(ties)}"
-        return f"{alone}, since the others did not end ok." if _failed(block) else f"{alone}."
+        return f"{alone}, since the others did not end ok." if _failed(comparison) else f"{alone}."
     second = spreads[rest[0]]
     text = f", {_gap(best.mean - second.mean)} ahead of {_name(rest[0])} at {_with_interval(second)}"
-    tests = [found for method in rest if (found := block.tested(ranked[0], method))]
+    tests = [found for method in rest if (found := comparison.tested(ranked[0], method))]
     if len(tests) == len(rest):
         return f"{text}; {_told_apart(tests)}{_seeds_may_turn(tests, spreads)}"
     verdicts = {method: best.overlaps(spreads[method]) for method in rest}
@@ -71,18 +71,18 @@ def _against_others(block: Block, spreads: dict[str, Spread], ties: list[str]) -
     return f"{text}; the intervals overlap with {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
 
 
-def _failed(block: Block) -> list[str]:
+def _failed(comparison: Comparison) -> list[str]:
     """The methods of which no cell ended ok, and how they ended."""
     failed = []
-    for method in (method for method in block.methods if not block.seeds(method)):
-        ended = block.results.loc[block.results["method"] == method, "status"].unique()
+    for method in (method for method in comparison.methods if not comparison.seeds(method)):
+        ended = comparison.results.loc[comparison.results["method"] == method, "status"].unique()
         failed.append(f"{_name(method)} ({', '.join(escape(status) for status in ended)})")
     return failed
 
 
-def _against_popularity(block: Block, best: Spread) -> str:
+def _against_popularity(comparison: Comparison, best: Spread) -> str:
     """What the highest accuracy is worth where recommending whatever is popular does as well."""
-    floor = block.reference("popularity", "hr@10")
+    floor = comparison.reference("popularity", "hr@10")
     if floor is None:
         return ""
     if best.mean <= floor:
@@ -114,31 +114,31 @@ def _seeds_may_turn(tests: list[Difference], spreads: dict[str, Spread]) -> str:
     return f" The intervals over seeds overlap with {_names(unsure)}, so other seeds may turn that."
 
 
-def _trade_off(block: Block) -> str:
+def _trade_off(comparison: Comparison) -> str:
     try:
-        scores = trade_off(block)
+        scores = trade_off(comparison)
     except UserError as error:
         return f"TPME cannot be computed: {escape(error)}."
     order = tpme.order_of(scores)
     first, second = order[0], order[1]
     text = (
         f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, before {_name(second)} at {scores[second]:.3f}, "
-        f"and is first in {first_shares(block)[first]:.0%} of all weightings of time, parameters and memory"
+        f"and is first in {first_shares(comparison)[first]:.0%} of all weightings of time, parameters and memory"
     )
-    spread = score_spread(block)
+    spread = score_spread(comparison)
     if spread is None:
-        return f"{text}.{_cheap_and_useless(block, first)}"
+        return f"{text}.{_cheap_and_useless(comparison, first)}"
     level = spread.level_with(first)
     drawn = "steps and seeds" if spread.seeds > 1 else "steps"
     text += f"; with other {drawn} it is first in {spread.first[first]:.0%} of the draws"
     same = f", {NO_DIFFERENCE} from {_names(level)}" if level else ""
-    return f"{text}{same}.{_cheap_and_useless(block, first)}"
+    return f"{text}{same}.{_cheap_and_useless(comparison, first)}"
 
 
-def _cheap_and_useless(block: Block, method: str) -> str:
+def _cheap_and_useless(comparison: Comparison, method: str) -> str:
     """What the lowest TPME is worth with an accuracy that popularity has for nothing."""
-    floor, accuracy = block.reference("popularity", "hr@10"), block.value(method, "hr@10")
-    if floor is None or accuracy is None or accuracy > floor or block.random_weights:
+    floor, accuracy = comparison.reference("popularity", "hr@10"), comparison.value(method, "hr@10")
+    if floor is None or accuracy is None or accuracy > floor or comparison.random_weights:
         return ""
     return (
         f" TPME does not look at accuracy: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that of ranking "
@@ -146,42 +146,42 @@ def _cheap_and_useless(block: Block, method: str) -> str:
     )
 
 
-def _against_baseline(block: Block) -> str:
-    if not block.seeds(BASELINE):
-        why = "did not end ok" if BASELINE in block.methods else "is not part of this comparison"
+def _against_baseline(comparison: Comparison) -> str:
+    if not comparison.seeds(BASELINE):
+        why = "did not end ok" if BASELINE in comparison.methods else "is not part of this comparison"
         return f"{_name(BASELINE)} {why}, so costs and gains cannot be set against it."
-    others = _worth_setting(block)
+    others = _worth_setting(comparison)
     if not others:
         return f"No other method than {_name(BASELINE)} ended ok, so there is nothing to set against it."
-    return f"Against {_name(BASELINE)}, {'; '.join(_bargain(block, method) for method in others)}."
+    return f"Against {_name(BASELINE)}, {'; '.join(_bargain(comparison, method) for method in others)}."
 
 
-def _worth_setting(block: Block) -> list[str]:
+def _worth_setting(comparison: Comparison) -> list[str]:
     """The method of lowest TPME and the most accurate one, `fft` itself apart."""
     chosen = []
     try:
-        chosen.append(tpme.order_of(trade_off(block))[0])
+        chosen.append(tpme.order_of(trade_off(comparison))[0])
     except UserError:
-        chosen += [method for method in block.measured("epoch_seconds") if method != BASELINE][:1]
-    if not block.random_weights:
-        chosen += best_by_accuracy(block)[:1]
+        chosen += [method for method in comparison.measured("epoch_seconds") if method != BASELINE][:1]
+    if not comparison.random_weights:
+        chosen += best_by_accuracy(comparison)[:1]
     named = [method for method in dict.fromkeys(chosen) if method != BASELINE]
-    if named or block.random_weights:
+    if named or comparison.random_weights:
         return named
-    return [method for method in best_by_accuracy(block) if method != BASELINE][:1]
+    return [method for method in best_by_accuracy(comparison) if method != BASELINE][:1]
 
 
-def _bargain(block: Block, method: str) -> str:
+def _bargain(comparison: Comparison, method: str) -> str:
     costs = []
     for column, words in _COSTS.items():
-        own, base = block.value(method, column), block.value(BASELINE, column)
+        own, base = comparison.value(method, column), comparison.value(BASELINE, column)
         if own is not None and base:
             costs.append(f"{ratio(own, base)} {words}")
     text = f"{_name(method)} takes {listing(costs)}" if costs else f"the costs of {_name(method)} are unknown"
-    mine, theirs = block.spread(method, "hr@10"), block.spread(BASELINE, "hr@10")
-    if block.random_weights or mine is None or theirs is None:
+    mine, theirs = comparison.spread(method, "hr@10"), comparison.spread(BASELINE, "hr@10")
+    if comparison.random_weights or mine is None or theirs is None:
         return text
-    return f"{text}, and its HR@10 is {_difference(mine, theirs, block.tested(method, BASELINE))}"
+    return f"{text}, and its HR@10 is {_difference(mine, theirs, comparison.tested(method, BASELINE))}"
 
 
 def _difference(mine: Spread, theirs: Spread, tested: Difference | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reports.analysis.comparison import Block, slug
+from reports.analysis.comparison import Comparison, slug
 from reports.analysis.per_seed import ended_ok, figure
 from reports.load.run_folders import Record
 from reports.sections.accuracy import p_value, signed
@@ -18,20 +18,20 @@ from reports.text import escape
 STEM = "ablation"
 
 
-def study(block: Block, title: str, stem: str) -> Study | None:
+def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     """Variants of one kind against the method as it is; None where there are none that differ in more than layers."""
-    known = variants(block)
+    known = variants(comparison)
     sizes = Counter(variant.family for variant in known)
     families = [[v for v in known if v.family == family] for family, n in sizes.items() if n > 1]
     families = [members for members in families if _differ(members)]
     if not families:
         return None
     grids = [
-        _grid(block, members, known, stem if len(families) == 1 else f"{stem}-{place}-{slug(members[0].family)}")
+        _grid(comparison, members, known, stem if len(families) == 1 else f"{stem}-{place}-{slug(members[0].family)}")
         for place, members in enumerate(families, 1)
     ]
     parts: list[str | Grid] = [part for grid in grids for part in (grid, _note(grid))]
-    twins = [_agreement(block, *pair) for members in families for pair in _twins(members)]
+    twins = [_agreement(comparison, *pair) for members in families for pair in _twins(members)]
     if twins:
         parts += ["Cached against uncached, which must agree as far as the cache's precision goes:", "\n".join(twins)]
     return Study(title, parts)
@@ -43,7 +43,7 @@ def _differ(members: Sequence[Variant]) -> bool:
     return any(variant.without("layers", "cached") != first for variant in members)
 
 
-def _grid(block: Block, members: Sequence[Variant], known: Sequence[Variant], stem: str) -> Grid:
+def _grid(comparison: Comparison, members: Sequence[Variant], known: Sequence[Variant], stem: str) -> Grid:
     usual = Counter(variant.kind for variant in members).most_common(1)[0][0]
     base = next((v for v in members if v.method == v.kind == usual), members[0])
     others = [variant for variant in known if variant not in members]
@@ -52,9 +52,9 @@ def _grid(block: Block, members: Sequence[Variant], known: Sequence[Variant], st
         [
             variant.method,
             "" if variant == base else _changes(variant, base) if variant in members else "another method",
-            accuracy_of(block, variant.method),
-            *_difference(block, variant.method, base.method),
-            *costs_of(block, variant.method, base.method),
+            accuracy_of(comparison, variant.method),
+            *_difference(comparison, variant.method, base.method),
+            *costs_of(comparison, variant.method, base.method),
         ]
         for variant in [base, *(v for v in members if v != base), *others]
     ]
@@ -82,14 +82,14 @@ def _plain(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _difference(block: Block, method: str, base: str) -> list[str]:
+def _difference(comparison: Comparison, method: str, base: str) -> list[str]:
     if method == base:
         return ["", ""]
-    found = block.tested(method, base)
+    found = comparison.tested(method, base)
     if found is not None:
         words = f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
         return [Strong(words) if found.shown else words, p_value(found.p_holm)]
-    own, other = block.value(method, "hr@10"), block.value(base, "hr@10")
+    own, other = comparison.value(method, "hr@10"), comparison.value(base, "hr@10")
     return ["" if own is None or other is None else signed(own - other), ""]
 
 
@@ -100,12 +100,12 @@ def _twins(members: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
     return [(a, b) for a in live for b in cached if a.without("cached") == b.without("cached")]
 
 
-def _agreement(block: Block, live: Variant, cached: Variant) -> str:
+def _agreement(comparison: Comparison, live: Variant, cached: Variant) -> str:
     """How far the losses agree, and the lists that users get."""
     pairs = [
         (one, other)
-        for one in ended_ok(block, live.method)
-        for other in ended_ok(block, cached.method)
+        for one in ended_ok(comparison, live.method)
+        for other in ended_ok(comparison, cached.method)
         if one.row.get("seed") == other.row.get("seed")
     ]
     names = f"{escape(live.method)} and {escape(cached.method)}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.utils.errors import UserError
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs
 from reports.figures import style
 from reports.figures.draw import rendered
@@ -30,27 +30,27 @@ _COLUMNS = 4
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
-def by_modality(blocks: Sequence[Block]) -> list[list[Block]]:
+def by_modality(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     """Comparisons of one modality each and of both, that differ in nothing else: both last."""
     found = []
-    for group in alike(blocks, ("modality", *MODELS)):
-        for both in (block for block in group if "+" in str(setting(block)["modality"])):
-            single = [block for block in group if _part_of(block, both)]
+    for group in alike(comparisons, ("modality", *MODELS)):
+        for both in (comparison for comparison in group if "+" in str(setting(comparison)["modality"])):
+            single = [comparison for comparison in group if _part_of(comparison, both)]
             if single:
                 found.append([*single, both])
     return found
 
 
-def _part_of(block: Block, both: Block) -> bool:
-    own, whole = setting(block), setting(both)
+def _part_of(comparison: Comparison, both: Comparison) -> bool:
+    own, whole = setting(comparison), setting(both)
     if own["modality"] not in str(whole["modality"]).split("+"):
         return False
     return all(own[model] in (None, whole[model]) for model in MODELS)
 
 
-def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Study:
+def modalities(group: Sequence[Comparison], title: str, stem: str, _: Styles) -> Study:
     """Every method with one modality and with both."""
-    names = [str(setting(block)["modality"]) for block in group]
+    names = [str(setting(comparison)["modality"]) for comparison in group]
     both = group[-1]
     header = [
         "Method",
@@ -60,11 +60,11 @@ def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Stud
     ]
     rows = []
     for method in both.methods:
-        values = [block.value(method, "hr@10") for block in group]
+        values = [comparison.value(method, "hr@10") for comparison in group]
         single = [value for value in values[:-1] if value is not None]
         gain = "" if values[-1] is None or not single else signed(values[-1] - max(single))
-        seconds = [costs_of(block, method)[0] for block in group]
-        rows.append([method, *(accuracy_of(block, method) for block in group), gain, *seconds])
+        seconds = [costs_of(comparison, method)[0] for comparison in group]
+        rows.append([method, *(accuracy_of(comparison, method) for comparison in group), gain, *seconds])
     drawing = rendered(
         stem,
         "Test HR@10 with one modality and with both",
@@ -74,8 +74,8 @@ def modalities(group: Sequence[Block], title: str, stem: str, _: Styles) -> Stud
     return Study(title, [Grid(stem, header, rows)], [drawing])
 
 
-def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
-    methods = [m for m in group[-1].drawn if any(block.value(m, "hr@10") is not None for block in group)]
+def _modality_figure(group: Sequence[Comparison], names: Sequence[str]) -> Figure:
+    methods = [m for m in group[-1].drawn if any(comparison.value(m, "hr@10") is not None for comparison in group)]
     if not methods:
         raise NotDrawn("no HR@10 was measured")
     inches = 0.42 * len(methods) + 1.35
@@ -83,9 +83,9 @@ def _modality_figure(group: Sequence[Block], names: Sequence[str]) -> Figure:
     left = min(0.03 + 0.0105 * max(len(short(m)) for m in methods), 0.28)
     axes = figure.add_axes((left, 0.6 / inches, 0.97 - left, 1 - 1.2 / inches))
     colors = [*_SINGLE[: len(group) - 1], INK]
-    for place, (block, color) in enumerate(zip(group, colors, strict=True)):
+    for place, (comparison, color) in enumerate(zip(group, colors, strict=True)):
         for row, method in enumerate(methods):
-            spread = block.spread(method, "hr@10")
+            spread = comparison.spread(method, "hr@10")
             if spread is None:
                 continue
             height = row + 0.16 * (place - (len(group) - 1) / 2)
@@ -116,14 +116,14 @@ def _legend(figure: Figure, names: Sequence[str], colors: Sequence[str]) -> None
     figure.legend(handles=handles, loc="upper center", ncols=_COLUMNS, frameon=False)
 
 
-def by_backbones(blocks: Sequence[Block]) -> list[list[Block]]:
+def by_backbones(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     """Comparisons that differ in nothing but the encoders and their weights."""
-    return [group for group in alike(blocks, (*MODELS, "weights")) if len(group) > 1]
+    return [group for group in alike(comparisons, (*MODELS, "weights")) if len(group) > 1]
 
 
-def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study:
+def backbones(group: Sequence[Comparison], title: str, stem: str, looks: Styles) -> Study:
     """Every method with every pair: sizes, accuracy, costs, and one TPME over all of them."""
-    labels = [_pair(block) for block in group]
+    labels = [_pair(comparison) for comparison in group]
     scores, why_not = _joint(group)
     header = [
         "Encoders",
@@ -137,75 +137,79 @@ def backbones(group: Sequence[Block], title: str, stem: str, looks: Styles) -> S
         [
             label,
             method,
-            "" if (whole := _size(block, method)) is None else count(whole),
-            accuracy_of(block, method),
-            *costs_of(block, method),
+            "" if (whole := _size(comparison, method)) is None else count(whole),
+            accuracy_of(comparison, method),
+            *costs_of(comparison, method),
             f"{scores[place][method]:.3f}" if method in scores[place] else "",
         ]
-        for place, (block, label) in enumerate(zip(group, labels, strict=True))
-        for method in block.methods
+        for place, (comparison, label) in enumerate(zip(group, labels, strict=True))
+        for method in comparison.methods
     ]
     drawing = rendered(
         stem,
         "Encoders: accuracy by pair, and against a TPME over all of them",
         "One TPME over every method with every pair. A colour is a method, a mark a pair.",
-        lambda: _backbone_figure(group, [_pair(block, brief=True) for block in group], scores, looks),
+        lambda: _backbone_figure(group, [_pair(comparison, brief=True) for comparison in group], scores, looks),
     )
     note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
     grid = Grid(stem, header, rows, words=2)
     return Study(title, [grid, " ".join([note, why_not]).strip()], [drawing])
 
 
-def _pair(block: Block, brief: bool = False) -> str:
-    own = setting(block)
+def _pair(comparison: Comparison, brief: bool = False) -> str:
+    own = setting(comparison)
     models = [str(own[model]) for model in MODELS if own[model]]
     names = " + ".join(dict.fromkeys(PurePath(model).name if brief else model for model in models))
     return f"{names} (random)" if own["weights"] == "random" else names
 
 
-def _size(block: Block, method: str) -> float | None:
-    return block.value(method, "total_params")
+def _size(comparison: Comparison, method: str) -> float | None:
+    return comparison.value(method, "total_params")
 
 
-def _joint(group: Sequence[Block]) -> tuple[list[dict[str, float]], str]:
-    """TPME of each method of each block in one comparison; none, and the reason, where it cannot be computed."""
+def _joint(group: Sequence[Comparison]) -> tuple[list[dict[str, float]], str]:
+    """TPME of each method of each comparison in one comparison; none, and the reason, where it cannot be computed."""
     try:
-        costs = {f"{place} {m}": row for place, block in enumerate(group) for m, row in comparable_costs(block).items()}
-        sources = {str(s) for block in group for s in block.results["memory_source"].dropna()}
+        costs = {
+            f"{place} {m}": row
+            for place, comparison in enumerate(group)
+            for m, row in comparable_costs(comparison).items()
+        }
+        sources = {str(s) for comparison in group for s in comparison.results["memory_source"].dropna()}
         if len(sources) > 1:
             raise UserError(f"memory was measured in different ways ({', '.join(sorted(sources))})")
         scores = group[0].options.tpme(costs)
     except UserError as error:
         return [{} for _ in group], f"TPME over all cannot be computed: {escape(error)}."
     return [
-        {m: scores[f"{place} {m}"] for m in block.methods if f"{place} {m}" in scores}
-        for place, block in enumerate(group)
+        {m: scores[f"{place} {m}"] for m in comparison.methods if f"{place} {m}" in scores}
+        for place, comparison in enumerate(group)
     ], ""
 
 
-def _encoder_size(block: Block) -> float | None:
+def _encoder_size(comparison: Comparison) -> float | None:
     """Parameters of the encoders: what a cell holds and does not train, of the method that leaves most untrained.
 
     None where no method says: those that read a cache hold no encoder.
     """
     left = [
         total - trained
-        for method in block.methods
-        if (total := _size(block, method)) is not None
-        and (trained := block.value(method, "trainable_params")) is not None
+        for method in comparison.methods
+        if (total := _size(comparison, method)) is not None
+        and (trained := comparison.value(method, "trainable_params")) is not None
     ]
     return max(left, default=0) or None
 
 
 def _backbone_figure(
-    group: Sequence[Block], labels: Sequence[str], scores: Sequence[Mapping[str, float]], looks: Styles
+    group: Sequence[Comparison], labels: Sequence[str], scores: Sequence[Mapping[str, float]], looks: Styles
 ) -> Figure:
-    methods = list(dict.fromkeys(method for block in group for method in block.drawn))
-    if not any(block.value(method, "hr@10") is not None for block in group for method in methods):
+    methods = list(dict.fromkeys(method for comparison in group for method in comparison.drawn))
+    if not any(comparison.value(method, "hr@10") is not None for comparison in group for method in methods):
         raise NotDrawn("no HR@10 was measured")
     figure = style.new_figure(4.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    sizes = [size / 1e6 for block in group if (size := _encoder_size(block))]
+    sizes = [size / 1e6 for comparison in group if (size := _encoder_size(comparison))]
     by_size = len(sizes) == len(group) and len(set(sizes)) > 1
     xs = sizes if by_size else list(range(len(group)))
     slanted = not by_size and sum(len(short(label, 26)) for label in labels) > _ROOM
@@ -214,8 +218,8 @@ def _backbone_figure(
     for method in methods:
         points = [
             (xs[place], place, value)
-            for place, block in enumerate(group)
-            if (value := block.value(method, "hr@10")) is not None
+            for place, comparison in enumerate(group)
+            if (value := comparison.value(method, "hr@10")) is not None
         ]
         left.plot(
             [x for x, *_ in sorted(points)], [y for *_, y in sorted(points)],

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import ended_ok
 from reports.figures import style
 from reports.figures.draw import rendered
@@ -32,16 +32,16 @@ Told = Mapping[str, FloatArray]
 """What the values are -> the mean over seeds, (evaluations, blocks)."""
 
 
-def study(block: Block, title: str, stem: str) -> Study | None:
+def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     """The values of every block over the epochs; None where no method tells any."""
-    told = {method: found for method in block.methods if (found := _told(ended_ok(block, method)))}
+    told = {method: found for method in comparison.methods if (found := _told(ended_ok(comparison, method)))}
     if not told:
         return None
     drawn = dict(list(told.items())[:MOST])
     caption = "Rows are blocks, the lowest layer first, columns evaluations; a gate is 0.5 before training."
     if len(drawn) < len(told):
         caption += f" The first {MOST} of {len(told)} methods."
-    drawing = rendered(stem, "What the gates learn", caption, lambda: _figure(drawn, _epochs(block, list(drawn))))
+    drawing = rendered(stem, "What the gates learn", caption, lambda: _figure(drawn, _epochs(comparison, list(drawn))))
     header = ["Method", "1 or 0", "Mean at the first evaluation", "at the last", "Per block at the last"]
     rows = [
         [
@@ -90,9 +90,9 @@ def _array(rows: Sequence[Any]) -> FloatArray | None:
     return values if whole else None
 
 
-def _epochs(block: Block, methods: Sequence[str]) -> list[str]:
+def _epochs(comparison: Comparison, methods: Sequence[str]) -> list[str]:
     """What stands below the columns: the epoch of each evaluation."""
-    curves = [record.curve for method in methods for record in ended_ok(block, method)]
+    curves = [record.curve for method in methods for record in ended_ok(comparison, method)]
     longest: Sequence[Any] = max(curves, key=len)
     return [str(point.get("epoch", place + 1)) for place, point in enumerate(longest)]
 

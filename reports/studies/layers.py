@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.figures import style
 from reports.figures.curves import HEADROOM
 from reports.figures.draw import rendered
@@ -25,24 +25,24 @@ _MOST_TICKS = 8
 Families = Mapping[str, Sequence[Variant]]
 
 
-def study(block: Block, title: str, stem: str) -> Study | None:
+def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     """What keeping fewer layers costs and saves; None where no method was run with three numbers of layers."""
-    families = _families(block)
+    families = _families(comparison)
     if not families:
         return None
     drawing = rendered(
         stem,
         "Accuracy and costs over the number of layers that are kept",
         "Bars are 95 % intervals. Layer 0 is the embedding layer and counts.",
-        lambda: _figure(block, families),
+        lambda: _figure(comparison, families),
     )
-    return Study(title, [_grid(block, families, stem), _answer(block, families)], [drawing])
+    return Study(title, [_grid(comparison, families, stem), _answer(comparison, families)], [drawing])
 
 
-def _families(block: Block) -> Families:
+def _families(comparison: Comparison) -> Families:
     """Kind and what the variants share -> variants by the number of layers."""
     found: dict[tuple[str, str], list[Variant]] = {}
-    for variant in variants(block):
+    for variant in variants(comparison):
         if variant.kept is not None:
             key = (variant.kind, json.dumps(variant.without("layers"), sort_keys=True))
             found.setdefault(key, []).append(variant)
@@ -53,7 +53,7 @@ def _families(block: Block) -> Families:
     }
 
 
-def _grid(block: Block, families: Families, stem: str) -> Grid:
+def _grid(comparison: Comparison, families: Families, stem: str) -> Grid:
     header = ["Method", "Layers kept", "Number", "HR@10", *(title for _, title, _ in COSTS)]
     rows = []
     for members in families.values():
@@ -66,19 +66,19 @@ def _grid(block: Block, families: Families, stem: str) -> Grid:
                     variant.method,
                     named,
                     str(variant.kept),
-                    accuracy_of(block, variant.method),
-                    *costs_of(block, variant.method, whole),
+                    accuracy_of(comparison, variant.method),
+                    *costs_of(comparison, variant.method, whole),
                 ]
             )
     return Grid(stem, header, rows, words=2)
 
 
-def _answer(block: Block, families: Families) -> str:
+def _answer(comparison: Comparison, families: Families) -> str:
     """Whether the test over users tells any variant from the one with most layers."""
     sentences = []
     for members in families.values():
         whole, *others = [variant.method for variant in members]
-        tested = [(other, found) for other in others if (found := block.tested(other, whole))]
+        tested = [(other, found) for other in others if (found := comparison.tested(other, whole))]
         if not tested:
             continue
         apart = [escape(other) for other, found in tested if found.shown]
@@ -89,15 +89,15 @@ def _answer(block: Block, families: Families) -> str:
     return " ".join([*sentences, "In brackets the ratio to the variant with most layers."])
 
 
-def _figure(block: Block, families: Families) -> Figure:
+def _figure(comparison: Comparison, families: Families) -> Figure:
     panels = [
-        ("hr@10", accuracy_label("test HR@10", block.random_weights), 1),
+        ("hr@10", accuracy_label("test HR@10", comparison.random_weights), 1),
         ("epoch_seconds", "seconds per epoch", 1),
         ("peak_memory_bytes", "peak memory, MiB", 2**20),
         ("trainable_params", "trainable parameters, thousands", 1000),
     ]
     if not any(
-        block.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
+        comparison.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
     ):
         raise NotDrawn("nothing was measured")
     looks = style.styles(families)
@@ -107,7 +107,7 @@ def _figure(block: Block, families: Families) -> Figure:
     for place, (column, label, unit) in enumerate(panels):
         panel = axes[place // 2][place % 2]
         for kind, members in families.items():
-            _line(panel, block, members, column, unit, looks[kind], style.short(kind))
+            _line(panel, comparison, members, column, unit, looks[kind], style.short(kind))
         panel.set_ylabel(label)
         panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
         kept = sorted({variant.kept for members in families.values() for variant in members if variant.kept})
@@ -120,9 +120,15 @@ def _figure(block: Block, families: Families) -> Figure:
 
 
 def _line(
-    axes: Axes, block: Block, members: Sequence[Variant], column: str, unit: int, look: style.Style, label: str
+    axes: Axes,
+    comparison: Comparison,
+    members: Sequence[Variant],
+    column: str,
+    unit: int,
+    look: style.Style,
+    label: str,
 ) -> None:
-    points = [(v.kept, spread) for v in members if v.kept and (spread := block.spread(v.method, column))]
+    points = [(v.kept, spread) for v in members if v.kept and (spread := comparison.spread(v.method, column))]
     bars = [(spread.half or 0.0) / unit for _, spread in points]
     axes.errorbar(
         [kept for kept, _ in points],

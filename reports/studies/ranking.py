@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.resampling import LEVEL
 from reports.analysis.titles import differing
 from reports.figures import style
@@ -59,23 +59,32 @@ def critical_difference(k: int, n: int) -> float:
     return q * math.sqrt(k * (k + 1) / (6 * n))
 
 
-def by_dataset(blocks: Sequence[Block]) -> list[list[Block]]:
+def by_dataset(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     """Comparisons that differ in nothing but the data."""
-    return [group for group in alike(blocks, ("dataset", "dataset_seed", "dataset_digest")) if len(group) > 1]
+    return [group for group in alike(comparisons, ("dataset", "dataset_seed", "dataset_digest")) if len(group) > 1]
 
 
-def study(group: Sequence[Block], title: str, stem: str, looks: Styles) -> Study:
+def study(group: Sequence[Comparison], title: str, stem: str, looks: Styles) -> Study:
     """HR@10 of every method on every dataset, average ranks, and which of them are told apart."""
-    shared = [m for m in group[0].methods if all(block.value(m, "hr@10") is not None for block in group)]
-    ranking = rank({m: [float(block.value(m, "hr@10") or 0.0) for block in group] for m in shared}) if shared else None
+    shared = [m for m in group[0].methods if all(comparison.value(m, "hr@10") is not None for comparison in group)]
+    ranking = (
+        rank({m: [float(comparison.value(m, "hr@10") or 0.0) for comparison in group] for m in shared})
+        if shared
+        else None
+    )
     ranks = {} if ranking is None else dict(zip(ranking.methods, ranking.ranks.tolist(), strict=True))
-    methods = sorted(dict.fromkeys(m for block in group for m in block.methods), key=lambda m: ranks.get(m, math.inf))
+    methods = sorted(
+        dict.fromkeys(m for comparison in group for m in comparison.methods), key=lambda m: ranks.get(m, math.inf)
+    )
     header = [
         "Method",
         "Average rank",
-        *(f"HR@10: {name}" for name in differing([block.title for block in group])),
+        *(f"HR@10: {name}" for name in differing([comparison.title for comparison in group])),
     ]
-    rows = [[m, f"{ranks[m]:.2f}" if m in ranks else "", *(accuracy_of(block, m) for block in group)] for m in methods]
+    rows = [
+        [m, f"{ranks[m]:.2f}" if m in ranks else "", *(accuracy_of(comparison, m) for comparison in group)]
+        for m in methods
+    ]
     drawing = rendered(
         stem,
         "Average ranks and the critical difference",

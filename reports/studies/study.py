@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records.columns import GROUP
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.figures.draw import Drawing
 from reports.load.run_folders import Record
 from reports.text import count, escape, number, ratio, size, table
@@ -82,13 +82,13 @@ class Variant:
         return {name: value for name, value in self.options.items() if name not in names}
 
 
-def variants(block: Block) -> list[Variant]:
-    """The methods of a block that ended ok."""
+def variants(comparison: Comparison) -> list[Variant]:
+    """The methods of a comparison that ended ok."""
     first: dict[str, Record] = {}
-    for record in block.records:
+    for record in comparison.records:
         if record.ok:
             first.setdefault(str(record.row["method"]), record)
-    return [_variant(method, first[method]) for method in block.methods if method in first]
+    return [_variant(method, first[method]) for method in comparison.methods if method in first]
 
 
 def _variant(method: str, record: Record) -> Variant:
@@ -98,24 +98,24 @@ def _variant(method: str, record: Record) -> Variant:
     return Variant(method, kind, options if isinstance(options, Mapping) else {}, max(kept, default=None))
 
 
-def setting(block: Block) -> dict[str, Any]:
-    """What all cells of a block share, by column."""
-    row = block.results.iloc[0]
+def setting(comparison: Comparison) -> dict[str, Any]:
+    """What all cells of a comparison share, by column."""
+    row = comparison.results.iloc[0]
     return {column: None if pd.isna(row[column]) else row[column] for column in GROUP}
 
 
-def alike(blocks: Sequence[Block], but: Sequence[str]) -> list[list[Block]]:
+def alike(comparisons: Sequence[Comparison], but: Sequence[str]) -> list[list[Comparison]]:
     """Blocks that differ in nothing but these columns, together; in the order of first appearance."""
-    groups: dict[Hashable, list[Block]] = {}
-    for block in blocks:
-        key = tuple(value for column, value in setting(block).items() if column not in but)
-        groups.setdefault(key, []).append(block)
+    groups: dict[Hashable, list[Comparison]] = {}
+    for comparison in comparisons:
+        key = tuple(value for column, value in setting(comparison).items() if column not in but)
+        groups.setdefault(key, []).append(comparison)
     return list(groups.values())
 
 
-def accuracy_of(block: Block, method: str) -> str:
+def accuracy_of(comparison: Comparison, method: str) -> str:
     """HR@10 with half of its interval; empty where it was not measured."""
-    spread = block.spread(method, "hr@10")
+    spread = comparison.spread(method, "hr@10")
     if spread is None:
         return ""
     return f"{spread.mean:.3f}" + (f" ± {spread.half:.3f}" if spread.half else "")
@@ -129,12 +129,12 @@ COSTS = (
 """Column, title and words of what a method costs."""
 
 
-def costs_of(block: Block, method: str, base: str | None = None) -> list[str]:
+def costs_of(comparison: Comparison, method: str, base: str | None = None) -> list[str]:
     """The three costs of a method in words, with their ratio to those of another."""
     cells = []
     for column, _, words in COSTS:
-        value = block.value(method, column)
-        other = None if base is None or base == method else block.value(base, column)
+        value = comparison.value(method, column)
+        other = None if base is None or base == method else comparison.value(base, column)
         text = "" if value is None else words(value)
         cells.append(f"{text} ({ratio(value, other)})" if value is not None and other else text)
     return cells

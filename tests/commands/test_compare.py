@@ -13,7 +13,7 @@ import pytest
 
 from bench.commands import compare as compare_command
 from bench.utils.errors import UserError
-from reports.analysis.compare import Comparison, Ratio, Threshold, compare, parse_threshold
+from reports.analysis.run_comparison import Ratio, RunComparison, Threshold, compare, parse_threshold
 from tests.reports.factory import make_run, set_machine, write_json
 
 METHODS = ["fft", "lora"]
@@ -38,7 +38,7 @@ def slow_down(run: Path, method: str, factor: float, columns: tuple[str, ...] = 
         steps.to_csv(path.parent / "steps.csv", index=False)
 
 
-def found(comparison: Comparison, method: str, metric: str, seed: int = 0) -> Ratio:
+def found(comparison: RunComparison, method: str, metric: str, seed: int = 0) -> Ratio:
     (ratio,) = [one for one in comparison.ratios if (one.method, one.metric, one.seed) == (method, metric, seed)]
     return ratio
 

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 import reports.build
 from reports.analysis import resampling
-from reports.analysis.compare import compare
+from reports.analysis.run_comparison import compare
 from reports.load.run_folders import load_run
 from tests.fuzz.harness import answered, cases
 from tests.fuzz.hostile import changed, mutated, texts
@@ -70,7 +70,7 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports.build, "draw", lambda block, looks: [])
+    monkeypatch.setattr(reports.build, "draw", lambda comparison, looks: [])
 
 
 def readable(report: Path) -> None:

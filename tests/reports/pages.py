@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.analysis.comparison import blocks
+from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.options import DEFAULT, Options
 from reports.analysis.tables import results, summary
 from reports.figures.draw import Drawing
@@ -30,6 +30,6 @@ def page_from(folders: list[Path], options: Options = DEFAULT) -> str:
     records, notes = merge(runs)
     cells = results(records, options)
     methods = summary(cells, options)
-    compared = blocks(runs, records, cells, methods, options)
+    compared = split_into_comparisons(runs, records, cells, methods, options)
     nothing: list[list[Drawing]] = [[] for _ in compared]
     return page(runs, chapters(runs, compared, nothing, notes, folders[0]), nothing, styles(methods["method"]))

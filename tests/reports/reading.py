@@ -8,7 +8,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from reports.analysis.comparison import blocks
+from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.tables import results, summary
 from reports.build import build
 from reports.load.run_folders import load_run
@@ -33,7 +33,7 @@ def text_of(path: Path, **arguments: Any) -> str:
 def text_from(path: Path) -> str:
     run = load_run(path)
     cells = results(run.records)
-    compared = blocks([run], run.records, cells, summary(cells))
+    compared = split_into_comparisons([run], run.records, cells, summary(cells))
     return report([run], chapters([run], compared, [[] for _ in compared], [], path))
 
 

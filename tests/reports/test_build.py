@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.utils.errors import UserError
-from reports.analysis.comparison import blocks
+from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.tables import results, summary
 from reports.build import build
 from reports.load.run_folders import Run, load_run
@@ -209,7 +209,7 @@ def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
     def titles(runs: list[Run]) -> list[str]:
         records = [record for run in runs for record in run.records]
         cells = results(records)
-        return [block.title for block in blocks(runs, records, cells, summary(cells))]
+        return [comparison.title for comparison in split_into_comparisons(runs, records, cells, summary(cells))]
 
     assert titles(runs[:1]) == ["shop · text+image · shop-partial"]
     first, second = titles(runs)
@@ -227,7 +227,7 @@ def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
     ]
 
 
-def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
+def test_two_backbone_pairs_have_a_comparison_each(tmp_path: Path) -> None:
     two = ["fft", "lora"]
     first = make_run(tmp_path / "partial", two)
     second = make_run(tmp_path / "full", two, text_model="shop-full", image_model="shop-full")

@@ -6,13 +6,13 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 
 // ---- TPME: min-max over the methods of a comparison (or as pinned by a reference table), then the weighted sum.
 
-function scoresOf(block, weights) {
-  const scored = block.methods.filter((method) => method.costs);
+function scoresOf(comparison, weights) {
+  const scored = comparison.methods.filter((method) => method.costs);
   const bounds = (pinned, pick) => pinned ?? [0, 1, 2].map((i) => pick(...scored.map((method) => method.costs[i])));
-  const low = bounds(block.low, Math.min);
-  const high = bounds(block.high, Math.max);
+  const low = bounds(comparison.low, Math.min);
+  const high = bounds(comparison.high, Math.max);
   const share = (costs, i) => (costs[i] - low[i]) / (high[i] - low[i]);
-  return block.methods.map(({ costs }) => costs && weights.reduce((sum, weight, i) => sum + weight * share(costs, i), 0));
+  return comparison.methods.map(({ costs }) => costs && weights.reduce((sum, weight, i) => sum + weight * share(costs, i), 0));
 }
 
 // ---- Weights: three that sum to 1. Moving one shares what is left among the others as they stood when it was taken.
@@ -142,9 +142,9 @@ function paretoFront(points) {
 }
 
 function drawScatter(holder) {
-  const block = data.blocks[holder.dataset.scatter];
-  const scores = scoresOf(block, weights);
-  const points = block.methods
+  const comparison = data.comparisons[holder.dataset.scatter];
+  const scores = scoresOf(comparison, weights);
+  const points = comparison.methods
     .map((method, i) => ({ ...method, score: scores[i] }))
     .filter(({ score, accuracy }) => score !== null && accuracy !== null);
   const width = holder.clientWidth;
@@ -152,13 +152,13 @@ function drawScatter(holder) {
   holder.closest("figure").hidden = !points.length;
   const height = Math.round(Math.min(420, Math.max(260, 0.55 * width)));
   const xs = [Math.min(0, ...points.map((p) => p.score)) - 0.04, Math.max(1, ...points.map((p) => p.score)) + 0.04];
-  const top = 1.12 * Math.max(0.001, ...points.map((p) => p.high ?? p.accuracy), ...block.lines.map((l) => l.value));
+  const top = 1.12 * Math.max(0.001, ...points.map((p) => p.high ?? p.accuracy), ...comparison.lines.map((l) => l.value));
   const x = (value) => frame.left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - frame.left - frame.right);
   const y = (value) => height - frame.bottom - (value / top) * (height - frame.top - frame.bottom);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height });
   const taken = points.map((p) => ({ x: x(p.score) - 7, y: y(p.accuracy) - 7, width: 14, height: 14 }));
-  drawAxes(picture, block, { x, y, xs, top, width, height }, taken);
-  if (!block.meaningless) drawFront(picture, paretoFront(points), x, y, taken);
+  drawAxes(picture, comparison, { x, y, xs, top, width, height }, taken);
+  if (!comparison.meaningless) drawFront(picture, paretoFront(points), x, y, taken);
   for (const p of points) picture.append(drawPoint(holder, p, x(p.score), y));
   drawNames(picture, points, { x, y, width, height }, taken);
   const active = holder.contains(document.activeElement) ? document.activeElement.dataset.name : null;
@@ -166,7 +166,7 @@ function drawScatter(holder) {
   if (active) all(".point", holder).find((point) => point.dataset.name === active)?.focus();
 }
 
-function drawAxes(picture, block, { x, y, xs, top, width, height }, taken) {
+function drawAxes(picture, comparison, { x, y, xs, top, width, height }, taken) {
   const bottom = height - frame.bottom;
   const text = (words, attributes) => svg("text", { class: "soft", ...attributes }, words);
   for (const value of ticks(...xs, width < 500 ? 4 : 6)) {
@@ -179,9 +179,9 @@ function drawAxes(picture, block, { x, y, xs, top, width, height }, taken) {
   }
   picture.append(svg("path", { class: "axis", fill: "none", d: `M${frame.left},${frame.top}V${bottom}H${width - frame.right}` }));
   picture.append(text("TPME (left is cheaper)", { x: (frame.left + width) / 2, y: height - 8, "text-anchor": "middle" }));
-  const note = block.meaningless ? "test HR@10 (random backbones: no meaning)" : "test HR@10";
+  const note = comparison.meaningless ? "test HR@10 (random backbones: no meaning)" : "test HR@10";
   picture.append(text(note, { transform: `translate(13 ${bottom / 2 + 6}) rotate(-90)`, "text-anchor": "middle" }));
-  for (const { name, value } of block.lines) {
+  for (const { name, value } of comparison.lines) {
     const words = `${name} ${value.toFixed(3)}`;
     const size = { y: y(value) - 17, width: 6.6 * words.length, height: 16 };
     const room = width - frame.left - frame.right - size.width - 8;
@@ -285,17 +285,17 @@ const hideTips = () => all(".tip").forEach((tip) => tip.remove());
 const words = (score) => score.toFixed(3).replace(/^-0\.000$/, "0.000");
 
 // The rows of each comparison in all tables, with their cells of the TPME: looked up once.
-const rowsOf = data.blocks.map(() => []);
-for (const row of all("tr[data-block]")) {
+const rowsOf = data.comparisons.map(() => []);
+for (const row of all("tr[data-comparison]")) {
   const cell = row.querySelector("[data-tpme]");
-  rowsOf[row.dataset.block].push({ cell, method: Number(row.dataset.method), folded: row.closest("details") });
+  rowsOf[row.dataset.comparison].push({ cell, method: Number(row.dataset.method), folded: row.closest("details") });
 }
 const isFolded = (details) => details !== null && !details.open;
 
 function showScores() {
-  data.blocks.forEach((block, place) => {
-    if (block.reason) return;
-    const scores = scoresOf(block, weights);
+  data.comparisons.forEach((comparison, place) => {
+    if (comparison.reason) return;
+    const scores = scoresOf(comparison, weights);
     const least = Math.min(...scores.filter((score) => score !== null));
     for (const { cell, method, folded } of rowsOf[place]) {
       const score = scores[method];
@@ -304,7 +304,7 @@ function showScores() {
       cell.textContent = words(score);
       cell.classList.toggle("best", score === least);
     }
-    const ranked = block.methods.map((method, i) => [scores[i], method.name]).filter(([score]) => score !== null);
+    const ranked = comparison.methods.map((method, i) => [scores[i], method.name]).filter(([score]) => score !== null);
     const order = ranked.sort(([a], [b]) => a - b).map(([, name]) => name).join(" < ");
     const line = document.querySelector(`[data-order="${place}"]`);
     if (line.textContent !== order) line.textContent = order; // said aloud only when it changes
@@ -356,8 +356,8 @@ function unfoldTarget() {
 
 chooseTheme();
 for (const element of all("fieldset, .order, .filter")) element.hidden = false;
-for (const row of all("tr[data-block]")) {
-  row.querySelector(".mark").append(markOf(data.blocks[row.dataset.block].methods[row.dataset.method]));
+for (const row of all("tr[data-comparison]")) {
+  row.querySelector(".mark").append(markOf(data.comparisons[row.dataset.comparison].methods[row.dataset.method]));
 }
 all("[data-filter]").forEach(makeFilter);
 all("[data-weight]").forEach((slider) =>

@@ -13,7 +13,7 @@ import pytest
 
 from bench.scoring import pscp, tpme
 from bench.utils.errors import UserError
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.options import Options
 from reports.analysis.tables import COST_COLUMNS
 from reports.analysis.tradeoff import first_shares, penalised, score_spread, trade_off, turned_pairs
@@ -22,24 +22,24 @@ from reports.sections import scores
 from tests.reports.analysis.test_tables import plain_tpme
 from tests.reports.factory import METHODS, make_run, write_json
 from tests.reports.reading import report_of
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.sections.test_verdict import comparison_of, read_comparison
 
 FOUR = ["fft", "lora", "adapter", "iisan"]
 
 
-def plain_bootstrap(block: Block, draws: int = 1500) -> pd.DataFrame:
+def plain_bootstrap(comparison: Comparison, draws: int = 1500) -> pd.DataFrame:
     """TPME of drawn steps and seeds, one draw at a time and step by step."""
     draw = np.random.default_rng(11)
     cells = {
         (record.row["method"], record.row["seed"]): (record.row, pd.read_csv(record.steps_path)["seconds"].to_numpy())
-        for record in block.records
+        for record in comparison.records
     }
     seeds = sorted({seed for _, seed in cells})
     rows = []
     for _ in range(draws):
         chosen = draw.choice(seeds, len(seeds))
         table = {}
-        for method in block.methods:
+        for method in comparison.methods:
             costs = []
             for seed in chosen:
                 row, seconds = cells[method, seed]
@@ -52,41 +52,41 @@ def plain_bootstrap(block: Block, draws: int = 1500) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 def test_intervals_are_those_of_a_plain_bootstrap(tmp_path: Path, seeds: list[int]) -> None:
-    block = block_of(tmp_path / "run", methods=FOUR, seeds=seeds)  # its steps are independent
-    spread = score_spread(block)
+    comparison = comparison_of(tmp_path / "run", methods=FOUR, seeds=seeds)  # its steps are independent
+    spread = score_spread(comparison)
     assert spread is not None
     assert spread.seeds == len(seeds)
-    found = plain_bootstrap(block)
+    found = plain_bootstrap(comparison)
     for method in ("lora", "adapter"):
         low, high = np.quantile(found[method], (0.025, 0.975))
         assert spread.intervals[method] == pytest.approx((low, high), abs=0.2 * (high - low))
-        assert spread.intervals[method][0] < trade_off(block)[method] < spread.intervals[method][1]
+        assert spread.intervals[method][0] < trade_off(comparison)[method] < spread.intervals[method][1]
     assert sum(spread.first.values()) == pytest.approx(1.0)
 
 
 def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
     same = {"epoch_seconds": 15.0, "peak_memory_bytes": 300 * 2**20, "trainable_params": 70_000}
     changes: dict[str, dict[str, Any]] = {"lora": same, "adapter": {**same, "epoch_seconds": 15.02}}
-    block = block_of(tmp_path / "run", methods=FOUR, seeds=[0], changes=changes)
-    spread = score_spread(block)
+    comparison = comparison_of(tmp_path / "run", methods=FOUR, seeds=[0], changes=changes)
+    spread = score_spread(comparison)
     assert spread is not None
     assert spread.level_with("lora") == ["adapter"]
     assert spread.level_with("fft") == []
-    row = next(line for line in scores.robustness(block).splitlines() if line.startswith("| lora |"))
+    row = next(line for line in scores.robustness(comparison).splitlines() if line.startswith("| lora |"))
     assert "| adapter |" in row
 
 
 def test_the_verdict_says_what_the_draws_say(tmp_path: Path) -> None:
     from reports.sections.verdict import verdict
 
-    assert verdict(block_of(tmp_path / "a", methods=FOUR))[1].endswith(
+    assert verdict(comparison_of(tmp_path / "a", methods=FOUR))[1].endswith(
         "; with other steps and seeds it is first in 100% of the draws."
     )
     same = {
         name: {"epoch_seconds": 5.0, "peak_memory_bytes": 2**20, "trainable_params": 5} for name in ("lora", "iisan")
     }
     same["iisan"]["epoch_seconds"] = 5.001
-    level = verdict(block_of(tmp_path / "b", methods=FOUR, seeds=[0], changes=same))[1]
+    level = verdict(comparison_of(tmp_path / "b", methods=FOUR, seeds=[0], changes=same))[1]
     assert "with other steps it is first in" in level
     assert level.endswith("of the draws, no difference shown from **iisan**.") or level.endswith(
         "of the draws, no difference shown from **lora**."
@@ -96,9 +96,9 @@ def test_the_verdict_says_what_the_draws_say(tmp_path: Path) -> None:
 def test_without_steps_there_is_no_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", FOUR, [0, 1])
     next((run / "cells").glob("lora--*--s1--*")).joinpath("steps.csv").unlink()
-    block = read_block(run)
-    assert score_spread(block) is None
-    assert "Not every method has left its steps" in scores.robustness(block)
+    comparison = read_comparison(run)
+    assert score_spread(comparison) is None
+    assert "Not every method has left its steps" in scores.robustness(comparison)
 
 
 def test_weights_reach_every_score(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_bad_options_leave_no_report(tmp_path: Path, arguments: dict[str, Any], 
 
 def test_shares_of_the_weights_in_the_report(tmp_path: Path) -> None:
     text = report_of(tmp_path / "run")
-    block = read_block(tmp_path / "run")
-    shares = first_shares(block)
+    comparison = read_comparison(tmp_path / "run")
+    shares = first_shares(comparison)
     assert sum(shares.values()) == pytest.approx(1.0)
     for method, share in shares.items():
         row = next(line for line in text.split("How far to trust")[1].splitlines() if line.startswith(f"| {method} |"))
@@ -171,33 +171,33 @@ def test_shares_of_the_weights_in_the_report(tmp_path: Path) -> None:
 
 def test_pscp_by_hand(tmp_path: Path) -> None:
     changes = {"lora": {"flops_forward": 9_000_000_000_000}, "iisan-cached": {"flops_forward": 5}}
-    block = block_of(tmp_path / "run", changes=changes)
-    found = penalised(block)
+    comparison = comparison_of(tmp_path / "run", changes=changes)
+    found = penalised(comparison)
     assert found.yardstick == "frozen"
     base = 4_000_000_000 + METHODS["frozen"][2]
     for method, score in found.scores.items():
-        row = block.summary.loc[method]
+        row = comparison.summary.loc[method]
         extra = max(float(row["flops_forward"]) - base, 0) / 1e12
         by_hand = 100 * row["hr@10"] / (1 + row["trainable_params"] / 5e8) / (1 + extra / 10)
         assert score.score == pytest.approx(by_hand / (1 + row["peak_memory_bytes"] / 1e9 / 94))
     assert found.scores["lora"].penalties[1] < 0.6
     assert found.scores["iisan-cached"].penalties[1] == 1.0
-    other = dataclasses.replace(block, options=Options(penalties=pscp.Penalties(exponents=(0.0, 0.0, 0.0))))
-    assert penalised(other).scores["lora"].score == pytest.approx(100 * float(block.value("lora", "hr@10") or 0))
+    other = dataclasses.replace(comparison, options=Options(penalties=pscp.Penalties(exponents=(0.0, 0.0, 0.0))))
+    assert penalised(other).scores["lora"].score == pytest.approx(100 * float(comparison.value("lora", "hr@10") or 0))
 
 
 def test_yardstick_of_extra_inference(tmp_path: Path) -> None:
-    assert penalised(block_of(tmp_path / "a", methods=["fft", "lora"])).yardstick == "fft"
+    assert penalised(comparison_of(tmp_path / "a", methods=["fft", "lora"])).yardstick == "fft"
     with pytest.raises(UserError, match="neither frozen nor fft ran its backbones"):
-        penalised(block_of(tmp_path / "b", methods=["iisan", "lora"]))
+        penalised(comparison_of(tmp_path / "b", methods=["iisan", "lora"]))
     run = make_run(tmp_path / "c", ["fft", "frozen", "lora"])
     for path in (run / "cells").glob("frozen--*/record.json"):  # served from the cache: its backbones never ran
         record = json.loads(path.read_text())
         record["method"]["options"] = {"cached": True}
         write_json(path, record)
-    assert penalised(read_block(run)).yardstick == "fft"
+    assert penalised(read_comparison(run)).yardstick == "fft"
     with pytest.raises(UserError, match="initialised at random"):
-        penalised(block_of(tmp_path / "d", weights="random"))
+        penalised(comparison_of(tmp_path / "d", weights="random"))
 
 
 def test_where_the_scores_disagree(tmp_path: Path) -> None:
@@ -206,22 +206,22 @@ def test_where_the_scores_disagree(tmp_path: Path) -> None:
         "frozen": {"hr@10": 0.1, "epoch_seconds": 2.0},
         "lora": {"hr@10": 0.3, "epoch_seconds": 8.0},
     }
-    block = block_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes)
-    pairs = turned_pairs(trade_off(block), penalised(block).scores)
+    comparison = comparison_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes)
+    pairs = turned_pairs(trade_off(comparison), penalised(comparison).scores)
     assert set(pairs) == {("frozen", "fft"), ("frozen", "lora"), ("lora", "fft")}
-    text = scores.beside_pscp(block)
+    text = scores.beside_pscp(comparison)
     assert "put 3 of 3 pairs of methods in opposite order: frozen is ahead of lora and fft by TPME" in text
     same = {name: {**row, "hr@10": 1 / (10 * row["epoch_seconds"])} for name, row in changes.items()}
-    agreed = block_of(tmp_path / "same", methods=list(changes), seeds=[0], changes=same)
+    agreed = comparison_of(tmp_path / "same", methods=list(changes), seeds=[0], changes=same)
     assert "put all 3 pairs of methods in the same order" in scores.beside_pscp(agreed)
 
 
 def test_disagreement_is_weighed_by_the_paired_test(tmp_path: Path) -> None:
-    text = scores.beside_pscp(block_of(tmp_path / "run", methods=["fft", "frozen"], seeds=[0], ranks=True))
+    text = scores.beside_pscp(comparison_of(tmp_path / "run", methods=["fft", "frozen"], seeds=[0], ranks=True))
     assert "put 1 of 1 pairs of methods in opposite order" in text
     assert text.endswith("In 1 of these pairs the paired test shows the difference in HR@10 that PSCP goes by.")
 
 
-def test_tpme_of_the_block_is_that_of_the_table(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run")
-    assert trade_off(block) == pytest.approx(plain_tpme(block.summary.reset_index()))
+def test_tpme_of_the_comparison_is_that_of_the_table(tmp_path: Path) -> None:
+    comparison = comparison_of(tmp_path / "run")
+    assert trade_off(comparison) == pytest.approx(plain_tpme(comparison.summary.reset_index()))

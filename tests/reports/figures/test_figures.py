@@ -20,23 +20,23 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from bench.utils.errors import UserError
-from reports.analysis.comparison import MOST_DRAWN, Block
+from reports.analysis.comparison import MOST_DRAWN, Comparison
 from reports.analysis.tradeoff import first_shares, pareto_front
 from reports.figures import curves, stacked_bars, style, svg, weight_triangle
 from reports.figures import draw as figures
 from reports.figures.draw import FIGURES, accuracy_against_tpme, draw
 from reports.figures.style import RC, spread_out, styles
 from tests.reports.factory import EPOCHS, METHODS, make_run, write_json
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.sections.test_verdict import comparison_of, read_comparison
 
 
 @pytest.fixture(scope="module")
-def block(tmp_path_factory: pytest.TempPathFactory) -> Block:
-    return block_of(tmp_path_factory.mktemp("figures") / "run", energy_joules=5000.0)
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return comparison_of(tmp_path_factory.mktemp("figures") / "run", energy_joules=5000.0)
 
 
-def test_all_figures_are_pictures_of_the_right_width(block: Block) -> None:
-    drawings = draw(block, styles(block.methods))
+def test_all_figures_are_pictures_of_the_right_width(comparison: Comparison) -> None:
+    drawings = draw(comparison, styles(comparison.methods))
     assert [drawing.stem for drawing in drawings] == [stem for stem, *_ in FIGURES]
     for drawing in drawings:
         assert drawing.png is not None, drawing.reason
@@ -46,14 +46,14 @@ def test_all_figures_are_pictures_of_the_right_width(block: Block) -> None:
             assert len(set(image.convert("L").resize((160, 100)).tobytes())) > 20
 
 
-def test_the_same_records_give_the_same_bytes(block: Block) -> None:
-    looks = styles(block.methods)
-    assert [drawing.png for drawing in draw(block, looks)] == [drawing.png for drawing in draw(block, looks)]
+def test_the_same_records_give_the_same_bytes(comparison: Comparison) -> None:
+    looks = styles(comparison.methods)
+    assert [drawing.png for drawing in draw(comparison, looks)] == [drawing.png for drawing in draw(comparison, looks)]
 
 
-def test_labels_cover_neither_each_other_nor_the_edge(block: Block) -> None:
+def test_labels_cover_neither_each_other_nor_the_edge(comparison: Comparison) -> None:
     with mpl.rc_context(RC):
-        figure = accuracy_against_tpme(block, styles(block.methods))
+        figure = accuracy_against_tpme(comparison, styles(comparison.methods))
     axes = figure.axes[0]
     labels = [
         text.get_window_extent() for text in axes.texts if isinstance(text, Annotation) and text.get_text() in METHODS
@@ -92,44 +92,46 @@ def test_spread_out_keeps_the_gap_the_order_and_the_mean(seed: int) -> None:
     assert spread_out([1.0, 5.0, 3.0], 0.7) == [1.0, 5.0, 3.0]
 
 
-def reasons(block: Block) -> dict[str, str]:
-    return {drawing.stem: drawing.reason for drawing in draw(block, styles(block.methods)) if drawing.png is None}
+def reasons(comparison: Comparison) -> dict[str, str]:
+    return {
+        drawing.stem: drawing.reason for drawing in draw(comparison, styles(comparison.methods)) if drawing.png is None
+    }
 
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
-    alone = reasons(block_of(tmp_path / "alone", methods=["lora"], seeds=[0], energy_joules=1.0))
+    alone = reasons(comparison_of(tmp_path / "alone", methods=["lora"], seeds=[0], energy_joules=1.0))
     assert list(alone) == ["accuracy-tpme", "weights"]
     assert "alone" in alone["accuracy-tpme"]
-    failed = reasons(block_of(tmp_path / "failed", status="oom"))
+    failed = reasons(comparison_of(tmp_path / "failed", status="oom"))
     assert list(failed) == [stem for stem, *_ in FIGURES]
     assert all(failed.values())
 
 
 def test_missing_and_partial_measurements_are_drawn_without(tmp_path: Path) -> None:
     bare: dict[str, Any] = {"lora": {"epoch_seconds": None, "hr@10": None}, "iisan": {"peak_memory_bytes": None}}
-    block = block_of(
+    comparison = comparison_of(
         tmp_path / "run", methods=["fft", "lora", "iisan", "frozen"], seeds=[0], changes=bare, energy_joules=1.0
     )
-    for record in block.records:
+    for record in comparison.records:
         record.steps_path.unlink()
-    assert list(reasons(block)) == ["step-times"]
+    assert list(reasons(comparison)) == ["step-times"]
 
 
 def test_malformed_steps_are_named(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
-    block.records[0].steps_path.write_text("epoch,step\n1,2\n")
+    comparison = comparison_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
+    comparison.records[0].steps_path.write_text("epoch,step\n1,2\n")
     with pytest.raises(UserError, match=r"steps\.csv: malformed"):
-        draw(block, styles(block.methods))
-    block.records[0].steps_path.write_text("epoch,step,seconds\n1,2,fast\n")
+        draw(comparison, styles(comparison.methods))
+    comparison.records[0].steps_path.write_text("epoch,step,seconds\n1,2,fast\n")
     with pytest.raises(UserError, match=r"steps\.csv: malformed"):
-        draw(block, styles(block.methods))
+        draw(comparison, styles(comparison.methods))
 
 
 def test_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
     names = ["$a_b$", "$", "方法", "x" * 60]
     why = "TPME cannot be computed: params is 50000 for every method: a zero range cannot be normalised"
-    block = block_of(tmp_path / "run", methods=names, seeds=[0], energy_joules=1.0)
-    assert reasons(block) == {"accuracy-tpme": why, "weights": why}
+    comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0], energy_joules=1.0)
+    assert reasons(comparison) == {"accuracy-tpme": why, "weights": why}
     assert style.short("x" * 60) == "x" * 23 + "…"
 
 
@@ -139,7 +141,7 @@ def test_curves_of_different_length_meet_where_all_are_known() -> None:
     assert curves.mean_curve([long, short]).tolist() == pytest.approx(np.array([[2.0, 0.2], [3.0, 0.3]]))
 
 
-def many_parts(path: Path) -> Block:
+def many_parts(path: Path) -> Comparison:
     """Ten methods that share the triangle of weights in large and small parts, two of them equal."""
     costs = {
         "a-method-with-quite-a-long-name": (1.0, 9, 9.0), "bitfit": (9.0, 1, 9.0), "lora": (9.0, 9, 1.0),
@@ -148,11 +150,11 @@ def many_parts(path: Path) -> Block:
     }  # fmt: skip
     columns = ("epoch_seconds", "trainable_params", "peak_memory_bytes")
     changes = {name: dict(zip(columns, (t, p, int(m * 2**20)), strict=True)) for name, (t, p, m) in costs.items()}
-    return block_of(path, methods=list(costs), seeds=[0], changes=changes)
+    return comparison_of(path, methods=list(costs), seeds=[0], changes=changes)
 
 
-def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, block: Block) -> None:
-    for drawn in (block, many_parts(tmp_path / "run")):
+def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, comparison: Comparison) -> None:
+    for drawn in (comparison, many_parts(tmp_path / "run")):
         with mpl.rc_context(RC):
             figure = weight_triangle.weights(drawn, styles(drawn.methods))
             figure.canvas.draw()
@@ -165,11 +167,11 @@ def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, block: Bl
 
 
 def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
-    block = many_parts(tmp_path / "run")
+    comparison = many_parts(tmp_path / "run")
     with mpl.rc_context(RC):
-        figure = weight_triangle.weights(block, styles(block.methods))
+        figure = weight_triangle.weights(comparison, styles(comparison.methods))
     words = "\n".join(text.get_text() for text in figure.axes[0].texts)
-    for method, share in first_shares(block).items():
+    for method, share in first_shares(comparison).items():
         assert method[:13] in words
         if method not in ("twin", "fft") and share >= 0.0005:
             assert f"{share:.1%}" in words
@@ -177,24 +179,28 @@ def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
     assert "the paper's weights:\n0.45 time\n0.1 parameters\n0.45 memory" in words
 
 
-def drawn_by(make: Callable[[Block, style.Styles], Figure], block: Block) -> Figure:
+def drawn_by(make: Callable[[Comparison, style.Styles], Figure], comparison: Comparison) -> Figure:
     with mpl.rc_context(RC):
-        return make(block, styles(block.methods))
+        return make(comparison, styles(comparison.methods))
 
 
 def test_computation_and_energy_are_what_was_counted(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run", methods=["fft"], seeds=[0], energy_joules=3000.0)
-    (record,) = block.records
+    comparison = comparison_of(tmp_path / "run", methods=["fft"], seeds=[0], energy_joules=3000.0)
+    (record,) = comparison.records
     steps = [point["step"] for point in record.curve]
     flops = record.compute["flops_forward"] + record.compute["flops_backward"]
-    (line,) = (line for line in drawn_by(curves.over_flops, block).axes[0].lines if len(line.get_xdata()) == EPOCHS)
+    (line,) = (
+        line for line in drawn_by(curves.over_flops, comparison).axes[0].lines if len(line.get_xdata()) == EPOCHS
+    )
     assert list(line.get_xdata()) == pytest.approx([step * flops / 1e12 for step in steps])
-    (line,) = (line for line in drawn_by(curves.over_energy, block).axes[0].lines if len(line.get_xdata()) == EPOCHS)
+    (line,) = (
+        line for line in drawn_by(curves.over_energy, comparison).axes[0].lines if len(line.get_xdata()) == EPOCHS
+    )
     assert list(line.get_xdata()) == pytest.approx([1.0, 2.0, 3.0])
 
 
-def test_the_marker_of_the_highest_point_is_not_cut(block: Block) -> None:
-    axes = drawn_by(curves.over_seconds, block).axes[0]
+def test_the_marker_of_the_highest_point_is_not_cut(comparison: Comparison) -> None:
+    axes = drawn_by(curves.over_seconds, comparison).axes[0]
     highest = max(y for line in axes.lines if line.get_marker() != "None" for y in line.get_ydata())
     pixels = axes.transData.transform((0, highest))[1]
     assert axes.get_window_extent().y1 - pixels > 9 * style.DPI / 72  # the largest marker is 9 points high
@@ -215,7 +221,7 @@ def test_memory_stands_beside_its_plan(tmp_path: Path) -> None:
         record = json.loads(path.read_text())
         plan = {name: 0.9 * value for name, value in record["plan"].items() if value is not None}
         write_json(path, {**record, "plan": plan})
-    bars = list(widths(drawn_by(stacked_bars.memory, read_block(run))).items())
+    bars = list(widths(drawn_by(stacked_bars.memory, read_comparison(run))).items())
     for row, (_, _, _, mebibytes, _) in enumerate(METHODS.values()):
         measured = [width for (y, hatched), width in bars if round(y) == row and not hatched]
         planned = [width for (y, hatched), width in bars if round(y) == row and hatched]
@@ -227,13 +233,15 @@ def test_memory_without_a_plan_has_one_bar(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     for path in run.glob("cells/*/record.json"):
         write_json(path, {**json.loads(path.read_text()), "plan": None})
-    assert set(widths(drawn_by(stacked_bars.memory, read_block(run)))) == {(0, False), (1, False)}
+    assert set(widths(drawn_by(stacked_bars.memory, read_comparison(run)))) == {(0, False), (1, False)}
 
 
-def test_phases_add_up_to_the_median_step(block: Block) -> None:
-    found = widths(drawn_by(stacked_bars.phases, block))
+def test_phases_add_up_to_the_median_step(comparison: Comparison) -> None:
+    found = widths(drawn_by(stacked_bars.phases, comparison))
     for row, method in enumerate(METHODS):
-        assert found[row, False] == pytest.approx(1000 * (block.value(method, "step_seconds_median") or 0), rel=1e-6)
+        assert found[row, False] == pytest.approx(
+            1000 * (comparison.value(method, "step_seconds_median") or 0), rel=1e-6
+        )
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
@@ -254,18 +262,18 @@ def test_only_so_many_methods_are_drawn(tmp_path: Path, monkeypatch: pytest.Monk
     names = [f"method-{place:02d}" for place in range(MOST_DRAWN + 5)]
     columns = ("trainable_params", "peak_memory_bytes", "epoch_seconds")
     changes = {name: dict.fromkeys(columns, 1000 - place) for place, name in enumerate(names)}
-    block = block_of(tmp_path / "run", methods=names, seeds=[0], changes=changes)
-    assert block.drawn == names[5:]  # the later, the cheaper
+    comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0], changes=changes)
+    assert comparison.drawn == names[5:]  # the later, the cheaper
     monkeypatch.setattr(figures, "FIGURES", [entry for entry in FIGURES if entry[0] == "costs"])
-    (costs,) = draw(block, styles(names))
+    (costs,) = draw(comparison, styles(names))
     assert "Only 24 of 29 methods are drawn" in costs.caption
     assert costs.svg is not None
     assert b"method-28" in costs.svg
     assert b"method-04" not in costs.svg
 
 
-def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(block: Block) -> None:
-    for drawing in draw(block, styles(block.methods)):
+def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(comparison: Comparison) -> None:
+    for drawing in draw(comparison, styles(comparison.methods)):
         assert drawing.svg is not None
         markup = svg.inline(drawing.svg, drawing.stem, 'a "label" <b>')
         root = ElementTree.fromstring(markup)
@@ -283,7 +291,7 @@ def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(block: Block)
 
 def test_names_that_are_no_xml_are_drawn(tmp_path: Path) -> None:
     names = ["fft", "a\x1b[31mb\x01", "<&>\"'"]
-    block = block_of(tmp_path / "run", methods=names, seeds=[0])
-    for drawing in draw(block, styles(names)):
+    comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0])
+    for drawing in draw(comparison, styles(names)):
         if drawing.svg is not None:
             ElementTree.fromstring(drawing.svg)

@@ -15,7 +15,7 @@ from reports.render.exports import frame, grid_frame, grid_latex, latex
 from reports.studies.study import Grid, Strong
 from reports.text import escape_latex
 from tests.reports.factory import METHODS, make_run
-from tests.reports.sections.test_verdict import block_of
+from tests.reports.sections.test_verdict import comparison_of
 
 
 def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path: Path) -> None:
@@ -37,16 +37,16 @@ def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path:
 
 
 def test_what_was_not_measured_is_missing(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run", seeds=[0], changes={"lora": {"status": "oom", "error": "x"}})
-    row = frame(block).set_index("method").loc["lora"]
+    comparison = comparison_of(tmp_path / "run", seeds=[0], changes={"lora": {"status": "oom", "error": "x"}})
+    row = frame(comparison).set_index("method").loc["lora"]
     assert row.drop(["kind", "seeds"]).isna().all()
     assert row["seeds"] == 0
-    assert r"lora & \textit{oom} &  &  &  &  &  \\" in latex(block)
+    assert r"lora & \textit{oom} &  &  &  &  &  \\" in latex(comparison)
 
 
 def test_rows_of_latex_have_the_columns_of_the_table(tmp_path: Path) -> None:
     names = [*list(METHODS)[:2], "[x]", "*", "a & b \\\\ \\hline", "50%", "{", "$x^2$_#~"]
-    text = latex(block_of(tmp_path / "run", methods=names, seeds=[0, 1], dataset="d}%&"))
+    text = latex(comparison_of(tmp_path / "run", methods=names, seeds=[0, 1], dataset="d}%&"))
     body = text.partition("\\toprule\n")[2].partition("\\bottomrule")[0]
     rows = [line for line in body.splitlines() if line != r"\midrule"]
     assert len(rows) == 1 + 4 + len(names)

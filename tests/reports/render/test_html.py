@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reports.analysis.comparison import blocks
+from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.tables import results, summary
 from reports.figures.draw import Drawing
 from reports.figures.style import on_dark, styles
@@ -109,7 +109,7 @@ def data_in(text: str) -> Any:
 def test_text_from_data_cannot_leave_its_place(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", methods=["fft", "lora", EVIL], seeds=[0], changes={EVIL: {"trainable_params": 7}})
     text = page_from([run])
-    assert [method["name"] for method in data_in(text)["blocks"][0]["methods"]] == ["fft", "lora", EVIL]
+    assert [method["name"] for method in data_in(text)["comparisons"][0]["methods"]] == ["fft", "lora", EVIL]
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
@@ -132,7 +132,7 @@ def test_methods_without_costs_or_accuracy_are_in_the_table_alone(tmp_path: Path
         "lora": {"status": "oom", "error": "out of memory"}, "frozen": {"hr@10": None}, "iisan": {"epoch_seconds": None}
     }  # fmt: skip
     run = make_run(tmp_path / "run", seeds=[0], changes=changes)
-    methods = {method["name"]: method for method in data_in(page_from([run]))["blocks"][0]["methods"]}
+    methods = {method["name"]: method for method in data_in(page_from([run]))["comparisons"][0]["methods"]}
     assert methods["lora"]["costs"] is methods["lora"]["accuracy"] is methods["lora"]["low"] is None
     assert methods["frozen"]["accuracy"] is None
     assert methods["iisan"]["costs"] is None
@@ -149,7 +149,7 @@ def test_four_hundred_records_take_seconds_and_a_bounded_file(large: Large) -> N
     assert large.seconds < 40
     assert len(large.text.encode()) < 5_000_000
     data = data_in(large.text)
-    assert sum(len(block["methods"]) for block in data["blocks"]) == 400
+    assert sum(len(comparison["methods"]) for comparison in data["comparisons"]) == 400
     tags = Tags()
     tags.feed(large.text)
     assert [tag for tag, _ in tags.seen].count("details") == 51  # and the verdicts
@@ -158,12 +158,12 @@ def test_four_hundred_records_take_seconds_and_a_bounded_file(large: Large) -> N
 def test_figures_of_many_comparisons_are_linked(tmp_path: Path) -> None:
     runs = [load_run(make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0]))]
     cells = results(runs[0].records)
-    (block,) = blocks(runs, runs[0].records, cells, summary(cells))
+    (comparison,) = split_into_comparisons(runs, runs[0].records, cells, summary(cells))
     drawing = Drawing("costs", "Costs", "Caption.", b"png", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
-    looks = styles(block.methods)
+    looks = styles(comparison.methods)
     for count, linked in ((1, 0), (MOST_WITH_FIGURES, 0), (MOST_WITH_FIGURES + 1, MOST_WITH_FIGURES + 1)):
         drawings = [[drawing]] * count
-        text = page(runs, chapters(runs, [block] * count, drawings, [], tmp_path), drawings, looks)
+        text = page(runs, chapters(runs, [comparison] * count, drawings, [], tmp_path), drawings, looks)
         assert text.count('<a href="figures/costs.png">') == linked
         assert text.count('aria-label="Costs. Caption."') == count - linked
 

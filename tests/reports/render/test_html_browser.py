@@ -172,7 +172,7 @@ def test_sliders_by_keyboard(page: Browser, run: Path) -> None:
 def test_points_tell_their_figures(page: Browser, run: Path) -> None:
     tip = "document.querySelector('.tip')?.textContent ?? null"
     halo = "document.querySelector('.point[data-name=lora] .halo')"
-    page.run(f"{halo}.scrollIntoView({{ block: 'center' }})")
+    page.run(f"{halo}.scrollIntoView({{ comparison: 'center' }})")
     x, y = page.run(f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({halo}.getBoundingClientRect())")
     assert page.run(tip) is None
     page.point_at(x, y)

@@ -12,7 +12,7 @@ from bench.scoring.roofline import CARDS
 from reports.sections.computing import peak_of, section
 from tests.reports.factory import METHODS, environment, make_run, write_json
 from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_block
+from tests.reports.sections.test_verdict import read_comparison
 
 
 def run_of(path: Path, gpu: Any = None, flags: dict[str, Any] | None = None, nvml: Any = None, **row: Any) -> Path:
@@ -27,12 +27,14 @@ def run_of(path: Path, gpu: Any = None, flags: dict[str, Any] | None = None, nvm
 @pytest.mark.parametrize(("precision", "peak"), [("fp32", 67e12), ("bf16", 989.5e12), ("fp16", 989.5e12)])
 def test_share_of_the_peak_by_hand(tmp_path: Path, precision: str, peak: float) -> None:
     gpu = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
-    block = read_block(run_of(tmp_path / "run", gpu, {"cuda_matmul_tf32": False}, device="cuda:0", precision=precision))
-    assert peak_of(block.records[0]) == (peak, CARDS["h100-sxm"], "")
-    text = section(block)
+    comparison = read_comparison(
+        run_of(tmp_path / "run", gpu, {"cuda_matmul_tf32": False}, device="cuda:0", precision=precision)
+    )
+    assert peak_of(comparison.records[0]) == (peak, CARDS["h100-sxm"], "")
+    text = section(comparison)
     header, fft, _ = tables(text)[0]
     cells = dict(zip(header, fft, strict=True))
-    rate = 9e9 / block.records[0].steps["median"]
+    rate = 9e9 / comparison.records[0].steps["median"]
     assert cells["Model FLOP/s"] == f"{rate / 1e9:.1f} GFLOP/s"
     assert cells["Of the peak"] == f"{float(f'{100 * rate / peak:.1g}')}%"
     assert (cells["Forward"], cells["Backward"], cells["Distinct items"]) == ("3.00 GFLOP", "6.00 GFLOP", "214")
@@ -53,22 +55,22 @@ def test_share_of_the_peak_by_hand(tmp_path: Path, precision: str, peak: float) 
 def test_where_there_is_no_peak_it_says_why(
     tmp_path: Path, gpu: Any, flags: dict[str, Any], nvml: Any, row: dict[str, Any], why: str
 ) -> None:
-    text = section(read_block(run_of(tmp_path / "run", gpu, flags, nvml, **row)))
+    text = section(read_comparison(run_of(tmp_path / "run", gpu, flags, nvml, **row)))
     assert f"There is no share of a peak: {why}" in text
     assert [line[-1] for line in tables(text)[0][1:]] == ["", ""]
 
 
 def test_tf32_does_not_touch_16_bit(tmp_path: Path) -> None:
     gpu, flags = {"name": "NVIDIA A30"}, {"cuda_matmul_tf32": True}
-    block = read_block(run_of(tmp_path / "run", gpu, flags, device="cuda:0", precision="bf16"))
-    assert peak_of(block.records[0])[0] == CARDS["a30"].half
+    comparison = read_comparison(run_of(tmp_path / "run", gpu, flags, device="cuda:0", precision="bf16"))
+    assert peak_of(comparison.records[0])[0] == CARDS["a30"].half
 
 
 def test_time_of_a_step_and_its_phases(tmp_path: Path) -> None:
-    block = read_block(run_of(tmp_path / "run"))
-    header, fft, cached = tables(section(block))[1]
+    comparison = read_comparison(run_of(tmp_path / "run"))
+    header, fft, cached = tables(section(comparison))[1]
     cells = dict(zip(header, fft, strict=True))
-    step = 1000 * block.records[0].steps["median"]
+    step = 1000 * comparison.records[0].steps["median"]
     assert cells["Median"] == f"{step:.0f} ms"
     assert cells["Quartiles"] == f"{0.9 * step:.0f} ms to {1.2 * step:.0f} ms"
     assert cells["95th percentile"] == f"{1.5 * step:.0f} ms"
@@ -83,5 +85,5 @@ def test_older_records(tmp_path: Path) -> None:
     for file in (run / "cells").glob("*/record.json"):
         record = json.loads(file.read_text())
         write_json(file, {key: value for key, value in record.items() if key not in ("compute", "steps")})
-    assert section(read_block(run)) == "The records of fft and iisan-cached have no FLOPs of a median step."
-    assert section(read_block(make_run(tmp_path / "failed", ["fft"], [0], status="hung"))) == "No cell ended ok."
+    assert section(read_comparison(run)) == "The records of fft and iisan-cached have no FLOPs of a median step."
+    assert section(read_comparison(make_run(tmp_path / "failed", ["fft"], [0], status="hung"))) == "No cell ended ok."

@@ -7,13 +7,13 @@ from pathlib import Path
 from reports.sections import meters
 from tests.reports.factory import make_run
 from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.sections.test_verdict import comparison_of, read_comparison
 
 MIB = 2**20
 
 
 def test_only_meters_that_are_there_are_shown_and_explained(tmp_path: Path) -> None:
-    text = meters.section(block_of(tmp_path / "cpu", methods=["fft", "iisan-cached"], seeds=[0]))
+    text = meters.section(comparison_of(tmp_path / "cpu", methods=["fft", "iisan-cached"], seeds=[0]))
     side, split = tables(text)
     assert side == [
         ["Method", "Account", "Peak RSS"],
@@ -35,7 +35,7 @@ def test_all_meters_of_a_gpu(tmp_path: Path) -> None:
     }
     changes = {"fft": figures, "lora": {**figures, "nvml_process_bytes": None}}
     run = make_run(tmp_path / "gpu", ["fft", "lora"], [0], changes=changes, device="cuda:0")
-    text = meters.section(read_block(run))
+    text = meters.section(read_comparison(run))
     side = tables(text)[0]
     assert side[0] == ["Method", "Account", "Allocated", "Reserved", "NVML process", "NVML device", "Peak RSS"]
     assert side[1] == ["fft", "410 MiB", "440 MiB", "512 MiB", "1.00 GiB", "2.00 GiB", "810 MiB"]
@@ -47,9 +47,9 @@ def test_all_meters_of_a_gpu(tmp_path: Path) -> None:
 
 
 def test_parts_of_the_account_with_their_shares(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run", methods=["fft"], seeds=[0])
-    account = block.records[0].memory
-    row = tables(meters.section(block))[1][1]
+    comparison = comparison_of(tmp_path / "run", methods=["fft"], seeds=[0])
+    account = comparison.records[0].memory
+    row = tables(meters.section(comparison))[1][1]
     parts = ("parameters", "gradients", "optimizer", "activations", "rest")
     assert [cell.split("(")[1] for cell in row[2:]] == [
         f"{100 * account[part] / account['peak_bytes']:.{0 if account[part] / account['peak_bytes'] > 0.1 else 1}f}%)"
@@ -63,8 +63,8 @@ def test_seeds_with_other_peaks_have_a_spread(tmp_path: Path) -> None:
         text = file.read_text()
         file.write_text(text.replace(f'"peak_bytes": {410 * MIB}', f'"peak_bytes": {(400 + 2 * place) * MIB}'))
     # Of two values 2 apart the t interval is 12.706 standard errors of 1 to either side.
-    assert tables(meters.section(read_block(run)))[0][1][1] == "401 MiB ± 12.7 MiB"
+    assert tables(meters.section(read_comparison(run)))[0][1][1] == "401 MiB ± 12.7 MiB"
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
-    assert meters.section(block_of(tmp_path / "run", status="failed")) == "No meter of memory has left a figure."
+    assert meters.section(comparison_of(tmp_path / "run", status="failed")) == "No meter of memory has left a figure."

@@ -12,7 +12,7 @@ import pytest
 from reports.sections import plan_vs_measured
 from tests.reports.factory import CACHE_BYTES, make_run, write_json
 from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_block
+from tests.reports.sections.test_verdict import read_comparison
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -24,7 +24,7 @@ def section(path: Path, change: dict[str, Change] | None = None, seeds: tuple[in
             record = json.loads(file.read_text())
             edit(record)
             write_json(file, record)
-    return plan_vs_measured.section(read_block(run))
+    return plan_vs_measured.section(read_comparison(run))
 
 
 def test_a_plan_that_is_right_is_said_to_be(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from reports.load.run_folders import load_run
 from reports.sections import tuning
 from tests.reports.factory import make_run, write_json
 from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_block
+from tests.reports.sections.test_verdict import read_comparison
 
 LORA = {
     "name": "lora",
@@ -59,8 +59,8 @@ def tuned_run(path: Path, *found: dict[str, Any], options: dict[str, Any] | None
 
 
 def test_the_costs_are_columns(tmp_path: Path) -> None:
-    block = read_block(tuned_run(tmp_path / "run", FROZEN, LORA))
-    text = tuning.section(block)
+    comparison = read_comparison(tuned_run(tmp_path / "run", FROZEN, LORA))
+    text = tuning.section(comparison)
     header, *rows = tables(text)[0]
     lora, frozen = (dict(zip(header, row, strict=True)) for row in rows)
     assert (lora["Method"], lora["Trials"], lora["Failed"], lora["Time"], lora["Energy"]) == (
@@ -75,12 +75,12 @@ def test_the_costs_are_columns(tmp_path: Path) -> None:
     assert "Nothing is known of a search for the options of fft." in text
     assert "different numbers" not in text
     fewer = {**LORA, "trials": 5}
-    assert "different numbers" in tuning.section(read_block(tuned_run(tmp_path / "other", FROZEN, fewer)))
+    assert "different numbers" in tuning.section(read_comparison(tuned_run(tmp_path / "other", FROZEN, fewer)))
 
 
 def test_the_figure_has_the_points_of_the_curves(tmp_path: Path) -> None:
-    block = read_block(tuned_run(tmp_path / "run", FROZEN, LORA))
-    (axes,) = best_so_far(block, styles(block.methods)).axes
+    comparison = read_comparison(tuned_run(tmp_path / "run", FROZEN, LORA))
+    (axes,) = best_so_far(comparison, styles(comparison.methods)).axes
     drawn = [line.get_xydata().tolist() for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert drawn == [LORA["curve"], FROZEN["curve"]]  # in the order of the tables
     assert axes.get_xlim()[1] >= 4
@@ -109,7 +109,7 @@ def test_report_and_tables_have_it_and_an_untuned_run_has_not(tmp_path: Path) ->
 
 def test_options_that_were_changed_afterwards_are_not_those_that_were_chosen(tmp_path: Path) -> None:
     path = tuned_run(tmp_path / "run", FROZEN, LORA, options={"lr": 0.1, "rank": 8})
-    assert list(costs(read_block(path))) == ["frozen"]
+    assert list(costs(read_comparison(path))) == ["frozen"]
     assert any("options of lora are not those" in note for note in load_run(path).notes)
 
 

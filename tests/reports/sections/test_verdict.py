@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reports.analysis.comparison import Block, blocks
+from reports.analysis.comparison import Comparison, split_into_comparisons
 from reports.analysis.options import DEFAULT, Options
 from reports.analysis.tables import results, summary
 from reports.load.run_folders import Record, load_run
@@ -17,21 +17,21 @@ from reports.sections.verdict import verdict
 from tests.reports.factory import USERS, make_run
 
 
-def read_block(path: Path, records: Sequence[Record] | None = None, options: Options = DEFAULT) -> Block:
+def read_comparison(path: Path, records: Sequence[Record] | None = None, options: Options = DEFAULT) -> Comparison:
     run = load_run(path)
     known = run.records if records is None else records
     cells = results(known, options)
-    (block,) = blocks([run], known, cells, summary(cells, options), options)
-    return block
+    (comparison,) = split_into_comparisons([run], known, cells, summary(cells, options), options)
+    return comparison
 
 
-def block_of(path: Path, **arguments: Any) -> Block:
-    return read_block(make_run(path, **arguments))
+def comparison_of(path: Path, **arguments: Any) -> Comparison:
+    return read_comparison(make_run(path, **arguments))
 
 
-def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> Block:
+def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> Comparison:
     changes = {method: {"hr@10": value} for method, value in values.items()}
-    return block_of(path, methods=list(values), changes=changes, **arguments)
+    return comparison_of(path, methods=list(values), changes=changes, **arguments)
 
 
 def test_the_best_is_named_whoever_it_is(tmp_path: Path) -> None:
@@ -45,15 +45,15 @@ def test_the_best_is_named_whoever_it_is(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_the_standard_error_of_a_share(tmp_path: Path) -> None:
-    block = with_accuracy(tmp_path / "run", {"fft": 0.25, "lora": 0.26}, seeds=[0])
-    spread = block.spread("lora", "hr@10")
+    comparison = with_accuracy(tmp_path / "run", {"fft": 0.25, "lora": 0.26}, seeds=[0])
+    spread = comparison.spread("lora", "hr@10")
     error = math.sqrt(0.26 * 0.74 / USERS)
     assert spread is not None
     assert spread.half == pytest.approx(1.959964 * error)
-    first = verdict(block)[0]
+    first = verdict(comparison)[0]
     assert f"a standard error of {error:.3f} over {USERS:,} users" in first
     assert first.endswith("the intervals overlap with **fft**: no difference shown from it.")
-    ndcg = block.spread("lora", "ndcg@10")
+    ndcg = comparison.spread("lora", "ndcg@10")
     assert ndcg is not None
     assert ndcg.half is None
 
@@ -72,11 +72,11 @@ def test_all_others_are_not_listed_one_by_one(tmp_path: Path) -> None:
 
 
 def test_several_seeds_have_their_own_interval(tmp_path: Path) -> None:
-    block = block_of(tmp_path / "run", methods=["fft", "lora", "frozen"], seeds=[0, 1, 2])
-    spread = block.spread("fft", "hr@10")
+    comparison = comparison_of(tmp_path / "run", methods=["fft", "lora", "frozen"], seeds=[0, 1, 2])
+    spread = comparison.spread("fft", "hr@10")
     assert spread is not None
     assert (spread.source, spread.count) == ("seeds", 3)
-    assert "over 3 seeds" in verdict(block)[0]
+    assert "over 3 seeds" in verdict(comparison)[0]
 
 
 def test_equal_methods_share_the_first_place(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_unknown_spread_is_said(tmp_path: Path) -> None:
     (path / "dataset.json").unlink()
     run = load_run(path)
     cells = results(run.records)
-    (block,) = blocks([run], run.records, cells, summary(cells))
-    sentences = verdict(block)
+    (comparison,) = split_into_comparisons([run], run.records, cells, summary(cells))
+    sentences = verdict(comparison)
     assert "the spread of some is unknown" in sentences[0]
     assert "with a spread that is unknown" in sentences[2]
 
@@ -100,10 +100,10 @@ def test_lowest_tpme_follows_the_costs(tmp_path: Path) -> None:
     cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}
     dear = {"epoch_seconds": 9.0, "trainable_params": 9, "peak_memory_bytes": 9}
     for place, (first, second) in enumerate([("fft", "lora"), ("lora", "fft")]):
-        block = block_of(
+        comparison = comparison_of(
             tmp_path / str(place), methods=["fft", "lora"], seeds=[0], changes={first: cheap, second: dear}
         )
-        assert verdict(block)[1].startswith(
+        assert verdict(comparison)[1].startswith(
             f"**{first}** has the lowest TPME, 0.000, before **{second}** at 1.000, and is first in 100%"
         )
 
@@ -114,7 +114,7 @@ def test_costs_and_gains_are_set_against_fft(tmp_path: Path) -> None:
         "iisan": {"epoch_seconds": 5.0, "peak_memory_bytes": 500, "trainable_params": 50, "hr@10": 0.15},
         "lora": {"epoch_seconds": 18.0, "peak_memory_bytes": 900, "trainable_params": 5, "hr@10": 0.31},
     }
-    third = verdict(block_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes))[2]
+    third = verdict(comparison_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes))[2]
     cheap, accurate = third.removeprefix("Against **fft**, ").split("; ")
     assert cheap == (
         "**iisan** takes 0.25× the seconds per epoch, 0.50× the peak memory and 0.10× the trainable parameters, "
@@ -127,17 +127,17 @@ def test_costs_and_gains_are_set_against_fft(tmp_path: Path) -> None:
 
 
 def test_without_fft_it_says_so(tmp_path: Path) -> None:
-    third = verdict(block_of(tmp_path / "a", methods=["lora", "iisan"]))[2]
+    third = verdict(comparison_of(tmp_path / "a", methods=["lora", "iisan"]))[2]
     assert "fft** is not part of this comparison" in third
-    third = verdict(block_of(tmp_path / "b", methods=["fft", "lora"], changes={"fft": {"status": "oom"}}))[2]
+    third = verdict(comparison_of(tmp_path / "b", methods=["fft", "lora"], changes={"fft": {"status": "oom"}}))[2]
     assert "fft** did not end ok" in third
 
 
 def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
     cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}  # popularity has 0.094 here
     changes = {"fft": {"hr@10": 0.09}, "lora": {"hr@10": 0.05, **cheap}}
-    block = block_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)
-    accuracy, scores, _ = verdict(block)
+    comparison = comparison_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)
+    accuracy, scores, _ = verdict(comparison)
     assert accuracy.endswith("That is not above ranking by popularity (0.094), and so no method here is.")
     assert scores.endswith("the HR@10 of **lora**, 0.050, is not above that of ranking by popularity (0.094).")
     accuracy = verdict(with_accuracy(tmp_path / "near", {"fft": 0.10, "lora": 0.05}, seeds=[0]))[0]
@@ -148,27 +148,29 @@ def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
 
 def test_methods_that_failed_are_named(tmp_path: Path) -> None:
     changes = {"lora": {"status": "oom"}, "iisan": {"status": "hung"}}
-    sentences = verdict(block_of(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0], changes=changes))
+    sentences = verdict(comparison_of(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0], changes=changes))
     assert "with no other method beside it, since the others did not end ok." in sentences[0]
     assert sentences[-1] == "Not compared, since no cell of theirs ended ok: **lora** (oom) and **iisan** (hung)."
 
 
 def test_random_backbones_have_no_best(tmp_path: Path) -> None:
-    sentences = verdict(block_of(tmp_path / "run", weights="random"))
+    sentences = verdict(comparison_of(tmp_path / "run", weights="random"))
     assert "says nothing about the methods" in sentences[0]
     assert all("higher" not in text and "lower (" not in text for text in sentences)
     assert "lowest TPME" in sentences[1]
 
 
 def test_one_method_alone_and_nothing_at_all(tmp_path: Path) -> None:
-    sentences = verdict(block_of(tmp_path / "a", methods=["fft"]))
+    sentences = verdict(comparison_of(tmp_path / "a", methods=["fft"]))
     assert "with no other method beside it" in sentences[0]
     assert sentences[1].startswith("TPME cannot be computed: ")
     assert "nothing to set against it" in sentences[2]
-    assert verdict(block_of(tmp_path / "b", status="failed")) == ["No cell ended ok, so there is nothing to compare."]
+    assert verdict(comparison_of(tmp_path / "b", status="failed")) == [
+        "No cell ended ok, so there is nothing to compare."
+    ]
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    sentences = verdict(block_of(tmp_path / "run", methods=["fft", "*my|method*"]))
+    sentences = verdict(comparison_of(tmp_path / "run", methods=["fft", "*my|method*"]))
     assert all("*my|" not in text for text in sentences)
     assert any("\\*my\\|method\\*" in text for text in sentences)

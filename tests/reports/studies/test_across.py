@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.analysis.comparison import Block, blocks
+from reports.analysis.comparison import Comparison, split_into_comparisons
 from reports.analysis.tables import results, summary
 from reports.figures.style import Styles, styles
 from reports.load.run_folders import Run, load_run, merge
@@ -15,10 +15,10 @@ from reports.studies.study import Study
 from tests.reports.factory import dataset, make_run, write_json
 
 
-def compared(runs: Sequence[Run]) -> list[Block]:
+def compared(runs: Sequence[Run]) -> list[Comparison]:
     records, _ = merge(runs)
     cells = results(records)
-    return blocks(runs, records, cells, summary(cells))
+    return split_into_comparisons(runs, records, cells, summary(cells))
 
 
 def found(runs: Sequence[Run], looks: Styles) -> Mapping[str, Study]:

@@ -1,22 +1,22 @@
-"""The parts of a report that belong to one block: its main table, what failed, its figures."""
+"""The parts of a report that belong to one comparison: its main table, what failed, its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.analysis.comparison import Block
+from reports.analysis.comparison import Comparison
 from reports.analysis.main_table import COLUMNS, WARNED, Cell, Row, legend, rows
 from reports.figures.draw import Drawing
 from reports.text import escape, table
 
 
-def main_table(block: Block) -> str:
+def main_table(comparison: Comparison) -> str:
     """Methods between the floors and the ceilings; costs and accuracy with ±, each also relative to `fft`."""
     header = ["Method", *(column.title for column in COLUMNS)]
-    found = rows(block)
+    found = rows(comparison)
     warned = any(row.warned for row in found)
     note = f" {WARNED} a cell of this method has a warning, see [Warnings](#warnings)." if warned else ""
-    return f"{table(header, [_row(row) for row in found])}\n\n{escape(legend(block))}{note}"
+    return f"{table(header, [_row(row) for row in found])}\n\n{escape(legend(comparison))}{note}"
 
 
 def _row(row: Row) -> list[str]:
@@ -33,9 +33,9 @@ def _cell(cell: Cell) -> str:
     return f"{text}{half} ({cell.ratio})" if cell.ratio else f"{text}{half}"
 
 
-def failures(block: Block) -> str:
+def failures(comparison: Comparison) -> str:
     """The cells that did not end ok, or nothing."""
-    broken = block.results[block.results["status"] != "ok"]
+    broken = comparison.results[comparison.results["status"] != "ok"]
     if broken.empty:
         return ""
     listed = [

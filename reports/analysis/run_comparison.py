@@ -64,7 +64,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Two runs side by side."""
 
     ratios: tuple[Ratio, ...]
@@ -106,7 +106,7 @@ def parse_threshold(text: str) -> Threshold:
 
 def compare(
     first: Path, second: Path, thresholds: Sequence[Threshold] = (), allow_different: bool = False
-) -> Comparison:
+) -> RunComparison:
     """Set the cells of the second run against the same ones of the first.
 
     Cells are the same that have the same id, or the same method, data, backbones, modality and seed. Time has an
@@ -141,7 +141,7 @@ def compare(
         raise UserError(f"--fail-if: no cell ended ok in {first}, so there is nothing to judge {second} by")
     for limit in thresholds:
         notes += _unjudged(limit, ratios)
-    return Comparison(tuple(ratios), tuple(broken), tuple(missing), tuple(notes))
+    return RunComparison(tuple(ratios), tuple(broken), tuple(missing), tuple(notes))
 
 
 def _unjudged(limit: Threshold, ratios: Sequence[Ratio]) -> list[str]:
@@ -280,7 +280,7 @@ def _accuracies(first: Record, second: Record, metric: str) -> resampling.FloatA
     return np.divide(means[:, 1], means[:, 0], out=np.full(len(means), np.nan), where=means[:, 0] > 0)
 
 
-def as_json(comparison: Comparison, thresholds: Sequence[Threshold]) -> Mapping[str, Any]:
+def as_json(comparison: RunComparison, thresholds: Sequence[Threshold]) -> Mapping[str, Any]:
     """The comparison as plain values."""
     return {
         "cells": [vars(ratio) for ratio in comparison.ratios],
