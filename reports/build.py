@@ -17,9 +17,10 @@ from bench.utils.files import atomic_path
 from reports.analysis.comparison import Comparison, split_into_comparisons
 from reports.analysis.options import DEFAULT, Costs, Options
 from reports.analysis.tables import results, summary
-from reports.figures.draw import STEMS as FIGURES
-from reports.figures.draw import Drawing, draw
-from reports.figures.style import styles
+from reports.figures.all_figures import STEMS as FIGURES
+from reports.figures.all_figures import draw
+from reports.figures.drawing import Drawing
+from reports.figures.style import styles_of
 from reports.load.run_folders import Record, Run, load_run, merge
 from reports.render.exports import frame, grid_frame, grid_latex, latex, stem_of
 from reports.render.html import page
@@ -68,11 +69,11 @@ def build(
     cells = results(records, options)
     methods = summary(cells, options)
     compared = split_into_comparisons(runs, records, cells, methods, options)
-    looks = styles(methods["method"])
-    found = studies(compared, looks)
-    drawings = [*(draw(comparison, looks) for comparison in compared), *(study.drawings for study in found)]
+    styles = styles_of(methods["method"])
+    found = studies(compared, styles)
+    drawings = [*(draw(comparison, styles) for comparison in compared), *(study.drawings for study in found)]
     parts = chapters(runs, compared, drawings[: len(compared)], merge_notes, out, found)
-    text, markup = report(runs, parts), page(runs, parts, drawings, looks)
+    text, markup = report(runs, parts), page(runs, parts, drawings, styles)
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.arguments import add_options
-from bench.utils import text
+from bench.utils.text import as_json as json_text
 from bench.utils.text import printable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     thresholds = [parse_threshold(text) for text in args.fail_if]
     comparison = compare(args.first, args.second, thresholds, args.allow_different)
     if args.json:
-        print(text.as_json(as_json(comparison, thresholds)))
+        print(json_text(as_json(comparison, thresholds)))
     else:
         for line in lines(comparison, thresholds):
             print(printable(line))

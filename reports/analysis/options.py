@@ -23,7 +23,7 @@ class Options:
     reference_name: str = ""
     penalties: Penalties = field(default_factory=Penalties)
 
-    def tpme(self, costs: Costs) -> dict[str, float]:
+    def tpme_of(self, costs: Costs) -> dict[str, float]:
         """TPME under these weights and this reference.
 
         Raises:

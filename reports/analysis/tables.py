@@ -118,7 +118,7 @@ def scores_of(frame: pd.DataFrame, options: Options) -> dict[Hashable, float]:
     """TPME per row label, over the rows that ended ok with all costs measured; empty where it cannot be computed."""
     try:
         costs = comparable(frame)
-        scores = options.tpme({str(label): row for label, row in costs.items()})
+        scores = options.tpme_of({str(label): row for label, row in costs.items()})
     except UserError:
         return {}
     return dict(zip(costs, scores.values(), strict=True))

@@ -42,7 +42,7 @@ def trade_off(comparison: Comparison) -> dict[str, float]:
     Raises:
         UserError: it cannot be computed; the line says why.
     """
-    return comparison.options.tpme(comparable_costs(comparison))
+    return comparison.options.tpme_of(comparable_costs(comparison))
 
 
 def first_shares(comparison: Comparison) -> dict[str, float]:

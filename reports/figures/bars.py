@@ -19,8 +19,7 @@ from matplotlib.ticker import (
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.resampled_steps import seconds_of
-from reports.figures import style
-from reports.figures.style import DECADES, FAINT, INK, NotDrawn, Styles, short
+from reports.figures.style import DECADES, FAINT, INK, NotDrawn, Styles, new_figure, short
 from reports.text import UNITS, count, number, size
 
 MOST_DOTS = 300
@@ -58,7 +57,7 @@ def rows_of_bars(methods: Sequence[str], above: float, row_inches: float = 0.36)
     longest = max(len(short(method)) for method in methods)
     left = min(0.03 + 0.0105 * longest, 0.28)
     bottom = 0.6 / inches
-    return style.new_figure(inches), left, bottom, 1 - bottom - above / inches
+    return new_figure(inches), left, bottom, 1 - bottom - above / inches
 
 
 def method_axis(axes: Axes, methods: Sequence[str], labels: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from reports.analysis.comparison import Comparison
-from reports.figures import style
-from reports.figures.style import DECADES, NotDrawn, Styles, accuracy_label, short
+from reports.figures.labels import label_ends
+from reports.figures.style import DECADES, NotDrawn, Styles, accuracy_label, new_figure, short
 from reports.load.run_folders import Record
 from reports.load.validation import Json
 
@@ -69,17 +69,24 @@ def _learning(comparison: Comparison, styles: Styles, spent: Spent, label: str, 
     curves = {method: found for method in comparison.drawn if (found := _curves(comparison, method, spent))}
     if not curves:
         raise NotDrawn(why_not)
-    figure = style.new_figure(4.9)
+    figure = new_figure(4.9)
     longest = max(len(short(method)) for method in curves)
     axes = figure.add_axes((0.085, 0.12, 0.9 - 0.0118 * max(longest, 6), 0.86))
     ends = {}
     for method, lines in curves.items():
-        look = styles[method]
+        style = styles[method]
         mean = mean_curve(lines)
         for line in lines if len(lines) > 1 else []:
-            axes.plot(line[:, 0], line[:, 1], color=look.color, lw=0.8, alpha=0.4)
+            axes.plot(line[:, 0], line[:, 1], color=style.color, lw=0.8, alpha=0.4)
         axes.plot(
-            mean[:, 0], mean[:, 1], color=look.color, lw=1.8, marker=look.marker, ms=6 * look.size, mec="white", mew=0.6
+            mean[:, 0],
+            mean[:, 1],
+            color=style.color,
+            lw=1.8,
+            marker=style.marker,
+            ms=6 * style.size,
+            mec="white",
+            mew=0.6,
         )
         ends[method] = (float(mean[-1, 0]), float(mean[-1, 1]))
     _logarithmic_if_wide(axes, [line for lines in curves.values() for line in lines])
@@ -117,19 +124,3 @@ def mean_curve(lines: Sequence[FloatArray]) -> FloatArray:
     """Point by point over the evaluations that every seed has."""
     length = min(len(line) for line in lines)
     return np.asarray(np.mean([line[:length] for line in lines], axis=0))
-
-
-def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
-    """Names on the right of the frame, moved apart, each with a thin line from the end of its curve."""
-    low, high = axes.get_ylim()
-    right = axes.get_xlim()[1]
-    gap = min(0.045, 1 / len(ends)) * (high - low)
-    heights = style.spread_out([y for _, y in ends.values()], gap)
-    lift = max(0.0, low + gap / 2 - min(heights)) - max(0.0, max(heights) - (high - gap / 2))
-    for (method, (x, y)), height in zip(ends.items(), heights, strict=True):
-        color = styles[method].color
-        axes.plot([x, right], [y, height + lift], color=color, lw=0.6, alpha=0.6, ls=(0, (2, 2)))
-        axes.annotate(short(method), (1, height + lift), (4, 0), xycoords=("axes fraction", "data"), va="center",
-                      textcoords="offset points", color=color, fontweight="bold", annotation_clip=False)  # fmt: skip
-    axes.set_ylim(low, high)
-    axes.set_xlim(right=right)

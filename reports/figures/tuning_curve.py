@@ -7,9 +7,9 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.tuning_costs import costs
-from reports.figures import style
-from reports.figures.curves import HEADROOM, label_ends
-from reports.figures.style import Styles, accuracy_label
+from reports.figures.curves import HEADROOM
+from reports.figures.labels import label_ends
+from reports.figures.style import NotDrawn, Styles, accuracy_label, new_figure, short
 
 
 def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
@@ -18,14 +18,14 @@ def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
         method: one.curve for method, one in costs(comparison).items() if method in comparison.drawn and one.curve
     }
     if not curves:
-        raise style.NotDrawn("no trial has a figure")
-    figure = style.new_figure(4.9)
-    longest = max(len(style.short(method)) for method in curves)
+        raise NotDrawn("no trial has a figure")
+    figure = new_figure(4.9)
+    longest = max(len(short(method)) for method in curves)
     axes = figure.add_axes((0.1, 0.12, 0.885 - 0.0118 * max(longest, 6), 0.86))
     for method, curve in curves.items():
-        look = styles[method]
-        axes.plot(*zip(*curve, strict=True), color=look.color, lw=1.8, drawstyle="steps-post", marker=look.marker,
-                  ms=6 * look.size, mec="white", mew=0.6)  # fmt: skip
+        style = styles[method]
+        axes.plot(*zip(*curve, strict=True), color=style.color, lw=1.8, drawstyle="steps-post", marker=style.marker,
+                  ms=6 * style.size, mec="white", mew=0.6)  # fmt: skip
     axes.set_ylim(0, HEADROOM * max(value for curve in curves.values() for _, value in curve) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trials, those that failed included")

@@ -17,14 +17,14 @@ from bench.scoring.weight_regions import Region, first_regions
 from bench.utils.errors import UserError
 from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs, trade_off
-from reports.figures import style
-from reports.figures.style import FAINT, INK, SOFT, NotDrawn, Styles, short
+from reports.figures.labels import spread_out
+from reports.figures.style import FAINT, INK, SOFT, WIDTH_INCHES, NotDrawn, Styles, new_figure, short
 
 FloatArray = NDArray[np.float64]
 
 # In inches, so that text can be measured against the parts of the triangle.
 _SIDE = 4.7
-_LEFT, _BOTTOM = (style.WIDTH_INCHES - _SIDE) / 2, 0.62
+_LEFT, _BOTTOM = (WIDTH_INCHES - _SIDE) / 2, 0.62
 _HEIGHT = 5.15
 _CORNERS = np.array(
     [
@@ -48,9 +48,9 @@ def weights(comparison: Comparison, styles: Styles) -> Figure:
         regions = first_regions(comparable_costs(comparison), comparison.options.reference)
     except UserError as error:
         raise NotDrawn(f"TPME cannot be computed: {error}") from None
-    figure = style.new_figure(_HEIGHT)
+    figure = new_figure(_HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, style.WIDTH_INCHES)
+    axes.set_xlim(0, WIDTH_INCHES)
     axes.set_ylim(0, _HEIGHT)
     axes.set_axis_off()
     point = _place(np.array(comparison.options.weights))
@@ -142,7 +142,7 @@ def _outside(axes: Axes, labels: Sequence[tuple[FloatArray, str, str]]) -> None:
         if not mine:
             continue
         tallest = max(text.count("\n") + 1 for _, text, _ in mine)
-        heights = style.spread_out([place[1] for place, _, _ in mine], (tallest + 0.6) * _LINE)
+        heights = spread_out([place[1] for place, _, _ in mine], (tallest + 0.6) * _LINE)
         floor = _BOTTOM + tallest * _LINE / 2
         lift = max(0.0, floor - min(heights))
         for (place, text, color), height in zip(mine, heights, strict=True):

@@ -16,7 +16,7 @@ from bench.utils.errors import UserError
 from reports.analysis import main_table
 from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs, trade_off
-from reports.figures.draw import Drawing
+from reports.figures.drawing import Drawing
 from reports.figures.style import Styles, on_dark
 from reports.load.run_folders import Run
 from reports.render.html_parts import anchor, plain, to_html
@@ -87,7 +87,7 @@ def _digest(text: str) -> str:
 
 def _dark_colors(styles: Styles) -> str:
     """What the colours of methods turn to on a dark page, so that each stands out."""
-    colors = sorted({look.color for look in styles.values()})
+    colors = sorted({style.color for style in styles.values()})
     return "".join(
         f'[{kind}="{shade}"] {{ {kind}: light-dark({color}, {on_dark(color)}); }}\n'
         for color in colors

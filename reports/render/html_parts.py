@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from reports.figures import svg
-from reports.figures.draw import Drawing
+from reports.figures.drawing import Drawing
 from reports.text import escape_html
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")

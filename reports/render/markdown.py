@@ -11,7 +11,7 @@ from typing import Any
 from reports.analysis.comparison import Comparison
 from reports.analysis.titles import of_runs
 from reports.analysis.tuning_costs import costs
-from reports.figures.draw import Drawing
+from reports.figures.drawing import Drawing
 from reports.load.run_folders import Record, Run
 from reports.sections import (
     accuracy,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.main_table import COLUMNS, WARNED, Cell, Row, legend, rows
-from reports.figures.draw import Drawing
+from reports.figures.drawing import Drawing
 from reports.text import escape, table
 
 

@@ -1,4 +1,4 @@
-"""Study: what a method told of itself while it trained, such as the gates of its blocks, over the epochs."""
+"""Study: what a method observed of itself while it trained, such as the gates of its blocks, over the epochs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.per_seed import ended_ok
-from reports.figures import style
-from reports.figures.draw import rendered
+from reports.figures.drawing import rendered
+from reports.figures.style import INK, new_figure, short
 from reports.load.run_folders import Record
 from reports.studies.study import Grid, Study
 
@@ -28,19 +28,19 @@ MOST_WRITTEN = 6
 MOST_TICKS = 7
 
 FloatArray = NDArray[np.float64]
-Told = Mapping[str, FloatArray]
+GateValues = Mapping[str, FloatArray]
 """What the values are -> the mean over seeds, (evaluations, blocks)."""
 
 
 def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     """The values of every block over the epochs; None where no method tells any."""
-    told = {method: found for method in comparison.methods if (found := _told(ended_ok(comparison, method)))}
-    if not told:
+    observed = {method: found for method in comparison.methods if (found := _observed(ended_ok(comparison, method)))}
+    if not observed:
         return None
-    drawn = dict(list(told.items())[:MOST])
+    drawn = dict(list(observed.items())[:MOST])
     caption = "Rows are blocks, the lowest layer first, columns evaluations; a gate is 0.5 before training."
-    if len(drawn) < len(told):
-        caption += f" The first {MOST} of {len(told)} methods."
+    if len(drawn) < len(observed):
+        caption += f" The first {MOST} of {len(observed)} methods."
     drawing = rendered(stem, "What the gates learn", caption, lambda: _figure(drawn, _epochs(comparison, list(drawn))))
     header = ["Method", "1 or 0", "Mean at the first evaluation", "at the last", "Per block at the last"]
     rows = [
@@ -51,14 +51,14 @@ def study(comparison: Comparison, title: str, stem: str) -> Study | None:
             f"{values[-1].mean():.3f}",
             " ".join(f"{value:.2f}" for value in values[-1]),
         ]
-        for method, panels in told.items()
+        for method, panels in observed.items()
         for name, values in panels.items()
     ]
     note = "Means over the seeds that ended ok. Blocks go from the lowest layer that is kept to the highest."
     return Study(title, [Grid(stem, header, rows, words=2), note], [drawing])
 
 
-def _told(records: Sequence[Record]) -> Told:
+def _observed(records: Sequence[Record]) -> GateValues:
     per_seed = [found for record in records if (found := _of_seed(record))]
     if not per_seed:
         return {}
@@ -97,13 +97,13 @@ def _epochs(comparison: Comparison, methods: Sequence[str]) -> list[str]:
     return [str(point.get("epoch", place + 1)) for place, point in enumerate(longest)]
 
 
-def _figure(told: Mapping[str, Told], epochs: Sequence[str]) -> Figure:
-    names = list(dict.fromkeys(name for panels in told.values() for name in panels))  # a column each
-    tallest = {method: max(values.shape[1] for values in panels.values()) for method, panels in told.items()}
+def _figure(observed: Mapping[str, GateValues], epochs: Sequence[str]) -> Figure:
+    names = list(dict.fromkeys(name for panels in observed.values() for name in panels))  # a column each
+    tallest = {method: max(values.shape[1] for values in panels.values()) for method, panels in observed.items()}
     inches = sum(0.24 * max(rows, 3) + 0.85 for rows in tallest.values()) + 0.75
-    figure = style.new_figure(inches)
+    figure = new_figure(inches)
     grid = figure.subplots(
-        len(told), len(names), squeeze=False, gridspec_kw={"height_ratios": [max(n, 3) for n in tallest.values()]}
+        len(observed), len(names), squeeze=False, gridspec_kw={"height_ratios": [max(n, 3) for n in tallest.values()]}
     )
     figure.subplots_adjust(
         left=0.07,
@@ -111,24 +111,24 @@ def _figure(told: Mapping[str, Told], epochs: Sequence[str]) -> Figure:
         bottom=1.0 / inches,
         top=1 - 0.55 / inches,
         wspace=0.2,
-        hspace=0.85 / (inches / len(told) - 0.8),
+        hspace=0.85 / (inches / len(observed) - 0.8),
     )
     image = None
-    for row, (method, panels) in enumerate(told.items()):
+    for row, (method, panels) in enumerate(observed.items()):
         for axes, name in zip(grid[row], names, strict=True):
             if name == names[0]:
                 axes.annotate(
-                    style.short(method), (0, 1), (0, 17), xycoords="axes fraction", textcoords="offset points",
+                    short(method), (0, 1), (0, 17), xycoords="axes fraction", textcoords="offset points",
                     fontweight="bold",
                 )  # fmt: skip
             if name not in panels:
                 axes.set_axis_off()
                 continue
             image = _panel(axes, panels[name], epochs)
-            axes.set_title(style.short(name, 36), loc="left", fontsize=9)
+            axes.set_title(short(name, 36), loc="left", fontsize=9)
             if name == next(iter(panels)):
                 axes.set_ylabel("block")
-            if row == len(told) - 1:
+            if row == len(observed) - 1:
                 axes.set_xlabel("epoch")
     assert image is not None
     bar = figure.add_axes((0.3, 0.32 / inches, 0.4, 0.12 / inches))
@@ -147,6 +147,6 @@ def _panel(axes: Axes, values: FloatArray, epochs: Sequence[str]) -> AxesImage:
         axis.set_ticks(list(places), [names[place] if names else str(place + 1) for place in places])
     if len(values) <= MOST_WRITTEN:
         for (evaluation, block), value in np.ndenumerate(values):
-            color = "white" if abs(value - 0.5) > 0.27 else style.INK
+            color = "white" if abs(value - 0.5) > 0.27 else INK
             axes.annotate(f"{value:.2f}", (evaluation, block), ha="center", va="center", fontsize=7.5, color=color)
     return image

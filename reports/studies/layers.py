@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from reports.analysis.comparison import Comparison
-from reports.figures import style
 from reports.figures.curves import HEADROOM
-from reports.figures.draw import rendered
-from reports.figures.style import NotDrawn, accuracy_label
+from reports.figures.drawing import rendered
+from reports.figures.style import NotDrawn, Style, accuracy_label, new_figure, short, styles_of
 from reports.studies.study import COSTS, Grid, Study, Variant, accuracy_of, costs_of, variants
 from reports.text import escape
 
@@ -100,14 +99,14 @@ def _figure(comparison: Comparison, families: Families) -> Figure:
         comparison.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
     ):
         raise NotDrawn("nothing was measured")
-    looks = style.styles(families)
-    figure = style.new_figure(6.4)
+    styles = styles_of(families)
+    figure = new_figure(6.4)
     axes = figure.subplots(2, 2, sharex=True)
     figure.subplots_adjust(left=0.1, right=0.985, bottom=0.085, top=0.93, wspace=0.24, hspace=0.12)
     for place, (column, label, unit) in enumerate(panels):
         panel = axes[place // 2][place % 2]
         for kind, members in families.items():
-            _line(panel, comparison, members, column, unit, looks[kind], style.short(kind))
+            _line(panel, comparison, members, column, unit, styles[kind], short(kind))
         panel.set_ylabel(label)
         panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
         kept = sorted({variant.kept for members in families.values() for variant in members if variant.kept})
@@ -125,7 +124,7 @@ def _line(
     members: Sequence[Variant],
     column: str,
     unit: int,
-    look: style.Style,
+    style: Style,
     label: str,
 ) -> None:
     points = [(v.kept, spread) for v in members if v.kept and (spread := comparison.spread(v.method, column))]
@@ -134,9 +133,9 @@ def _line(
         [kept for kept, _ in points],
         [spread.mean / unit for _, spread in points],
         yerr=bars if any(bars) else None,
-        color=look.color,
-        marker=look.marker,
-        ms=6 * look.size,
+        color=style.color,
+        marker=style.marker,
+        ms=6 * style.size,
         lw=1.5,
         elinewidth=1,
         label=label,

@@ -14,9 +14,8 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from reports.analysis.comparison import Comparison
 from reports.analysis.resampling import LEVEL
 from reports.analysis.titles import differing
-from reports.figures import style
-from reports.figures.draw import rendered
-from reports.figures.style import INK, NotDrawn, Styles, short
+from reports.figures.drawing import rendered
+from reports.figures.style import INK, NotDrawn, Styles, new_figure, short
 from reports.sections.accuracy import p_value
 from reports.studies.study import Grid, Study, accuracy_of, alike
 from reports.text import count
@@ -64,7 +63,7 @@ def by_dataset(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
     return [group for group in alike(comparisons, ("dataset", "dataset_seed", "dataset_digest")) if len(group) > 1]
 
 
-def study(group: Sequence[Comparison], title: str, stem: str, looks: Styles) -> Study:
+def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) -> Study:
     """HR@10 of every method on every dataset, average ranks, and which of them are told apart."""
     shared = [m for m in group[0].methods if all(comparison.value(m, "hr@10") is not None for comparison in group)]
     ranking = (
@@ -89,7 +88,7 @@ def study(group: Sequence[Comparison], title: str, stem: str, looks: Styles) -> 
         stem,
         "Average ranks and the critical difference",
         "Rank 1 is the most accurate. A bar joins methods that Nemenyi's test does not tell apart at the 5 % level.",
-        lambda: _figure(ranking, looks),
+        lambda: _figure(ranking, styles),
     )
     return Study(title, [Grid(stem, header, rows), _answer(ranking)], [drawing])
 
@@ -129,7 +128,7 @@ def cliques(ranks: Sequence[float], difference: float) -> list[tuple[float, floa
     return found
 
 
-def _figure(ranking: Ranking | None, looks: Styles) -> Figure:
+def _figure(ranking: Ranking | None, styles: Styles) -> Figure:
     if ranking is None:
         raise NotDrawn("no method has an accuracy on every dataset")
     if ranking.difference is None:
@@ -139,7 +138,7 @@ def _figure(ranking: Ranking | None, looks: Styles) -> Figure:
     half = math.ceil(k / 2)
     start = 0.45 + 0.22 * len(joined)
     inches = 1.0 + start + 0.3 * half
-    figure = style.new_figure(inches)
+    figure = new_figure(inches)
     margin = min(0.04 + 0.0115 * (max(len(short(method)) for method in ranking.methods) + 6), 0.38)
     axes = figure.add_axes((margin, 0, 1 - 2 * margin, 1))
     axes.set_axis_off()
@@ -155,7 +154,7 @@ def _figure(ranking: Ranking | None, looks: Styles) -> Figure:
     for place, index in enumerate(order.tolist()):
         on_left = place < half
         depth = -start - 0.3 * (place if on_left else k - 1 - place)
-        value, color = float(ranking.ranks[index]), looks[ranking.methods[index]].color
+        value, color = float(ranking.ranks[index]), styles[ranking.methods[index]].color
         edge = 1.0 if on_left else float(k)
         axes.plot([value, value, edge], [0, depth, depth], color=color, lw=1.3, clip_on=False)
         axes.annotate(

@@ -10,9 +10,12 @@ import pandas as pd
 
 from bench.records.columns import GROUP
 from reports.analysis.comparison import Comparison
-from reports.figures.draw import Drawing
+from reports.figures.drawing import Drawing
 from reports.load.run_folders import Record
 from reports.text import count, escape, number, ratio, size, table
+
+MODELS = ("text_model", "image_model")
+"""Columns of the encoders."""
 
 
 class Strong(str):

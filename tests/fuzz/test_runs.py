@@ -70,7 +70,7 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports.build, "draw", lambda comparison, looks: [])
+    monkeypatch.setattr(reports.build, "draw", lambda comparison, styles: [])
 
 
 def readable(report: Path) -> None:

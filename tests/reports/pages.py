@@ -8,8 +8,8 @@ from pathlib import Path
 from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.options import DEFAULT, Options
 from reports.analysis.tables import results, summary
-from reports.figures.draw import Drawing
-from reports.figures.style import styles
+from reports.figures.drawing import Drawing
+from reports.figures.style import styles_of
 from reports.load.run_folders import load_run, merge
 from reports.render.html import page
 from reports.render.markdown import chapters
@@ -32,4 +32,4 @@ def page_from(folders: list[Path], options: Options = DEFAULT) -> str:
     methods = summary(cells, options)
     compared = split_into_comparisons(runs, records, cells, methods, options)
     nothing: list[list[Drawing]] = [[] for _ in compared]
-    return page(runs, chapters(runs, compared, nothing, notes, folders[0]), nothing, styles(methods["method"]))
+    return page(runs, chapters(runs, compared, nothing, notes, folders[0]), nothing, styles_of(methods["method"]))

@@ -22,10 +22,11 @@ from PIL import Image
 from bench.utils.errors import UserError
 from reports.analysis.comparison import MOST_DRAWN, Comparison
 from reports.analysis.tradeoff import first_shares, pareto_front
-from reports.figures import curves, stacked_bars, style, svg, weight_triangle
-from reports.figures import draw as figures
-from reports.figures.draw import FIGURES, accuracy_against_tpme, draw
-from reports.figures.style import RC, spread_out, styles
+from reports.figures import all_figures, curves, stacked_bars, svg, weight_triangle
+from reports.figures.accuracy_tpme import accuracy_against_tpme
+from reports.figures.all_figures import FIGURES, draw
+from reports.figures.labels import spread_out
+from reports.figures.style import DPI, RC, Styles, short, styles_of
 from tests.reports.factory import EPOCHS, METHODS, make_run, write_json
 from tests.reports.sections.test_verdict import comparison_of, read_comparison
 
@@ -36,7 +37,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 def test_all_figures_are_pictures_of_the_right_width(comparison: Comparison) -> None:
-    drawings = draw(comparison, styles(comparison.methods))
+    drawings = draw(comparison, styles_of(comparison.methods))
     assert [drawing.stem for drawing in drawings] == [stem for stem, *_ in FIGURES]
     for drawing in drawings:
         assert drawing.png is not None, drawing.reason
@@ -47,13 +48,13 @@ def test_all_figures_are_pictures_of_the_right_width(comparison: Comparison) -> 
 
 
 def test_the_same_records_give_the_same_bytes(comparison: Comparison) -> None:
-    looks = styles(comparison.methods)
-    assert [drawing.png for drawing in draw(comparison, looks)] == [drawing.png for drawing in draw(comparison, looks)]
+    first, second = (draw(comparison, styles_of(comparison.methods)) for _ in range(2))
+    assert [drawing.png for drawing in first] == [drawing.png for drawing in second]
 
 
 def test_labels_cover_neither_each_other_nor_the_edge(comparison: Comparison) -> None:
     with mpl.rc_context(RC):
-        figure = accuracy_against_tpme(comparison, styles(comparison.methods))
+        figure = accuracy_against_tpme(comparison, styles_of(comparison.methods))
     axes = figure.axes[0]
     labels = [
         text.get_window_extent() for text in axes.texts if isinstance(text, Annotation) and text.get_text() in METHODS
@@ -69,15 +70,15 @@ def test_labels_cover_neither_each_other_nor_the_edge(comparison: Comparison) ->
 
 
 def test_styles_are_fixed_and_different() -> None:
-    looks = styles(METHODS)
-    assert len({look.color for look in looks.values()}) == len({look.marker for look in looks.values()}) == 8
-    alone = styles(["lora"])
-    assert alone["lora"] == looks["lora"]
+    styles = styles_of(METHODS)
+    assert len({style.color for style in styles.values()}) == len({style.marker for style in styles.values()}) == 8
+    alone = styles_of(["lora"])
+    assert alone["lora"] == styles["lora"]
     strangers = [f"stranger{place}" for place in range(12)]
-    with_strangers = styles([*METHODS, *strangers])
-    assert {name: with_strangers[name] for name in METHODS} == looks
+    with_strangers = styles_of([*METHODS, *strangers])
+    assert {name: with_strangers[name] for name in METHODS} == styles
     assert len(set(with_strangers.values())) == 20
-    assert styles(reversed(strangers)) == {name: with_strangers[name] for name in strangers}
+    assert styles_of(reversed(strangers)) == {name: with_strangers[name] for name in strangers}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -93,9 +94,8 @@ def test_spread_out_keeps_the_gap_the_order_and_the_mean(seed: int) -> None:
 
 
 def reasons(comparison: Comparison) -> dict[str, str]:
-    return {
-        drawing.stem: drawing.reason for drawing in draw(comparison, styles(comparison.methods)) if drawing.png is None
-    }
+    drawings = draw(comparison, styles_of(comparison.methods))
+    return {drawing.stem: drawing.reason for drawing in drawings if drawing.png is None}
 
 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_malformed_steps_are_named(tmp_path: Path) -> None:
     comparison = comparison_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     comparison.records[0].steps_path.write_text("epoch,step\n1,2\n")
     with pytest.raises(UserError, match=r"steps\.csv: malformed"):
-        draw(comparison, styles(comparison.methods))
+        draw(comparison, styles_of(comparison.methods))
     comparison.records[0].steps_path.write_text("epoch,step,seconds\n1,2,fast\n")
     with pytest.raises(UserError, match=r"steps\.csv: malformed"):
-        draw(comparison, styles(comparison.methods))
+        draw(comparison, styles_of(comparison.methods))
 
 
 def test_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_names_that_look_like_formulas_are_drawn(tmp_path: Path) -> None:
     why = "TPME cannot be computed: params is 50000 for every method: a zero range cannot be normalised"
     comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0], energy_joules=1.0)
     assert reasons(comparison) == {"accuracy-tpme": why, "weights": why}
-    assert style.short("x" * 60) == "x" * 23 + "…"
+    assert short("x" * 60) == "x" * 23 + "…"
 
 
 def test_curves_of_different_length_meet_where_all_are_known() -> None:
@@ -156,7 +156,7 @@ def many_parts(path: Path) -> Comparison:
 def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, comparison: Comparison) -> None:
     for drawn in (comparison, many_parts(tmp_path / "run")):
         with mpl.rc_context(RC):
-            figure = weight_triangle.weights(drawn, styles(drawn.methods))
+            figure = weight_triangle.weights(drawn, styles_of(drawn.methods))
             figure.canvas.draw()
         texts = [text for text in figure.axes[0].texts if text.get_text()]
         extents = [text.get_window_extent() for text in texts]
@@ -169,7 +169,7 @@ def test_labels_of_the_weights_are_clear_of_each_other(tmp_path: Path, compariso
 def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
     comparison = many_parts(tmp_path / "run")
     with mpl.rc_context(RC):
-        figure = weight_triangle.weights(comparison, styles(comparison.methods))
+        figure = weight_triangle.weights(comparison, styles_of(comparison.methods))
     words = "\n".join(text.get_text() for text in figure.axes[0].texts)
     for method, share in first_shares(comparison).items():
         assert method[:13] in words
@@ -179,9 +179,9 @@ def test_every_part_of_the_weights_is_labelled(tmp_path: Path) -> None:
     assert "the paper's weights:\n0.45 time\n0.1 parameters\n0.45 memory" in words
 
 
-def drawn_by(make: Callable[[Comparison, style.Styles], Figure], comparison: Comparison) -> Figure:
+def drawn_by(make: Callable[[Comparison, Styles], Figure], comparison: Comparison) -> Figure:
     with mpl.rc_context(RC):
-        return make(comparison, styles(comparison.methods))
+        return make(comparison, styles_of(comparison.methods))
 
 
 def test_computation_and_energy_are_what_was_counted(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_marker_of_the_highest_point_is_not_cut(comparison: Comparison) -> N
     axes = drawn_by(curves.over_seconds, comparison).axes[0]
     highest = max(y for line in axes.lines if line.get_marker() != "None" for y in line.get_ydata())
     pixels = axes.transData.transform((0, highest))[1]
-    assert axes.get_window_extent().y1 - pixels > 9 * style.DPI / 72  # the largest marker is 9 points high
+    assert axes.get_window_extent().y1 - pixels > 9 * DPI / 72  # the largest marker is 9 points high
 
 
 def widths(figure: Figure) -> dict[tuple[float, bool], float]:
@@ -264,8 +264,8 @@ def test_only_so_many_methods_are_drawn(tmp_path: Path, monkeypatch: pytest.Monk
     changes = {name: dict.fromkeys(columns, 1000 - place) for place, name in enumerate(names)}
     comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0], changes=changes)
     assert comparison.drawn == names[5:]  # the later, the cheaper
-    monkeypatch.setattr(figures, "FIGURES", [entry for entry in FIGURES if entry[0] == "costs"])
-    (costs,) = draw(comparison, styles(names))
+    monkeypatch.setattr(all_figures, "FIGURES", [entry for entry in FIGURES if entry[0] == "costs"])
+    (costs,) = draw(comparison, styles_of(names))
     assert "Only 24 of 29 methods are drawn" in costs.caption
     assert costs.svg is not None
     assert b"method-28" in costs.svg
@@ -273,7 +273,7 @@ def test_only_so_many_methods_are_drawn(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(comparison: Comparison) -> None:
-    for drawing in draw(comparison, styles(comparison.methods)):
+    for drawing in draw(comparison, styles_of(comparison.methods)):
         assert drawing.svg is not None
         markup = svg.inline(drawing.svg, drawing.stem, 'a "label" <b>')
         root = ElementTree.fromstring(markup)
@@ -292,6 +292,6 @@ def test_a_picture_within_a_page_has_no_style_and_names_of_its_own(comparison: C
 def test_names_that_are_no_xml_are_drawn(tmp_path: Path) -> None:
     names = ["fft", "a\x1b[31mb\x01", "<&>\"'"]
     comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0])
-    for drawing in draw(comparison, styles(names)):
+    for drawing in draw(comparison, styles_of(names)):
         if drawing.svg is not None:
             ElementTree.fromstring(drawing.svg)

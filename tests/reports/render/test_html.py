@@ -15,8 +15,8 @@ import pytest
 
 from reports.analysis.comparison import split_into_comparisons
 from reports.analysis.tables import results, summary
-from reports.figures.draw import Drawing
-from reports.figures.style import on_dark, styles
+from reports.figures.drawing import Drawing
+from reports.figures.style import on_dark, styles_of
 from reports.load.run_folders import load_run
 from reports.render.html import MOST_WITH_FIGURES, page
 from reports.render.html_parts import plain, to_html
@@ -160,10 +160,10 @@ def test_figures_of_many_comparisons_are_linked(tmp_path: Path) -> None:
     cells = results(runs[0].records)
     (comparison,) = split_into_comparisons(runs, runs[0].records, cells, summary(cells))
     drawing = Drawing("costs", "Costs", "Caption.", b"png", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
-    looks = styles(comparison.methods)
+    styles = styles_of(comparison.methods)
     for count, linked in ((1, 0), (MOST_WITH_FIGURES, 0), (MOST_WITH_FIGURES + 1, MOST_WITH_FIGURES + 1)):
         drawings = [[drawing]] * count
-        text = page(runs, chapters(runs, [comparison] * count, drawings, [], tmp_path), drawings, looks)
+        text = page(runs, chapters(runs, [comparison] * count, drawings, [], tmp_path), drawings, styles)
         assert text.count('<a href="figures/costs.png">') == linked
         assert text.count('aria-label="Costs. Caption."') == count - linked
 

@@ -14,7 +14,7 @@ import tomli_w
 from bench.utils.errors import UserError
 from reports.analysis.tuning_costs import costs
 from reports.build import build
-from reports.figures.style import styles
+from reports.figures.style import styles_of
 from reports.figures.tuning_curve import best_so_far
 from reports.load.run_folders import load_run
 from reports.sections import tuning
@@ -80,7 +80,7 @@ def test_the_costs_are_columns(tmp_path: Path) -> None:
 
 def test_the_figure_has_the_points_of_the_curves(tmp_path: Path) -> None:
     comparison = read_comparison(tuned_run(tmp_path / "run", FROZEN, LORA))
-    (axes,) = best_so_far(comparison, styles(comparison.methods)).axes
+    (axes,) = best_so_far(comparison, styles_of(comparison.methods)).axes
     drawn = [line.get_xydata().tolist() for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert drawn == [LORA["curve"], FROZEN["curve"]]  # in the order of the tables
     assert axes.get_xlim()[1] >= 4

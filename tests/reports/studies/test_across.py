@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.analysis.comparison import Comparison, split_into_comparisons
 from reports.analysis.tables import results, summary
-from reports.figures.style import Styles, styles
+from reports.figures.style import Styles, styles_of
 from reports.load.run_folders import Run, load_run, merge
 from reports.studies.all_studies import studies
 from reports.studies.study import Study
@@ -21,8 +21,8 @@ def compared(runs: Sequence[Run]) -> list[Comparison]:
     return split_into_comparisons(runs, records, cells, summary(cells))
 
 
-def found(runs: Sequence[Run], looks: Styles) -> Mapping[str, Study]:
-    return {study.title: study for study in studies(compared(runs), looks)}
+def found(runs: Sequence[Run], styles: Styles) -> Mapping[str, Study]:
+    return {study.title: study for study in studies(compared(runs), styles)}
 
 
 def svg(study: Study) -> str:
@@ -39,13 +39,13 @@ def pairs(folder: Path, **changes: Any) -> list[Run]:
 
 
 def test_encoders_stand_at_their_sizes_where_these_differ(tmp_path: Path) -> None:
-    looks = styles(["frozen", "lora"])
-    alike = svg(found(pairs(tmp_path / "alike"), looks)["Encoders"])
+    styles = styles_of(["frozen", "lora"])
+    alike = svg(found(pairs(tmp_path / "alike"), styles)["Encoders"])
     assert "parameters of the encoders, millions" not in alike
-    larger = svg(found(pairs(tmp_path / "larger", total_params=30_000_000), looks)["Encoders"])
+    larger = svg(found(pairs(tmp_path / "larger", total_params=30_000_000), styles)["Encoders"])
     assert "parameters of the encoders, millions" in larger
     cached = {"total_params": 9_000, "trainable_params": 9_000}  # no encoder was loaded, so nobody knows its size
-    unknown = svg(found(pairs(tmp_path / "unknown", **cached), looks)["Encoders"])
+    unknown = svg(found(pairs(tmp_path / "unknown", **cached), styles)["Encoders"])
     assert "parameters of the encoders, millions" not in unknown
 
 
@@ -54,7 +54,7 @@ def test_floor_and_ceiling_are_named(tmp_path: Path) -> None:
         load_run(make_run(tmp_path / modality, ["frozen"], [0], modality=modality, image_model=image))
         for modality, image in (("text", None), ("text+image", "shop-partial"))
     ]
-    drawn = svg(found(runs, styles(["frozen"]))["One modality and both"])
+    drawn = svg(found(runs, styles_of(["frozen"]))["One modality and both"])
     assert "popularity 0.094" in drawn
     assert "Bayes ceiling 0.509" in drawn
 
@@ -64,7 +64,7 @@ def test_a_method_has_one_colour_whoever_else_is_drawn(tmp_path: Path) -> None:
         (f"m{first}", f"m{second}")
         for second in range(99)
         for first in range(second)
-        if styles([f"m{first}", f"m{second}"])[f"m{second}"] != styles([f"m{second}"])[f"m{second}"]
+        if styles_of([f"m{first}", f"m{second}"])[f"m{second}"] != styles_of([f"m{second}"])[f"m{second}"]
     )
     names = [taken, other, "fft", "lora"]
     runs = []
@@ -73,7 +73,7 @@ def test_a_method_has_one_colour_whoever_else_is_drawn(tmp_path: Path) -> None:
         path = make_run(tmp_path / str(place), names, [0], failed, dataset=f"data{place}")
         write_json(path / "dataset.json", {**dataset(), "digest": str(place) * 8})
         runs.append(load_run(path))
-    looks = styles(names)
-    drawn = svg(found(runs, looks)["Over datasets"])
-    assert looks[other].color in drawn
-    assert styles([other])[other].color not in drawn
+    styles = styles_of(names)
+    drawn = svg(found(runs, styles)["Over datasets"])
+    assert styles[other].color in drawn
+    assert styles_of([other])[other].color not in drawn

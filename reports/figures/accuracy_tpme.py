@@ -1,0 +1,65 @@
+"""The figure of accuracy against TPME, with the Pareto front."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from bench.utils.errors import UserError
+from reports.analysis.comparison import Comparison
+from reports.analysis.tradeoff import pareto_front, trade_off
+from reports.figures.labels import label_points
+from reports.figures.style import FAINT, NotDrawn, Styles, accuracy_label, new_figure, short
+
+MOST_NAMED = 16
+"""A cloud of more points than this has no room for all their names."""
+
+
+def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
+    """HR@10 over TPME, with intervals, single seeds, and the floor and ceiling as lines."""
+    try:
+        scores = trade_off(comparison)
+    except UserError as error:
+        raise NotDrawn(f"TPME cannot be computed: {error}") from None
+    spreads = {method: spread for method in scores if (spread := comparison.spread(method, "hr@10"))}
+    if not spreads:
+        raise NotDrawn("no HR@10 was measured")
+    figure = new_figure(5.2)
+    axes = figure.add_axes((0.085, 0.115, 0.89, 0.86))
+    front = pareto_front({method: (scores[method], spread.mean) for method, spread in spreads.items()})
+    if not comparison.random_weights:
+        axes.plot(*zip(*front.values(), strict=True), color=FAINT, lw=1.4, drawstyle="steps-post", zorder=1)
+    for method, spread in spreads.items():
+        style = styles[method]
+        if spread.low is not None and spread.high is not None:
+            axes.vlines(scores[method], max(spread.low, 0), min(spread.high, 1), color=style.color, lw=1.2, alpha=0.45)
+        cells = comparison.results[comparison.results["method"] == method]
+        axes.plot(cells["tpme"], cells["hr@10"], "o", color=style.color, ms=3, alpha=0.45, mew=0)
+        axes.plot(scores[method], spread.mean, style.marker, color=style.color, ms=9 * style.size, mec="white", mew=0.8)
+    lines = _reference_lines(comparison)
+    # Beyond 0 and 1 only where a reference table pins the range.
+    axes.set_xlim(min(0.0, *scores.values()) - 0.06, max(1.0, *scores.values()) + 0.06)
+    tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
+    axes.set_ylim(0, 1.12 * max([*tops, *lines.values(), 1e-3]))
+    for height in lines.values():
+        axes.axhline(height, color=FAINT, lw=1, ls=(0, (5, 3)))
+    axes.set_xlabel("TPME: time, parameters and memory together, 0 to 1; further left is cheaper")
+    axes.set_ylabel(accuracy_label("test HR@10", comparison.random_weights))
+    named = list(spreads if len(spreads) <= MOST_NAMED else front)
+    label_points(
+        axes,
+        [(scores[method], spreads[method].mean) for method in named],
+        [short(method) for method in named],
+        [styles[method].color for method in named],
+        [
+            (max(spreads[name].low or spreads[name].mean, 0), min(spreads[name].high or spreads[name].mean, 1))
+            for name in named
+        ],
+        {f"{name} {height:.3f}": height for name, height in lines.items()},
+    )
+    return figure
+
+
+def _reference_lines(comparison: Comparison) -> dict[str, float]:
+    names = {"popularity": "popularity", "Bayes ceiling": "bayes"}
+    lines = {label: comparison.reference(name, "hr@10") for label, name in names.items()}
+    return {label: height for label, height in lines.items() if height is not None}
