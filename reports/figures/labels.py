@@ -1,4 +1,11 @@
-"""Placement of labels in figures, so that no label covers another one, a point, a bar or a line."""
+"""Placement of labels in figures, so that no label covers another one, a point, a bar or a line.
+
+A label of a point takes the cheapest of 24 places around its point. The library adjustText (1.4.0) was tried instead,
+in nine settings of its forces, start positions and obstacles, on 8 points with interval bars in one corner of a
+scatter: its labels covered 3 to 8 markers and 5 to 10 bars (placement here: no marker, 1 bar), and the one setting that
+covered fewer markers put the labels 58 points away from them. It also took 4 to 35 times as long. Labels at the ends of
+curves move along one axis alone: scipy's isotonic regression places them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
+from scipy.optimize import isotonic_regression
 
 from reports.figures.style import SOFT, Styles, short
 
@@ -174,24 +183,20 @@ def _cost(
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
-    """Move heights apart so that neighbours keep at least a gap, each as little as a push of neighbours allows."""
-    order = sorted(range(len(heights)), key=lambda place: heights[place])
-    groups: list[tuple[list[int], float]] = []  # members, and the height of the middle of the group
-    for place in order:
-        members, middle = [place], heights[place]
-        while groups:
-            below, centre = groups[-1]
-            if middle - gap * (len(members) - 1) / 2 - (centre + gap * (len(below) - 1) / 2) >= gap:
-                break
-            groups.pop()
-            members = below + members
-            middle = sum(heights[member] for member in members) / len(members)
-        groups.append((members, middle))
-    moved = list(heights)
-    for members, middle in groups:
-        for rank, member in enumerate(members):
-            moved[member] = middle + gap * (rank - (len(members) - 1) / 2)
-    return moved
+    """Move heights apart until neighbours keep a gap, with the least sum of squared moves (isotonic regression).
+
+    Args:
+        heights: Positions along one axis, in any order.
+        gap: Least distance of two neighbours, in the unit of the heights.
+
+    Returns:
+        The new height of each entry of `heights`, in the same order; their mean stays the same.
+    """
+    order = np.argsort(heights, kind="stable")
+    offsets = gap * np.arange(len(order))
+    moved = np.empty(len(order))
+    moved[order] = isotonic_regression(np.asarray(heights, dtype=np.float64)[order] - offsets).x + offsets
+    return [float(height) for height in moved]
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
