@@ -1,8 +1,7 @@
-"""From records to tables, figures and Markdown: reads what cells left behind, and nothing else.
+"""Report of one run or of several: tables, figures, Markdown, HTML, CSV and LaTeX, from records alone.
 
-`build` is the entrance. `load` reads run folders, `tables` makes the rows of results.csv and summary.csv, `comparisons`
-cuts them into comparisons, `verdict` says what the numbers say, `figures` draws and `markdown` writes. What chance can
-do to a number is in `stats`, over users in `paired`, over steps and seeds in `tradeoff`; `theory` holds the paper's
-terms against measurement, and `compare` one run against another. Nothing here imports torch, transformers or peft, so
-a report can be made again anywhere in seconds.
+`build` writes the report. `load` reads run folders, `analysis` makes tables, comparisons and statistics, `figures`
+draws, `sections` answers one question each, `studies` answers questions over several methods or comparisons, and
+`render` writes Markdown and HTML. Imports go in this order and never back; `text` is below all of them. Nothing here
+imports torch, transformers or peft, so that a report can be made again on any machine in seconds.
 """

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and text from data made safe for Markdown, HTML, LaTeX and spreadsheets."""
+"""Format numbers for readers, and sanitise text from data for Markdown, HTML, LaTeX and spreadsheets."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ _LATEX = {
 
 
 def escape(value: object, limit: int | None = None) -> str:
-    """Text that comes from data, so that it shows in Markdown as it is, on one line, also within a table cell.
+    """Escape text from data for Markdown: it shows literally and on one line, also in a cell of a table.
 
-    Control characters and those that turn the direction of text vanish; line breaks become spaces. With a limit, text
-    longer than that many characters is cut short with an ellipsis.
+    Control characters and characters that change the direction of text are removed; line breaks become spaces. Text
+    longer than `limit` characters is cut and ends in an ellipsis.
     """
     text = visible(str(value))
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     text = "".join(_ENTITIES.get(character, character) for character in text)
     text = _SPECIAL.sub(r"\\\1", text)
-    # GitHub links bare addresses; what a cell wrote is no invitation to follow one.
+    # GitHub makes links of bare addresses; an address that a cell wrote must not become one.
     text = re.sub(r"(?i)(https?|ftp)(:)(?=//)", r"\1\\\2", text)
     text = re.sub(r"(?i)\bwww\.", lambda match: match.group()[:-1] + "\\.", text)
     return _AT_LINE_START.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", text)
 
 
 def escape_html(value: object) -> str:
-    """Text that comes from data, for HTML: shows as it is on one line, in a text and in a quoted attribute."""
+    """Escape text from data for HTML: it shows literally and on one line, in text and in a quoted attribute."""
     return html.escape(visible(str(value)), quote=True)
 
 
 def escape_latex(value: object) -> str:
-    """Text that comes from data, for LaTeX in text mode: set as it is, on one line."""
-    as_it_is = "".join(_LATEX.get(character, character) for character in visible(str(value)))
-    return re.sub("-(?=-)", "-{}", as_it_is)  # of several hyphens LaTeX makes a dash
+    """Escape text from data for LaTeX in text mode: it is set literally and on one line."""
+    literal = "".join(_LATEX.get(character, character) for character in visible(str(value)))
+    return re.sub("-(?=-)", "-{}", literal)  # LaTeX makes a dash of several hyphens
 
 
 def visible(text: str) -> str:
-    """Text on one line, without control characters and those that turn its direction."""
+    """Text on one line, without control characters and without characters that change the direction of text."""
     return " ".join("".join(_visible(character) for character in text).split())
 
 
@@ -77,22 +77,22 @@ def _visible(character: str) -> str:
 
 
 def code_block(text: str) -> str:
-    """A fenced block that nothing in the text can close."""
+    """A fenced code block of Markdown whose fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
 
 
 def table(header: list[str], rows: list[list[str]], numbers_from: int = 1) -> str:
-    """A Markdown table of cells that are escaped already; columns from `numbers_from` on are right-aligned."""
+    """A Markdown table; its cells must be escaped already. Columns from `numbers_from` on are right-aligned."""
     rule = ["---" if place < numbers_from else "---:" for place in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
 
 
 def guard_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text that a spreadsheet would run gets an apostrophe in front, names of columns too; numbers stay numbers.
+    """Put an apostrophe before each text and column name that a spreadsheet would run as a formula.
 
-    Halves of surrogate pairs, which no file in UTF-8 can hold, become question marks.
+    Numbers stay numbers. Halves of surrogate pairs, which UTF-8 cannot hold, become question marks.
     """
     safe = frame.rename(columns=lambda name: _guarded(str(name)))
     for place in range(frame.shape[1]):
@@ -104,13 +104,13 @@ def guard_formulas(frame: pd.DataFrame) -> pd.DataFrame:
 def _guarded(text: object) -> object:
     if not isinstance(text, str):
         return text
-    # pandas quotes cells with a line feed and not those with a carriage return, which ends a row as well.
+    # pandas quotes cells that hold a line feed, but not cells that hold a carriage return, which ends a row as well.
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return guarded(lines.encode("utf-8", "replace").decode("utf-8"))
 
 
 def number(value: float) -> str:
-    """Three significant digits, with separators of thousands: 0.0123, 4.56, 78.9, 12,300."""
+    """A number with three significant digits and separators of thousands: 0.0123, 4.56, 78.9, 12,300."""
     if value == 0:
         return "0"
     if abs(value) >= 100:
@@ -127,11 +127,11 @@ def count(value: float) -> str:
 
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-"""Binary units of bytes."""
+"""Units of bytes, each 1,024 times the one before."""
 
 
 def size(value: float) -> str:
-    """Bytes in binary units."""
+    """A number of bytes in the binary unit that suits it, for instance `4.81 MiB`."""
     unit = "B"
     for unit in UNITS:
         if abs(value) < 1024 or unit == "TiB":
@@ -141,7 +141,7 @@ def size(value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A number of something with a decimal prefix, for instance `2.45 GFLOP`."""
+    """A number with its unit and a decimal prefix, for instance `2.45 GFLOP`."""
     prefix = ""
     for prefix in ("", "k", "M", "G", "T", "P"):
         if abs(value) < 1000 or prefix == "P":
@@ -151,7 +151,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def ratio(value: float, base: float) -> str:
-    """How many times the base, for instance `0.84×`."""
+    """Value divided by base, for instance `0.84×`."""
     times = value / base
     if times >= 100:
         return f"{times:,.0f}×"
@@ -161,5 +161,5 @@ def ratio(value: float, base: float) -> str:
 
 
 def listing(words: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words, at least one, for a sentence: `a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

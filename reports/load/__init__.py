@@ -1,1 +1,1 @@
-"""Records of runs, read and checked."""
+"""Read run folders and validate their files."""

@@ -1,4 +1,4 @@
-"""Run folders as they lie on disk, read into frozen values and checked on the way in."""
+"""Read run folders into immutable, validated values, and merge several runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEEDED = ("steps.csv", "ranks.csv")
 
 @dataclass(frozen=True)
 class Record:
-    """What one cell left behind; see `record.json`. A figure that was not measured is None."""
+    """Record of one cell (record.json and the files beside it); a figure that was not measured is None."""
 
     path: Path
     run: Path
@@ -35,55 +35,56 @@ class Record:
     curve: tuple[Mapping[str, Any], ...]
     steps: Mapping[str, Any]
     memory: Mapping[str, Any]
-    """The account of live tensors at the peak, in bytes; empty where there is none."""
+    """Account of the live tensors at the peak, in bytes; empty if there is none."""
     plan: Mapping[str, Any]
-    """The same as `plan` predicts it, `peak_memory_bytes` for `peak_bytes`; empty where there is none."""
+    """Prediction of the plan command, with the keys of `memory` but `peak_memory_bytes` for `peak_bytes`; may be
+    empty."""
     compute: Mapping[str, Any]
-    """FLOPs of a step of median size and what is made of them; empty where they were not counted."""
+    """FLOPs of a step of median size and the rates derived from them; empty if they were not counted."""
     compile: Mapping[str, Any]
-    """What torch compiled and how long that took; empty for a cell whose steps are eager."""
+    """Graphs that torch compiled and the seconds of compiling; empty for a cell with eager steps."""
     cache: Mapping[str, Any]
-    """What the hidden-state cache cost; empty for a cell without one."""
+    """Cost of the hidden-state cache; empty for a cell without a cache."""
     nvml: Mapping[str, Any]
-    """What the driver told; empty where it told nothing."""
+    """Figures of the NVIDIA driver; empty if there are none."""
     environment: Mapping[str, Any]
-    """What the cell saw of its machine; empty where it died before it could look."""
+    """Machine and software of the cell; empty if the cell died before they were recorded."""
     batch_digest: str
     warnings: tuple[str, ...]
     machine: str
-    """What the cell ran on, in words: two machines are never compared."""
+    """Description of the machine that the cell ran on; figures of two machines are never compared."""
     dataset_digest: str
     resumed: Mapping[str, Any]
-    """How often it went on from a checkpoint, and what was lost; empty if never."""
+    """Number of resumptions from a checkpoint and the steps lost by them; empty if the cell was never resumed."""
     ranks: Ranks | None = None
-    """Of a cell that ended ok and kept them."""
+    """Ranks per user; None for a cell that did not end ok or did not keep them."""
     tuned: Tuned | None = None
-    """How the options that it has were found; None where nobody says."""
+    """Search that chose the options of the method; None if none is recorded."""
 
     @property
     def cell_id(self) -> str:
-        """The stable name of the cell."""
+        """Stable name of the cell."""
         return str(self.row["cell_id"])
 
     @property
     def steps_path(self) -> Path:
-        """Where the cell keeps a row per step; it need not exist."""
+        """Path of steps.csv, a row per step; the file need not exist."""
         return self.path.parent / "steps.csv"
 
     @property
     def ranks_path(self) -> Path:
-        """Where the cell keeps a rank per user; it need not exist."""
+        """Path of ranks.csv, a row per user; the file need not exist."""
         return self.path.parent / "ranks.csv"
 
     @property
     def ok(self) -> bool:
-        """Whether the cell ended ok; the figures of any other do not count."""
+        """True if the cell ended ok; figures of other cells are not used."""
         return bool(self.row["status"] == "ok")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. What is missing from it is empty here and named in `notes`."""
+    """One run folder; files that are missing from it are empty here and named in `notes`."""
 
     path: Path
     dataset: Mapping[str, Any]
@@ -92,14 +93,14 @@ class Run:
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
-    """Per cell that was left out because its files cannot be read: the cell, and what is wrong with it. Then the files
-    that are read all the same and are not what was written."""
+    """One text per cell that was left out because its files cannot be read, with the reason; then one per file that is
+    used although its checksum does not match."""
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The run folders that are meant: for a folder that holds runs and is none, as several datasets leave it, its runs.
+    """Replace each folder of runs, as a run over several datasets writes it, by the run folders in it.
 
-    Those in it that have no record yet are left out.
+    Run folders in it that have no record yet are left out. Other paths are returned unchanged.
     """
     found: list[Path] = []
     for path in paths:
@@ -109,14 +110,14 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def load_run(path: Path) -> Run:
-    """Read a run folder; its records come in the order of the matrix: backbones, modality, method, then seed.
+    """Read a run folder, with its records in the order of the matrix: backbones, modality, method, then seed.
 
-    A cell that has no record yet, one whose files are damaged, and a missing dataset.json or environment.json, make a
-    note and no error, so that a run that was broken off can still be looked at.
+    A cell without a record, a cell with damaged files and a missing dataset.json or environment.json give a note and
+    no error, so that a run that was interrupted can still be reported.
 
     Raises:
-        UserError: names the file; for a folder that is no run folder or holds no record that can be read, and for a
-            malformed file that belongs to all cells.
+        UserError: the folder is not a run folder or holds no readable record, or a file that belongs to all cells is
+            malformed; the message names the file.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run folder")
@@ -135,29 +136,29 @@ def load_run(path: Path) -> Run:
             except UserError as error:
                 damaged[folder.name] = error
         elif folder.is_dir():
-            notes.append(f"cell {folder.name} left no record")
+            notes.append(f"cell {folder.name} has no record")
     if not found and damaged:
         raise UserError(f"{path}: no record can be read: {next(iter(damaged.values()))}")
     if not found:
-        raise UserError(f"{path}: no cell has left a record.json")
+        raise UserError(f"{path}: no cell has a record.json")
     found.sort(key=lambda record: _place(record, matrix))
     whole = _with_tuning(_with_machine(found, environment), path, matrix, notes)
     left_out = [f"cell {name} is left out: {error}" for name, error in damaged.items()]
-    odd = [f"{path / name}: is not what was written" for name in run_folder.damaged(path) if _counts(name, damaged)]
+    odd = [f"{path / name}: the checksum does not match" for name in run_folder.damaged(path) if _counts(name, damaged)]
     return Run(path, dataset, environment, matrix, whole, tuple(notes), (*left_out, *odd))
 
 
 def _counts(name: str, left_out: Collection[str]) -> bool:
-    """Whether the figures hang on a damaged file: not on what is made again, nor on a cell that is left out."""
+    """True if figures depend on a damaged file, that is, it is neither rendered again nor part of a cell left out."""
     folder, _, rest = name.partition("/")
     return not (run_folder.is_rendered(name) or (folder == "cells" and rest.partition("/")[0] in left_out))
 
 
 def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
-    """The records of several runs, each cell once, and a note for each that was in more than one run.
+    """Merge the records of several runs, each cell once, with a note for each cell that is in more than one run.
 
-    Of the same cell measured twice on the same machine and data the one that ended ok counts, and of two such the
-    later given.
+    If a cell was measured twice on the same machine and data, the record that ended ok is kept; if both did, the record
+    of the run that is given later.
     """
     kept: dict[tuple[str, ...], Record] = {}
     notes = []
@@ -176,7 +177,7 @@ def merge(runs: Sequence[Run]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
 
 
 def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """What records are sorted by; what the matrix does not name comes last."""
+    """Sort key of a record: its places in the matrix; entries that the matrix does not name come last."""
     row = record.row
     pairs = [
         row.get("weights") in (None, pair.get("weights", row.get("weights")))
@@ -191,7 +192,7 @@ def _place(record: Record, matrix: Mapping[str, Any]) -> tuple[int | str, ...]:
 
 
 def _shown(pair: Mapping[str, Any], modality: str, row: Mapping[str, Any]) -> Any:
-    """What rows call an encoder of a pair; one that the pair leaves out is any."""
+    """Label of an encoder in the rows; an encoder that the pair leaves out matches any label."""
     name = pair.get(modality)
     if name is None:
         return row.get(f"{modality}_model")
@@ -199,7 +200,7 @@ def _shown(pair: Mapping[str, Any], modality: str, row: Mapping[str, Any]) -> An
 
 
 def _table(matrix: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """What the matrix says, for a cell that died before it could say it."""
+    """A table of the matrix, for a cell that died before it recorded its own; empty if it is not a table."""
     value = matrix.get(key)
     return value if isinstance(value, dict) else {}
 
@@ -210,7 +211,7 @@ def _list(matrix: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _with_machine(records: Sequence[Record], environment: Mapping[str, Any]) -> tuple[Record, ...]:
-    """A cell that died before it could describe its machine has that of the other cells, or of the run."""
+    """Fill in missing machines: the machine of the other cells if they share one, else that of the run."""
     known = {record.machine for record in records if record.machine}
     usual = known.pop() if len(known) == 1 else _machine(environment)
     return tuple(record if record.machine else replace(record, machine=usual) for record in records)
@@ -219,7 +220,7 @@ def _with_machine(records: Sequence[Record], environment: Mapping[str, Any]) -> 
 def _with_tuning(
     records: Sequence[Record], run: Path, matrix: Mapping[str, Any], notes: list[str]
 ) -> tuple[Record, ...]:
-    """What the matrix says of the search for a method's options, where the options are still those that it chose."""
+    """Attach the tuning tables of the matrix to the records whose options are still the ones that tuning chose."""
     try:
         tables = TypeAdapter(tuple[Tuned, ...]).validate_python(matrix.get("tuning") or ())
     except ValidationError as error:
@@ -236,12 +237,14 @@ def _with_tuning(
             changed[one.name] = None
             one = None
         found.append(replace(record, tuned=one))
-    notes.extend(f"the options of {name} are not those that tuning chose: what it cost is not told" for name in changed)
+    notes.extend(
+        f"the options of {name} are not the ones that tuning chose: the cost of tuning is left out" for name in changed
+    )
     return tuple(found)
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
-    """The parts of an environment that timings hang on, in words."""
+    """CPU, GPU and threads of an environment, which timings depend on, as text."""
     gpu = environment.get("gpu")
     name = gpu.get("name") if isinstance(gpu, dict) else gpu
     threads = environment.get("threads")
@@ -266,15 +269,15 @@ def _optional(path: Path, notes: list[str]) -> Json:
 def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[str, Any]) -> Record:
     value = read_json(path)
     if value.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {value.get('schema')!r} is not known here, expected {SCHEMA}")
-    if "digest" in value:  # older records have none
+        raise UserError(f"{path}: unknown schema {value.get('schema')!r}, expected {SCHEMA}")
+    if "digest" in value:  # records of earlier versions have no digest
         try:
             read_record(path.parent, _NEEDED)
         except Damaged as error:
             raise UserError(str(error)) from None
     row = checked_row(path, _part(path, value, "row"))
     if row["status"] == "ok":
-        read_steps(path.parent / "steps.csv")  # whoever reads them later can rely on them
+        read_steps(path.parent / "steps.csv")  # checks the file, so that later reads need not
     return Record(
         path=path,
         run=run,

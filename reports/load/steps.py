@@ -1,32 +1,25 @@
-"""The seconds of single steps, and what drawing steps and seeds anew does to their means."""
+"""Read steps.csv: the seconds of each training step and of its phases."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.records.columns import PHASES
 from bench.utils.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
-FloatArray = NDArray[np.float64]
 
 SECONDS = "seconds"
 
 
 def read_steps(path: Path) -> pd.DataFrame | None:
-    """The seconds of each step and of its phases, a row per step; None where a cell kept none.
+    """Seconds of each step and of its phases, a row per step; None if the cell has no steps.csv.
 
-    Phases that the file does not have, or that were not measured, are NaN.
+    Phases that are not in the file or were not measured are NaN.
 
     Raises:
-        UserError: names the file; for one that is malformed.
+        UserError: the file is malformed; the message names it.
     """
     if not path.is_file():
         return None
@@ -42,5 +35,5 @@ def read_steps(path: Path) -> pd.DataFrame | None:
         raise UserError(f"{path}: malformed: {str(error).splitlines()[0]}") from None
     steps = pd.DataFrame(wanted, index=frame.index)
     if (steps < 0).any(axis=None) or np.isinf(steps).any(axis=None):
-        raise UserError(f"{path}: malformed: seconds below 0 or without end")
+        raise UserError(f"{path}: malformed: seconds below 0 or infinite")
     return steps.dropna(subset=[SECONDS])

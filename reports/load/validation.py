@@ -1,4 +1,4 @@
-"""What may stand in the files of a run: they may come from anywhere, and be damaged or made up."""
+"""Validation of the files of a run folder, which may be damaged, forged or from another version."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SHARES = ("hr@10", "ndcg@10", "valid_hr@10", "valid_ndcg@10")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        UserError: names the file.
+        UserError: the file cannot be read or is not UTF-8; the message names it.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -34,10 +34,11 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Json:
-    """A JSON object; NaN and Infinity, which are no JSON and no figures, are read as "not measured".
+    """Read a JSON object; NaN and Infinity, which are not JSON, become None ("not measured").
 
     Raises:
-        UserError: names the file; not JSON, no object, nested absurdly, a number that no float holds.
+        UserError: the file is not JSON, not an object, nested too deeply, or holds a number that no float can hold; the
+            message names it.
     """
     text = read_text(path)
     try:
@@ -55,7 +56,7 @@ def read_json(path: Path) -> Json:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is beyond what a number holds")
+        raise ValueError(f"{text[:40]} is beyond the range of a number")
     return value
 
 
@@ -66,7 +67,7 @@ def _whole(text: str) -> int:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """The value with halves of surrogate pairs, which no file in UTF-8 can hold, replaced."""
+    """Replace halves of surrogate pairs, which UTF-8 cannot hold, by question marks, at any depth."""
     if depth == 0:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
@@ -77,10 +78,10 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def read_toml(path: Path) -> Json:
-    """A TOML table.
+    """Read a TOML table.
 
     Raises:
-        UserError: names the file and, where it is not TOML, the line.
+        UserError: the file cannot be read or is not TOML; the message names the file and the line.
     """
     text = read_text(path)
     try:
@@ -92,30 +93,30 @@ def read_toml(path: Path) -> Json:
 
 
 def checked_row(path: Path, row: Json) -> Json:
-    """The row of a record: texts are texts, figures are numbers of at least 0, shares at most 1.
+    """Check the row of a record: texts are strings, figures are numbers of at least 0, shares are at most 1.
 
     Raises:
-        UserError: names the file and the column.
+        UserError: a value has another type or range; the message names the file and the column.
     """
     for column in ("cell_id", "method", "status"):
         if not isinstance(row.get(column), str) or not row[column]:
-            raise UserError(f"{path}: row.{column} is missing or no text")
+            raise UserError(f"{path}: row.{column} is missing or not a text")
     for column in TEXTS:
         if row.get(column) is not None and not isinstance(row[column], str):
-            raise UserError(f"{path}: row.{column} is no text")
+            raise UserError(f"{path}: row.{column} is not a text")
     for column in (*INTEGERS, *NUMBERS):
         if row.get(column) is not None:
             _check_figure(f"{path}: row.{column}", row[column], most=1.0 if column in _SHARES else None)
     if isinstance(row.get("seed"), float):
-        raise UserError(f"{path}: row.seed is no whole number")
+        raise UserError(f"{path}: row.seed is not a whole number")
     return row
 
 
 def checked_figures(path: Path, key: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part of a record that holds measurements: whatever is a number there is at least 0.
+    """Check a part of a record that holds measurements: every number in it is at least 0.
 
     Raises:
-        UserError: names the file and the key.
+        UserError: a number is below 0; the message names the file and the key.
     """
     for name, value in part.items():
         if isinstance(value, Mapping):
@@ -127,7 +128,7 @@ def checked_figures(path: Path, key: str, part: Mapping[str, Any]) -> Mapping[st
 
 def _check_figure(where: str, value: object, most: float | None = None) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UserError(f"{where} is no number")
+        raise UserError(f"{where} is not a number")
     if value < 0:
         raise UserError(f"{where} is below 0")
     if most is not None and value > most:
@@ -135,21 +136,21 @@ def _check_figure(where: str, value: object, most: float | None = None) -> None:
 
 
 def checked_dataset(path: Path, dataset: Json) -> Json:
-    """``dataset.json``: counts are whole and at least 0, references are tables of shares, notes a list.
+    """Check dataset.json: counts are whole and at least 0, references are tables of shares, notes are a list.
 
     Raises:
-        UserError: names the file and the key.
+        UserError: a value has another type or range; the message names the file and the key.
     """
     for key in ("users", "items", "interactions", "train_interactions"):
         value = dataset.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise UserError(f"{path}: {key} is no count")
+            raise UserError(f"{path}: {key} is not a count")
     for key, kind in (("dropped", dict), ("references", dict), ("notes", list)):
         if dataset.get(key) is not None and not isinstance(dataset[key], kind):
-            raise UserError(f"{path}: {key} is no {'list' if kind is list else 'object'}")
+            raise UserError(f"{path}: {key} is not {'a list' if kind is list else 'an object'}")
     for name, values in (dataset.get("references") or {}).items():
         if not isinstance(values, dict):
-            raise UserError(f"{path}: references.{name} is no object")
+            raise UserError(f"{path}: references.{name} is not an object")
         for metric, value in values.items():
             if value is not None:
                 _check_figure(f"{path}: references.{name}.{metric}", value, most=1.0)

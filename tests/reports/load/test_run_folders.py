@@ -104,7 +104,7 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run folder: it has no matrix\.toml"):
         load_run(tmp_path)
     (tmp_path / "matrix.toml").write_text("")
-    with pytest.raises(UserError, match=r"no cell has left a record\.json"):
+    with pytest.raises(UserError, match=r"no cell has a record\.json"):
         load_run(tmp_path)
 
 
@@ -117,12 +117,12 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
         ("environment.json", "", "malformed JSON"),
         ("environment.json", "[" * 5000, "nested too deeply"),
         ("environment.json", '{"a": ' * 60 + "1" + "}" * 60, "nested too deeply"),
-        ("environment.json", '{"cores": 1e400}', "1e400 is beyond what a number holds"),
+        ("environment.json", '{"cores": 1e400}', "1e400 is beyond the range of a number"),
         ("environment.json", '{"cores": ' + "9" * 5000 + "}", "a number of 5000 digits"),
-        ("dataset.json", '{"users": -1}', "users is no count"),
-        ("dataset.json", '{"items": 1.5}', "items is no count"),
-        ("dataset.json", '{"notes": 3}', "notes is no list"),
-        ("dataset.json", '{"references": {"random": 1}}', r"references\.random is no object"),
+        ("dataset.json", '{"users": -1}', "users is not a count"),
+        ("dataset.json", '{"items": 1.5}', "items is not a count"),
+        ("dataset.json", '{"notes": 3}', "notes is not a list"),
+        ("dataset.json", '{"references": {"random": 1}}', r"references\.random is not an object"),
         ("dataset.json", '{"references": {"random": {"hr@10": 7}}}', r"references\.random\.hr@10 is above 1"),
         ("matrix.toml", "a = " + "[" * 5000, "malformed TOML"),
     ],
@@ -138,14 +138,14 @@ def test_malformed_files_are_named(tmp_path: Path, file: str, text: str, words: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda value: value.update(schema=99), "schema 99 is not known"),
+        (lambda value: value.update(schema=99), "unknown schema 99"),
         (lambda value: value.pop("row"), r"row\.cell_id is missing"),
         (lambda value: value.update(row=[1]), "row is not an object"),
         (lambda value: value["row"].update(status=None), r"row\.status is missing"),
-        (lambda value: value["row"].update({"hr@10": "high"}), r"row\.hr@10 is no number"),
-        (lambda value: value["row"].update(steps=True), r"row\.steps is no number"),
-        (lambda value: value["row"].update(device=3), r"row\.device is no text"),
-        (lambda value: value["row"].update(seed=0.5), r"row\.seed is no whole number"),
+        (lambda value: value["row"].update({"hr@10": "high"}), r"row\.hr@10 is not a number"),
+        (lambda value: value["row"].update(steps=True), r"row\.steps is not a number"),
+        (lambda value: value["row"].update(device=3), r"row\.device is not a text"),
+        (lambda value: value["row"].update(seed=0.5), r"row\.seed is not a whole number"),
         (lambda value: value["row"].update(epochs=-1), r"row\.epochs is below 0"),
         (lambda value: value["row"].update({"hr@10": 1.5}), r"row\.hr@10 is above 1"),
         (lambda value: value.update(memory={"peak_bytes": -5}), r"memory\.peak_bytes is below 0"),
@@ -254,8 +254,8 @@ def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: P
     facts.write_text(facts.read_text().replace('"users": 1', '"users": 2', 1))
     (run / "report.md").write_text("scribbled on")
     for _ in range(2):
-        assert load_run(run).damaged == (f"{facts}: is not what was written",)
+        assert load_run(run).damaged == (f"{facts}: the checksum does not match",)
         build([run], run)
         run_folder.reseal(run)
         assert run_folder.damaged(run) == ["dataset.json"]
-        assert "dataset.json: is not what was written" in (run / "report.md").read_text().replace("\\", "")
+        assert "dataset.json: the checksum does not match" in (run / "report.md").read_text().replace("\\", "")

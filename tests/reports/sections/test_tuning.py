@@ -110,7 +110,7 @@ def test_report_and_tables_have_it_and_an_untuned_run_has_not(tmp_path: Path) ->
 def test_options_that_were_changed_afterwards_are_not_those_that_were_chosen(tmp_path: Path) -> None:
     path = tuned_run(tmp_path / "run", FROZEN, LORA, options={"lr": 0.1, "rank": 8})
     assert list(costs(read_comparison(path))) == ["frozen"]
-    assert any("options of lora are not those" in note for note in load_run(path).notes)
+    assert any("options of lora are not the ones" in note for note in load_run(path).notes)
 
 
 @pytest.mark.parametrize(
