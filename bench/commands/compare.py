@@ -1,4 +1,4 @@
-"""The ``compare`` command: arguments, a table for a terminal, the exit status."""
+"""The ``compare`` command: its options, a table for a terminal and the exit status."""
 
 from __future__ import annotations
 
@@ -21,35 +21,39 @@ EPILOG = 'example: python run_bench.py compare runs/before runs/after --fail-if 
 
 
 DESCRIPTION = (
-    "Sets each cell of RUN_B against the same one of RUN_A. Exit status: 0 all is well; 1 a cell that ended ok in "
-    "RUN_A did not in RUN_B, or with --fail-if one is beyond a threshold with its whole interval or is missing from "
-    "RUN_B; 2 bad usage or input, no cell in common, or runs of different machines, budgets, data or settings without "
-    "--allow-different."
+    "Compares each cell of RUN_B with the same cell of RUN_A. Exit status: 0 no regression; 1 a cell that ended ok in "
+    "RUN_A did not end ok in RUN_B, or, with --fail-if, the whole interval of a ratio is beyond a threshold or a cell "
+    "is missing from RUN_B; 2 bad usage or input, no cell in common, or runs of different machines, budgets, data or "
+    "settings without --allow-different."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Add the options of the command and its example to its parser."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("first", type=Path, metavar="RUN_A", help="what the ratios are relative to")
-    parser.add_argument("second", type=Path, metavar="RUN_B", help="what is judged")
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="run that the ratios are relative to")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="run that is judged")
     parser.add_argument(
         "--fail-if",
         nargs="+",
         action="extend",
         default=[],
         metavar="METRIC>RATIO",
-        help="exit 1 if a cell of RUN_B is beyond this with its whole interval, or is missing; METRIC is time, params, "
-        "memory, hr@k, ndcg@k or mrr@k, with > or <",
+        help="exit 1 if the whole interval of a ratio is beyond this limit, or a cell is missing from RUN_B; METRIC is "
+        "time, params, memory, hr@k, ndcg@k or mrr@k, with > or <",
     )
     parser.add_argument(
-        "--allow-different", action="store_true", help="also across machines, budgets, data and settings"
+        "--allow-different", action="store_true", help="compare even if machines, budgets, data or settings differ"
     )
     add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the comparison; 1 if a cell broke that had ended ok, or under thresholds one is beyond them or missing.
+    """Print the comparison of two runs.
+
+    Returns:
+        1 if a cell that had ended ok did not end ok again, or, with thresholds, if a cell is beyond one or missing;
+        else 0.
 
     Raises:
         UserError: as `reports.analysis.run_comparison.compare` and `parse_threshold`.
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(comparison: RunComparison, thresholds: Sequence[Threshold]) -> list[str]:
-    """A row per cell with the ratio of each metric, then what is wrong."""
+    """Lines for a terminal: a row of ratios per cell, then broken cells, missing cells and regressions."""
     metrics = list(dict.fromkeys(ratio.metric for ratio in comparison.ratios))
     cells: dict[str, dict[str, Ratio]] = {}
     for ratio in comparison.ratios:
@@ -86,12 +90,12 @@ def lines(comparison: RunComparison, thresholds: Sequence[Threshold]) -> list[st
         for ratio, limit in comparison.regressions(thresholds)
     ]
     if thresholds and not comparison.regressions(thresholds):
-        text.append("no regression that an interval supports")
+        text.append("no regression: no whole interval is beyond a threshold")
     return text
 
 
 def words(ratio: Ratio | None) -> str:
-    """A ratio with its interval; one without an interval says so, one counted exactly has none to show."""
+    """A ratio as text with its interval, with `(no interval)`, or alone if it is an exact count."""
     if ratio is None or ratio.ratio is None:
         return "unknown"
     if ratio.low is None or ratio.high is None:

@@ -20,10 +20,10 @@ from reports.analysis.titles import titles
 from reports.load.run_folders import Record, Run
 
 BASELINE = "fft"
-"""The method that all figures are set against where it ended ok."""
+"""Method that all figures are compared with, if it ended ok."""
 
 MOST_DRAWN = 24
-"""Figures with more methods than this would be longer than anybody reads."""
+"""Largest number of methods in a figure with a row per method; with more the figure would be too long to read."""
 
 Z95 = 1.959964
 """Half-width of the 95 % interval of a normal variable in standard errors."""
@@ -31,24 +31,24 @@ Z95 = 1.959964
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure with its 95 % interval, and where the interval comes from."""
+    """Mean of a figure with its 95 % interval and the source of the interval."""
 
     mean: float
     low: float | None
     high: float | None
     source: str
-    """`seeds`: t interval over seeds; of one seed `bootstrap`: over its users, where their ranks were kept, and
-    `users`: sqrt(p(1-p)/users), where not; `none`: there is no interval."""
+    """`seeds`: t interval over seeds. With one seed, `bootstrap`: over its users, if their ranks were kept; `users`:
+    normal interval with standard error sqrt(p(1-p)/users), if not. `none`: no interval."""
     count: int
-    """How many seeds or users the interval rests on."""
+    """Number of seeds or users that the interval is computed from."""
 
     @property
     def half(self) -> float | None:
-        """Half the width of the interval."""
+        """Half the width of the interval; None without an interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def overlaps(self, other: Spread) -> bool | None:
-        """Whether the intervals have a point in common; None where either is unknown."""
+        """True if the intervals have a point in common; None if either is unknown."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return None
         return self.low <= other.high and other.low <= self.high
@@ -56,11 +56,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison."""
+    """Cells that differ in nothing but method and seed, with their tables, references and options."""
 
     title: str
     slug: str
-    """Goes into file names; empty where there is only one comparison."""
+    """Part of file names; empty if there is only one comparison."""
     results: pd.DataFrame
     summary: pd.DataFrame
     """A row per method, indexed by method."""
@@ -71,7 +71,7 @@ class Comparison:
 
     @cached_property
     def paired(self) -> Paired | None:
-        """Accuracy over users, computed when first asked for; None without ranks, or where accuracy has no meaning.
+        """Accuracy over users, computed on first use; None without ranks or with randomly initialised backbones.
 
         Raises:
             UserError: as `reports.analysis.paired.pair`.
@@ -80,12 +80,12 @@ class Comparison:
 
     @property
     def methods(self) -> list[str]:
-        """All methods of the comparison in the order of the tables."""
+        """Methods of the comparison, in the order of the tables."""
         return [str(method) for method in self.summary.index]
 
     @cached_property
     def drawn(self) -> list[str]:
-        """The methods that figures show: all, or the `MOST_DRAWN` first by TPME, in the order of the tables."""
+        """Methods shown in figures: all, or the `MOST_DRAWN` with the lowest TPME, in the order of the tables."""
         if len(self.methods) <= MOST_DRAWN:
             return self.methods
         # A stable sort: methods without a score come last, in their order.
@@ -94,36 +94,36 @@ class Comparison:
 
     @property
     def random_weights(self) -> bool:
-        """Whether the backbones were never pretrained, so that accuracy has no meaning."""
+        """True if the backbones were initialised at random, so that accuracy has no meaning."""
         return bool((self.results["weights"] == "random").any())
 
     @property
     def compiled(self) -> bool:
-        """Whether the steps were compiled; then what was probed beside them is of other steps, eager ones."""
+        """True if the timed steps were compiled; the account of memory and the FLOPs are then of an eager step."""
         return any(record.training.get("compile") is True for record in self.records)
 
     @property
     def unmetered(self) -> bool:
-        """Whether the steps were compiled and nothing measured what memory that takes."""
+        """True if the steps were compiled and no meter measured their memory."""
         return self.compiled and not self.measured("peak_memory_bytes")
 
     def value(self, method: str, column: str) -> float | None:
-        """A figure of a method in the mean over its seeds; None where it was not measured."""
+        """Mean of a figure of a method over its seeds; None if it was not measured."""
         if method not in self.summary.index or column not in self.summary.columns:
             return None
         value: Any = self.summary.at[method, column]
         return None if pd.isna(value) else float(value)
 
     def seeds(self, method: str) -> int:
-        """With how many seeds a method ended ok."""
+        """Number of seeds with which a method ended ok."""
         return int(self.value(method, "seeds") or 0)
 
     def spread(self, method: str, column: str) -> Spread | None:
-        """A figure of a method with its 95 % interval; None where it was not measured.
+        """Mean of a figure of a method with its 95 % interval; None if it was not measured.
 
-        With several seeds it is the t interval over them. With one, a ranking metric has a bootstrap interval over
-        users where their ranks were kept, a hit rate without ranks the standard error of a share of users, and any
-        other figure has none.
+        With several seeds the interval is the t interval over seeds. With one seed, a ranking metric has a bootstrap
+        interval over users if their ranks were kept; a hit rate without ranks has the normal interval of a share of
+        users; any other figure has no interval.
         """
         mean = self.value(method, column)
         if mean is None:
@@ -140,20 +140,20 @@ class Comparison:
         return Spread(mean, None, None, "none", self.seeds(method))
 
     def tested(self, first: str, second: str, column: str = "hr@10") -> Difference | None:
-        """The difference of two methods, paired by user; None where that was not tested."""
+        """Paired test of two methods over users; None if it was not made."""
         return self.paired.difference(column, first, second) if self.paired else None
 
     def reference(self, name: str, metric: str) -> float | None:
-        """A floor or ceiling such as ("popularity", "hr@10"); None where the dataset knows none."""
+        """Value of a floor or ceiling, such as ("popularity", "hr@10"); None if the dataset does not give it."""
         value = self.references.get(name, {}).get(metric)
         return float(value) if isinstance(value, int | float) else None
 
     def warned(self, method: str) -> bool:
-        """Whether a cell of a method has a warning, so that its figures are to be read with care."""
+        """True if a cell of the method has a warning, so that its figures need care."""
         return any(record.warnings for record in self.records if record.row["method"] == method)
 
     def measured(self, column: str) -> list[str]:
-        """The methods that have this figure."""
+        """Methods with a value of this figure, in the order of the tables."""
         return [method for method in self.methods if self.value(method, column) is not None]
 
 
@@ -164,17 +164,17 @@ def split_into_comparisons(
     summary: pd.DataFrame,
     options: Options = DEFAULT,
 ) -> list[Comparison]:
-    """Cut the tables into comparisons, in the order of first appearance.
+    """Split the tables into comparisons, in the order of first appearance.
 
     Args:
-        runs: Where floors, ceilings and the number of users come from.
-        records: One per row of `results`, in its order.
-        results: As `tables.results` makes it.
-        summary: As `tables.summary` makes it from `results`.
-        options: Those that both tables were made with.
+        runs: Source of the floors, the ceilings and the number of users.
+        records: One per row of `results`, in the same order.
+        results: Table of `tables.results`.
+        summary: Table of `tables.summary`, made from `results`.
+        options: Options that both tables were made with.
 
     Raises:
-        UserError: a method has different options in one comparison.
+        UserError: a method has different options within one comparison; the message names two of the records.
     """
     result_keys, summary_keys = comparison_keys(results), comparison_keys(summary)
     keys = unique(result_keys)
@@ -204,7 +204,7 @@ def split_into_comparisons(
 
 
 def _one_meaning(records: Sequence[Record]) -> None:
-    """Within a comparison a method's name must stand for one set of options, or its row would mix two methods."""
+    """Refuse a method whose records have different options, since one row would then mix two methods."""
     seen: dict[str, Record] = {}
     for record in records:
         if not record.method:
@@ -221,7 +221,7 @@ def _one_meaning(records: Sequence[Record]) -> None:
 
 
 def _test_users(dataset: Mapping[str, Any]) -> int | None:
-    """How many users the test figures are of; when time splits the data, not everyone has a test target."""
+    """Number of users with a test target; with a split by time it is less than the number of users."""
     split = dataset.get("split")
     found = (split if isinstance(split, dict) else {}).get("test_users", dataset.get("users"))
     return found if isinstance(found, int) else None
@@ -235,12 +235,12 @@ def _references(dataset: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 
 def _data_folder(run: Run) -> str | None:
-    """The name of the folder that the data of a run lie in."""
+    """Name of the data folder of a run; None if the matrix has none."""
     dataset = run.matrix.get("dataset")
     folder = dataset.get("data_dir") if isinstance(dataset, dict) else None
     return Path(folder).name or None if isinstance(folder, str) else None
 
 
 def slug(text: str) -> str:
-    """A file name's part: small letters, digits and hyphens, at most 60 of them."""
+    """Part of a file name: lower-case letters, digits and hyphens, at most 60 characters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].rstrip("-") or "comparison"

@@ -1,4 +1,4 @@
-"""The main table of a comparison as rows and cells, before Markdown, HTML, LaTeX or CSV is made of it."""
+"""Main table of a comparison as rows and cells, the source of its Markdown, HTML, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from reports.text import count, number, ratio, size
 Kind = Literal["floor", "method", "ceiling"]
 
 REFERENCES = {"random": "random order", "popularity": "popularity", "bayes": "Bayes ceiling", "oracle": "oracle"}
-"""Floors and ceilings by the name they have in dataset.json, and in words."""
+"""Floors and ceilings: name in dataset.json and name in the report."""
 WARNED = "†"
-"""Stands after the name of a method whose figures are to be read with care."""
+"""Mark after the name of a method that has a cell with a warning."""
 _FLOORS = ("random", "popularity")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the table, and how it is written."""
+    """Column of the table: name in summary.csv, heading and format."""
 
     name: str
     title: str
     words: Callable[[float], str]
     higher_is_better: bool = False
     reference: bool = False
-    """Whether floors and ceilings have it. It is an accuracy then."""
+    """True for the columns of accuracy, which floors and ceilings have as well."""
 
     def best(self, values: Sequence[float]) -> float:
-        """The best of some values, at least one."""
+        """Best of at least one value."""
         return max(values) if self.higher_is_better else min(values)
 
 
@@ -50,35 +50,35 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one row; all texts are plain, as nothing that comes from data is in them."""
+    """One figure of one row; its texts need no escaping, since they hold nothing from data."""
 
     value: float | None = None
     text: str = ""
     half: str = ""
-    """Half of the 95 % interval in the words of the figure; empty where there is none to show."""
+    """Half of the 95 % interval in the format of the figure; empty if there is none to show."""
     low: float | None = None
     high: float | None = None
-    """Ends of the interval."""
+    """Ends of the 95 % interval."""
     ratio: str = ""
-    """Against the baseline; empty where that has no figure, and for the baseline itself."""
+    """Ratio to the baseline; empty for the baseline and if the baseline has no figure."""
     best: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method, or a floor or ceiling, with its cells in the order of `COLUMNS`."""
+    """Row of a method, a floor or a ceiling, with its cells in the order of `COLUMNS`."""
 
     name: str
     kind: Kind
     cells: tuple[Cell, ...]
     ended: tuple[str, ...] = ()
-    """How the cells of a method ended that has no accuracy."""
+    """Statuses of the cells of a method without accuracy."""
     warned: bool = False
-    """Whether a cell of the method has a warning, so that its figures are to be read with care."""
+    """True if a cell of the method has a warning, so that its figures need care."""
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """The floors, the methods in the order of the comparison, the ceilings."""
+    """Rows of the floors, then of the methods in the order of the comparison, then of the ceilings."""
     best = {column.name: _best(comparison, column) for column in COLUMNS}
     floors = [_reference_row(comparison, name, "floor") for name in _FLOORS if name in comparison.references]
     above = [name for name in REFERENCES if name not in _FLOORS and name in comparison.references]
@@ -126,7 +126,7 @@ def _cell(comparison: Comparison, method: str, column: Column, best: float | Non
 
 
 def _half(spread: Spread, column: Column) -> str:
-    # What is counted exactly (parameters, bytes of an account) is the same for each seed: ± 0 would only be noise.
+    # Exact counts (parameters, bytes of the account) are the same for each seed: "± 0" would say nothing.
     if not spread.half:
         return ""
     decimals = len(number(spread.mean).partition(".")[2])
@@ -136,7 +136,7 @@ def _half(spread: Spread, column: Column) -> str:
 
 
 def legend(comparison: Comparison, ratios: bool = True) -> str:
-    """What the figures of the table are, as plain text; memory sources come from data."""
+    """Explanation of the figures of the table as unescaped text; the memory sources in it come from data."""
     seeds = sorted({comparison.seeds(method) for method in comparison.methods} - {0})
     if not seeds:
         return "No method has figures."
@@ -144,16 +144,15 @@ def legend(comparison: Comparison, ratios: bool = True) -> str:
     if any(comparison.seeds(method) > 1 for method in comparison.methods):
         parts.append("± is half of the 95 % t interval over seeds")
     if 1 in seeds and comparison.paired:
-        parts.append(
-            f"with one seed, that of HR@10 and NDCG@10 is over {count(comparison.paired.users)} users (bootstrap)"
-        )
+        users = count(comparison.paired.users)
+        parts.append(f"with one seed, ± of HR@10 and NDCG@10 is half of the 95 % bootstrap interval over {users} users")
     elif 1 in seeds and comparison.users:
-        parts.append(f"with one seed, that of HR@10 is 1.96 √(p(1−p)/{count(comparison.users)} users)")
+        parts.append(f"with one seed, ± of HR@10 is 1.96 √(p(1−p)/{count(comparison.users)} users)")
     if 2 in seeds:
-        parts.append("with two seeds the t interval is 12.7 standard errors to either side and itself very uncertain")
+        parts.append("with two seeds the t interval is 12.7 standard errors to either side and very uncertain")
     if ratios and comparison.seeds(BASELINE):
-        parts.append(f"in brackets the ratio to {BASELINE}")
-    parts.append("bold is the best of a column, whether or not the spread allows to call it better")
+        parts.append(f"the number in brackets is the ratio to {BASELINE}")
+    parts.append("the best figure of a column is bold, whether or not a difference is shown")
     sources = sorted({str(source) for source in comparison.results["memory_source"].dropna()})
     if sources:
         parts.append(f"memory source: {', '.join(sources)}")

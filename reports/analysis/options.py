@@ -1,4 +1,4 @@
-"""What a reader may choose about a report; everything else comes from the records."""
+"""Options of a report; everything else in a report comes from the records."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from bench.scoring import tpme
 from bench.scoring.pscp import Penalties
 
 Costs = Mapping[str, Mapping[str, float]]
-"""Method -> time, params, memory."""
+"""Costs by method: time, params and memory."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which k the ranking metrics are computed for, and how the scores are made."""
+    """Values of k for the ranking metrics, and settings of TPME and PSCP."""
 
     ks: tuple[int, ...] = (10,)
     weights: tuple[float, ...] = tpme.WEIGHTS
     reference: Costs | None = None
-    """Pins minima and maxima of the TPME: seconds per epoch, trained values, bytes."""
+    """Table that sets the minima and maxima of the TPME: seconds per epoch, trainable parameters, bytes."""
     reference_name: str = ""
     penalties: Penalties = field(default_factory=Penalties)
 
     def tpme_of(self, costs: Costs) -> dict[str, float]:
-        """TPME under these weights and this reference.
+        """TPME by method, with these weights and this reference.
 
         Raises:
             UserError: as `bench.scoring.tpme.tpme`.

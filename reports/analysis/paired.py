@@ -1,8 +1,8 @@
-"""Accuracy over users: intervals of each method, and the differences between methods, paired by user.
+"""Accuracy over users: interval of each method, and tests of the differences between methods, paired by user.
 
-How seeds and users combine: what a user adds to a metric is averaged over the seeds first, then users are drawn, or
-swapped, with what was averaged. So these intervals and tests are about other users of these trained models. Whether
-other seeds would give the same is what the t interval over seeds says; neither contains the other.
+The contribution of a user to a metric is averaged over the seeds first; then users are drawn (bootstrap) or their two
+results are swapped (permutation test). These intervals and tests therefore cover other users of the same trained
+models. Variation between seeds is covered by the t interval over seeds; neither interval contains the other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from reports.load import ranks
 from reports.load.run_folders import Record
 
 TESTED = (("hr", 10), ("ndcg", 10))
-"""Metrics whose differences are tested; each has a family of its own in Holm's correction."""
+"""Metrics whose differences are tested; each metric is a family of its own in Holm's correction."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over users and its 95 % bootstrap interval."""
+    """Mean over users and its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one method minus that of another, paired by user, over the seeds that both have."""
+    """Difference of a metric between two methods (first minus second), paired by user, over their common seeds."""
 
     first: str
     second: str
@@ -42,38 +42,38 @@ class Difference:
     mean: float
     low: float
     high: float
-    """95 % bootstrap interval over users, not corrected."""
+    """Ends of the 95 % bootstrap interval over users, not corrected."""
     p: float
     p_holm: float
-    """Corrected over all pairs of methods of the comparison."""
+    """p after Holm's correction over all pairs of methods of the comparison."""
     seeds: int
     agreeing: int
-    """In how many of the seeds the difference has this sign."""
+    """Number of seeds in which the difference has the sign of the mean."""
 
     @property
     def shown(self) -> bool:
-        """Whether the test tells the two apart."""
+        """True if the corrected p is below the level, that is, a difference is shown."""
         return self.p_holm < resampling.LEVEL
 
     def turned(self) -> Difference:
-        """The same seen from the second method."""
+        """The same difference as second minus first."""
         return replace(self, first=self.second, second=self.first, mean=-self.mean, low=-self.high, high=-self.low)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What the ranks of one comparison say."""
+    """Estimates and differences from the ranks of one comparison."""
 
     users: int
     seeds: Mapping[str, tuple[int, ...]]
-    """Per method with ranks, the seeds that have them."""
+    """Seeds with ranks, by method."""
     estimates: Mapping[tuple[str, str], Estimate]
-    """By method and column (hr@10)."""
+    """Estimate by method and column, for instance ("lora", "hr@10")."""
     differences: tuple[Difference, ...]
-    """Of all pairs that share a seed, in the order of the methods, metric by metric."""
+    """Differences of all pairs that share a seed, in the order of the methods, metric by metric."""
 
     def difference(self, column: str, first: str, second: str) -> Difference | None:
-        """The difference of two methods in a tested metric; None where they share no seed with ranks."""
+        """Difference of two methods in a tested metric, first minus second; None if they share no seed with ranks."""
         for found in self.differences:
             if found.metric == column and {found.first, found.second} == {first, second}:
                 return found if found.first == first else found.turned()
@@ -81,10 +81,10 @@ class Paired:
 
 
 def pair(records: Sequence[Record], ks: Sequence[int]) -> Paired | None:
-    """Compare the methods of one comparison by the test ranks of their users; None where no cell has ranks.
+    """Compare the methods of one comparison by the test ranks of their users; None if no cell has ranks.
 
     Raises:
-        UserError: two cells have ranks of different users.
+        UserError: two cells have ranks of different users; the message names both files.
     """
     kept = _by_method(records)
     if not kept:
@@ -99,7 +99,7 @@ Kept = dict[str, dict[int, NDArray[np.int64]]]
 
 
 def _by_method(records: Sequence[Record]) -> Kept:
-    """Method -> seed -> test ranks, (users,)."""
+    """Test ranks, shape (users,), by method and seed."""
     kept: Kept = {}
     first: Record | None = None
     for record in records:
@@ -129,7 +129,7 @@ def _estimates(kept: Kept, ks: Sequence[int]) -> dict[tuple[str, str], Estimate]
 
 
 def _differences(kept: Kept) -> tuple[Difference, ...]:
-    """All pairs of methods in all tested metrics; each metric is a family of its own."""
+    """Differences of all pairs of methods in all tested metrics; each metric is a family in Holm's correction."""
     pairs = [
         (first, second, common)
         for first, second in itertools.combinations(kept, 2)
@@ -163,7 +163,7 @@ def _differences(kept: Kept) -> tuple[Difference, ...]:
 
 
 def _by_seed(kept: Kept, pair: tuple[str, str, Sequence[int]], metric: str, k: int) -> NDArray[np.float64]:
-    """What the first method's users gain over the second's, (seeds, users)."""
+    """Difference of the contributions of each user, first method minus second, shape (seeds, users)."""
     first, second, common = pair
     return np.stack(
         [ranks.gains(kept[first][seed], metric, k) - ranks.gains(kept[second][seed], metric, k) for seed in common]

@@ -1,4 +1,4 @@
-"""Bootstrap over the steps of cells: how uncertain a mean of step times is."""
+"""Bootstrap over the training steps of cells, for the uncertainty of mean step times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 
 
 def seconds_of(records: Sequence[Record], method: str) -> FloatArray:
-    """Seconds of all steps of a method's cells that ended ok, shape (steps,)."""
+    """Seconds of all steps of the cells of a method that ended ok, shape (steps,)."""
     found = [
         steps for record in records if _counts(record, method) and (steps := read_steps(record.steps_path)) is not None
     ]
@@ -24,7 +24,7 @@ def seconds_of(records: Sequence[Record], method: str) -> FloatArray:
 
 
 def by_seed(records: Sequence[Record], method: str) -> dict[int, tuple[Record, pd.DataFrame]]:
-    """Per seed, rising, the record and the steps of a method's cell; only cells that ended ok and have steps."""
+    """Record and steps of each cell of a method that ended ok and has steps, by seed in ascending order."""
     found = {}
     for record in records:
         steps = read_steps(record.steps_path) if _counts(record, method) else None
@@ -38,15 +38,15 @@ def _counts(record: Record, method: str) -> bool:
 
 
 def resampled_means(record: Record, steps: pd.DataFrame, columns: Sequence[str], draw: str = "") -> FloatArray:
-    """Bootstrap over the steps of a cell: replicated means of columns, (resamples, columns).
+    """Bootstrap over the steps of a cell: replicated means of columns, shape (resamples, columns).
 
-    The draws belong to the cell, its run and `draw`: asked again, it gives the same, and no other cell gives them.
+    The random draws depend on the cell, its run and `draw`: a second call gives the same draws, another cell others.
     """
     generator = resampling.generator_for(record.cell_id, record.run.resolve().name, draw)
     return resampling.resampled_block_means(steps[list(columns)].fillna(0.0).to_numpy(), generator)
 
 
 def resampled_epochs(record: Record, steps: pd.DataFrame, draw: str = "") -> FloatArray:
-    """Bootstrap of the seconds of an epoch, (resamples,): they move with the mean of the steps drawn."""
+    """Bootstrap of the seconds of an epoch, shape (resamples,), scaled by the mean of the drawn steps."""
     means = resampled_means(record, steps, [SECONDS], draw)[:, 0]
     return np.asarray(float(record.row["epoch_seconds"]) * means / steps[SECONDS].mean())

@@ -1,6 +1,6 @@
-"""What chance can do to a mean: bootstrap, permutation test and Holm's correction, on arrays and nothing else.
+"""Bootstrap, permutation test and Holm's correction on arrays.
 
-All draws come from generators with a fixed seed, so that the same records give the same report.
+All random generators have a fixed seed, so that the same records give the same report.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ FloatArray = NDArray[np.float64]
 RESAMPLES = 2000
 PERMUTATIONS = 9999
 LEVEL = 0.05
-"""Above this corrected p, and where the 95 % interval holds "no difference", no difference is shown."""
+"""Level of the tests: from this corrected p on, no difference is shown; intervals cover 1 minus this level."""
 
 _SEED = 20240403
 _CELLS_AT_ONCE = 1 << 20
 
 
 def resampled_means(values: FloatArray, resamples: int = RESAMPLES) -> FloatArray:
-    """Bootstrap: means over rows that are drawn with replacement.
+    """Bootstrap of column means: rows are drawn with replacement.
 
-    Columns share the draws: a difference of two replicated columns is the paired bootstrap of their difference.
+    Columns share the draws: the difference of two replicated columns is the paired bootstrap of their difference.
 
     Args:
-        values: (n, columns), a row per unit that is drawn (a user).
-        resamples: How many times.
+        values: Shape (n, columns), a row per unit that is drawn (a user).
+        resamples: Number of resamples.
 
     Returns:
-        (resamples, columns).
+        Replicated means, shape (resamples, columns).
     """
     n = len(values)
     generator = np.random.default_rng(_SEED)
@@ -49,28 +49,28 @@ def resampled_means(values: FloatArray, resamples: int = RESAMPLES) -> FloatArra
 
 
 def interval(replicates: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ends of the 95 % percentile interval over the first axis; replicates that are NaN are left out."""
+    """Ends of the 95 % percentile interval over the first axis; NaN replicates are ignored."""
     low, high = np.nanquantile(replicates, (LEVEL / 2, 1 - LEVEL / 2), axis=0)
     return low, high
 
 
 def permutation_p(differences: FloatArray, permutations: int = PERMUTATIONS) -> FloatArray:
-    """Two-sided p of the paired permutation test, which swaps the two members of random pairs.
+    """Two-sided p of the paired permutation test, which swaps the two members of randomly chosen pairs.
 
-    `scipy.stats.permutation_test` runs once for all columns: it swaps ones and zeros, and the signs that come out of
-    that turn the differences round. Rows of zeros would be turned round without effect and are left out.
+    `scipy.stats.permutation_test` runs once for all columns: it permutes pairs of one and zero, and their difference is
+    the sign of each row. Rows of zeros have no effect and are left out.
 
     Args:
-        differences: (n, tests), first minus second per pair (a user); all tests share the permutations.
-        permutations: How many random ones where not all can be tried.
+        differences: Shape (n, tests), first minus second per pair (a user); all tests share the permutations.
+        permutations: Number of random permutations, if there are too many to try all.
 
     Returns:
-        (tests,), each at least 2 / (permutations + 1).
+        p of each test, shape (tests,); with random permutations at least 2 / (permutations + 1).
     """
     moving = differences[np.any(differences != 0, axis=1)]
     if not len(moving):
         return np.ones(differences.shape[1])
-    if len(moving) == 1:  # scipy wants two rows at least; one of zeros changes nothing
+    if len(moving) == 1:  # scipy needs at least two rows; a row of zeros has no effect
         moving = np.concatenate([moving, np.zeros_like(moving)])
 
     def summed(ones: FloatArray, zeros: FloatArray, axis: int) -> Any:
@@ -89,7 +89,7 @@ def permutation_p(differences: FloatArray, permutations: int = PERMUTATIONS) -> 
 
 
 def holm(p: FloatArray) -> FloatArray:
-    """Holm's step-down correction of a family of tests, (tests,)."""
+    """p after Holm's step-down correction of a family of tests, shape (tests,)."""
     order = np.argsort(p, kind="stable")
     steps = p[order] * np.arange(len(p), 0, -1)
     corrected = np.empty_like(p)
@@ -98,20 +98,20 @@ def holm(p: FloatArray) -> FloatArray:
 
 
 def block_length(n: int) -> int:
-    """How many neighbouring steps are drawn together: n^(1/3), rounded up."""
+    """Length of the blocks of the block bootstrap for a series of length n: n^(1/3), rounded up."""
     return math.ceil(round(n ** (1 / 3), 6)) if n else 1
 
 
 def resampled_block_means(series: FloatArray, generator: np.random.Generator, resamples: int = RESAMPLES) -> FloatArray:
-    """Bootstrap of the mean of a series whose neighbours resemble each other (circular blocks of `block_length`).
+    """Circular block bootstrap of the mean of an autocorrelated series, with blocks of `block_length`.
 
     Args:
-        series: (n,) or (n, columns), in the order of time; columns share the draws.
-        generator: Where the blocks come from.
-        resamples: How many times.
+        series: Shape (n,) or (n, columns), in the order of time; columns share the draws.
+        generator: Random generator of the starts of the blocks.
+        resamples: Number of resamples.
 
     Returns:
-        (resamples,) or (resamples, columns).
+        Replicated means, shape (resamples,) or (resamples, columns).
     """
     n = len(series)
     length = block_length(n)
@@ -123,18 +123,19 @@ def resampled_block_means(series: FloatArray, generator: np.random.Generator, re
 
 
 def generator_for(*names: object) -> np.random.Generator:
-    """A generator of its own for what the names say, the same in every run."""
+    """Random generator whose seed is derived from the names, the same in every process."""
     return np.random.default_rng([_SEED, *(ord(letter) for letter in repr(names))])
 
 
 def over_seeds(per_seed: Sequence[FloatArray], resamples: int = RESAMPLES) -> FloatArray:
-    """Mean over seeds that are drawn with replacement, too; with one seed there is nothing to draw.
+    """Bootstrap over seeds: mean of the replicates of seeds that are drawn with replacement.
 
-    Every call draws alike, so that methods with the same seeds are paired by them.
+    Every call makes the same draws, so that methods with the same seeds are paired by seed. With one seed the
+    replicates are returned as they are.
 
     Args:
-        per_seed: Per seed the replicates of a figure, (resamples, ...).
-        resamples: Length of each.
+        per_seed: Replicates of a figure for each seed, shape (resamples, ...).
+        resamples: Length of each array of replicates.
     """
     stacked = np.stack(per_seed)
     drawn = np.random.default_rng(_SEED).integers(0, len(stacked), (resamples, len(stacked)))

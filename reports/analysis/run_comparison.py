@@ -1,4 +1,4 @@
-"""Two runs cell by cell: what the second takes and gives, as a ratio to the first, and whether that is a regression."""
+"""Comparison of two runs cell by cell: ratios of the second to the first with intervals, and regressions."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from reports.load.run_folders import Record, Run, load_run
 from reports.load.steps import read_steps
 
 METRICS = (*COST_COLUMNS, "hr@10", "ndcg@10")
-"""What is always compared: time (seconds per epoch), params, memory, and accuracy."""
+"""Metrics that are always compared: time (seconds per epoch), params, memory, and accuracy."""
 
 _SAME_CELL = ("method", "dataset", "modality", "text_model", "image_model", "weights", "seed")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A ratio that must not be passed."""
+    """Limit of a ratio; a ratio beyond it is a regression."""
 
     metric: str
     above: bool
-    """Whether a regression is a ratio above the limit."""
+    """True if a ratio above the limit is a regression, False if a ratio below it is."""
     limit: float
 
     @property
     def text(self) -> str:
-        """As it is typed."""
+        """The threshold as it is typed on the command line, for instance time>1.05."""
         return f"{self.metric}{'>' if self.above else '<'}{self.limit:g}"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of a cell in both runs."""
+    """One figure of a cell in both runs and its ratio."""
 
     cell: str
     method: str
@@ -51,13 +51,13 @@ class Ratio:
     first: float
     second: float
     ratio: float | None
-    """Second to first; None where the first is 0."""
+    """Second divided by first; None if the first is 0."""
     low: float | None
     high: float | None
-    """95 % interval; both are the ratio for what is counted exactly, None where there is nothing to draw from."""
+    """Ends of the 95 % interval. Both equal the ratio for exact counts; both are None without steps or ranks."""
 
     def beyond(self, threshold: Threshold) -> bool:
-        """Whether the whole interval lies beyond the threshold."""
+        """True if the whole interval lies beyond the threshold and the metrics agree."""
         if self.low is None or self.high is None or threshold.metric != self.metric:
             return False
         return self.low > threshold.limit if threshold.above else self.high < threshold.limit
@@ -65,26 +65,26 @@ class Ratio:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs side by side."""
+    """Result of comparing two runs."""
 
     ratios: tuple[Ratio, ...]
     broken: tuple[str, ...]
-    """Cells that ended ok in the first run and not in the second, with how they ended."""
+    """Cells that ended ok in the first run but not in the second, with their status there."""
     missing: tuple[str, ...]
-    """Cells that ended ok in the first run and that the second does not have."""
+    """Cells that ended ok in the first run and are not in the second."""
     notes: tuple[str, ...]
-    """What was left out, and what differs beside the figures."""
+    """Cells that were left out, and differences other than those of the figures."""
 
     def regressions(self, thresholds: Sequence[Threshold]) -> list[tuple[Ratio, Threshold]]:
-        """What lies beyond a threshold with its whole interval."""
+        """Ratios whose whole interval lies beyond a threshold, each with that threshold."""
         return [(ratio, limit) for ratio in self.ratios for limit in thresholds if ratio.beyond(limit)]
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read one such as time>1.05 or hr@10<0.95.
+    """Parse a threshold such as time>1.05 or hr@10<0.95.
 
     Raises:
-        UserError: no such metric, k or form.
+        UserError: the text has another form, an unknown metric, or a k or ratio that is not positive.
     """
     found = re.fullmatch(r"\s*([^\s<>=]+)\s*([<>])\s*([0-9.]+(?:[eE][-+]?\d+)?)\s*", text)
     if not found:
@@ -100,27 +100,28 @@ def parse_threshold(text: str) -> Threshold:
     except ValueError:
         raise UserError(f"--fail-if {text!r}: {limit!r} is not a number") from None
     if not 0 < value < float("inf"):
-        raise UserError(f"--fail-if {text!r}: a ratio is above 0")
+        raise UserError(f"--fail-if {text!r}: the ratio must be above 0")
     return Threshold(metric, sign == ">", value)
 
 
 def compare(
     first: Path, second: Path, thresholds: Sequence[Threshold] = (), allow_different: bool = False
 ) -> RunComparison:
-    """Set the cells of the second run against the same ones of the first.
+    """Compare each cell of the second run with the same cell of the first.
 
-    Cells are the same that have the same id, or the same method, data, backbones, modality and seed. Time has an
-    interval from drawing steps anew, each cell for itself, accuracy one from drawing users for both cells alike.
+    Two cells are the same if they have the same id, or the same method, data, backbones, modality and seed. Time has a
+    bootstrap interval over the steps of each cell, drawn independently; accuracy has a bootstrap interval over users,
+    with the same draws for both cells.
 
     Args:
-        first: The run that the ratios are relative to.
-        second: The run that is judged.
-        thresholds: Their metrics are compared beside `METRICS`.
-        allow_different: Compare cells of other machines, budgets, data or settings all the same.
+        first: Run folder that the ratios are relative to.
+        second: Run folder that is judged.
+        thresholds: Limits; their metrics are compared in addition to `METRICS`.
+        allow_different: Compare cells even if machine, budget, data or settings differ.
 
     Raises:
-        UserError: a folder that is no run, malformed files, no cell in common, cells that may not be compared, a
-            threshold that no cell can be judged by.
+        UserError: a folder is not a run, files are malformed, the runs have no cell in common, cells may not be
+            compared, or a threshold applies to no cell.
     """
     runs = load_run(first), load_run(second)
     pairs, missing, notes = _matched(*runs)
@@ -138,26 +139,30 @@ def compare(
             ratios += [found for metric in metrics if (found := _ratio(mine, theirs, metric))]
             notes += _differing(mine, theirs)
     if thresholds and not (ratios or broken or missing):
-        raise UserError(f"--fail-if: no cell ended ok in {first}, so there is nothing to judge {second} by")
+        raise UserError(f"--fail-if: no cell ended ok in {first}, so {second} cannot be judged")
     for limit in thresholds:
         notes += _unjudged(limit, ratios)
     return RunComparison(tuple(ratios), tuple(broken), tuple(missing), tuple(notes))
 
 
 def _unjudged(limit: Threshold, ratios: Sequence[Ratio]) -> list[str]:
-    """A note for each cell that a threshold says nothing about; a threshold that says nothing at all is a mistake."""
+    """A note for each cell to which a threshold does not apply.
+
+    Raises:
+        UserError: the threshold applies to no cell.
+    """
     judged = {found.cell for found in ratios if found.metric == limit.metric and found.low is not None}
     if ratios and not judged:
         raise UserError(
-            f"--fail-if {limit.text}: no cell has an interval for {limit.metric} in both runs, which takes "
-            "steps.csv for time, one source for memory and ranks.csv of the same users for accuracy"
+            f"--fail-if {limit.text}: no cell has an interval for {limit.metric}: time needs steps.csv in both runs, "
+            "memory the same source, accuracy ranks.csv of the same users"
         )
     cells = dict.fromkeys(found.cell for found in ratios if found.cell not in judged)
     return [f"cell {cell}: {limit.metric} has no interval, so {limit.text} was not checked" for cell in cells]
 
 
 def _matched(first: Run, second: Run) -> tuple[list[tuple[Record, Record]], list[str], list[str]]:
-    """Records of the same cells, the cells that only the first run has a figure of, and notes on what was left out."""
+    """Pairs of records of the same cell, ids of cells that ended ok in the first run alone, and notes on the rest."""
     by_id = {record.cell_id: record for record in second.records}
     by_cell = {_cell(record): record for record in second.records}
     pairs, missing = [], []
@@ -178,7 +183,7 @@ def _matched(first: Run, second: Run) -> tuple[list[tuple[Record, Record]], list
 
 
 def _why_apart(first: Run, second: Run) -> str:
-    """What no cell of one run shares with any of the other, in words."""
+    """Reason why no cell is in both runs: the columns in which they have no value in common."""
     reasons = []
     for column in _SAME_CELL:
         own, other = ({record.row.get(column) for record in run.records} for run in (first, second))
@@ -188,7 +193,7 @@ def _why_apart(first: Run, second: Run) -> str:
 
 
 def _few(values: set[Any]) -> str:
-    """Some values in words, the first three by name."""
+    """The first three values by name and the number of the others."""
     words = sorted("none" if value is None else str(value) for value in values)
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
@@ -198,7 +203,7 @@ def _cell(record: Record) -> tuple[Any, ...]:
 
 
 def _same_conditions(pairs: Sequence[tuple[Record, Record]], first: Path, second: Path) -> None:
-    """Refuse what a report would not put into one table; how a cell that died was set up may be unknown."""
+    """Refuse pairs that a report would not put into one table; cells that did not end ok are not checked."""
     keys = [comparison_keys(results([pair[side] for pair in pairs])) for side in (0, 1)]
     for (mine, theirs), *both in zip(pairs, *keys, strict=True):
         for column, one, other in zip(GROUP, *both, strict=True):
@@ -206,12 +211,12 @@ def _same_conditions(pairs: Sequence[tuple[Record, Record]], first: Path, second
                 left, right = _apart(one, other)
                 raise UserError(
                     f"{first} and {second} differ in {column.replace('_', ' ')} ({left} against {right}): "
-                    "--allow-different compares them all the same"
+                    "--allow-different compares them nevertheless"
                 )
 
 
 def _apart(first: object, second: object) -> tuple[str, str]:
-    """Two values in words; of lists of settings only those that are not the same."""
+    """Two values as text; of lists of settings only the settings that differ."""
     left, right = (["unknown"] if value is None else str(value).split("; ") for value in (first, second))
     apart = [part for part in left if part not in right], [part for part in right if part not in left]
     one, other = ("; ".join(parts) or "nothing" for parts in apart)
@@ -220,13 +225,13 @@ def _apart(first: object, second: object) -> tuple[str, str]:
 
 def _differing(first: Record, second: Record) -> Iterator[str]:
     if first.method.get("options") != second.method.get("options"):
-        yield f"cell {first.cell_id}: the method has other options in the second run"
+        yield f"cell {first.cell_id}: the options of the method differ between the runs"
     if first.batch_digest != second.batch_digest:
         yield f"cell {first.cell_id}: the runs did not see the same batches"
 
 
 def _ratio(first: Record, second: Record, metric: str) -> Ratio | None:
-    """One metric of one cell; None where either run does not have it."""
+    """Ratio of one metric of one cell; None if a run has no value or the memory has different sources."""
     mine, theirs = _value(first, metric), _value(second, metric)
     if mine is None or theirs is None or (metric == "memory" and _source(first) != _source(second)):
         return None
@@ -281,7 +286,7 @@ def _accuracies(first: Record, second: Record, metric: str) -> resampling.FloatA
 
 
 def as_json(comparison: RunComparison, thresholds: Sequence[Threshold]) -> Mapping[str, Any]:
-    """The comparison as plain values."""
+    """The comparison as values that JSON can hold."""
     return {
         "cells": [vars(ratio) for ratio in comparison.ratios],
         "regressions": [

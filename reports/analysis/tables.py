@@ -18,17 +18,17 @@ from reports.load import ranks
 from reports.load.run_folders import Record
 
 COST_COLUMNS = {"time": "epoch_seconds", "params": "trainable_params", "memory": "peak_memory_bytes"}
-"""Which columns feed the TPME."""
+"""Column of each cost of the TPME."""
 
 Key = tuple[Hashable, ...]
 
 
 def results(records: Iterable[Record], options: Options = DEFAULT) -> pd.DataFrame:
-    """One row per cell: the columns of the contract in their order, then those of the record, then `ADDED`.
+    """Table of results.csv, a row per cell: the columns of the contract in order, further columns, then `ADDED`.
 
-    HR, NDCG and MRR at each k of the options come from the ranks, where the record does not say them. What was not
-    measured is missing. `tpme` is computed here, over the cells that may be compared: those of one comparison (`GROUP`)
-    and one seed that ended ok with all three costs measured, if one memory source serves all.
+    HR, NDCG and MRR at each k of the options are computed from the ranks if the record does not have them. Figures that
+    were not measured are missing. `tpme` is computed over the cells of one comparison (`GROUP`) and one seed that ended
+    ok with all three costs measured; it is missing if their memory has more than one source.
     """
     rows = [_row(record, options) for record in records]
     known = (*CONTRACT, *FURTHER, *ADDED)
@@ -59,7 +59,7 @@ def _row(record: Record, options: Options) -> dict[str, Any]:
 
 
 def _tuning(tuned: Tuned | None) -> dict[str, float]:
-    """What the search for the options has cost, where there was one."""
+    """Columns of the cost of tuning; empty if the options were not tuned."""
     if tuned is None:
         return {}
     costs = {"tuning_trials": tuned.trials, "tuning_seconds": tuned.seconds, "tuning_joules": tuned.joules}
@@ -82,7 +82,7 @@ def _settings(values: Mapping[str, Any]) -> str | None:
 
 
 def _typed(column: str, values: list[Any]) -> pd.Series[Any]:
-    """A column with a type that keeps whole numbers whole and missing values missing."""
+    """Column with a data type that keeps integers exact and missing values missing."""
     present = [value for value in values if value is not None]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
     whole = numeric and all(float(value).is_integer() and abs(value) < 2**63 for value in present)
@@ -95,9 +95,9 @@ def _typed(column: str, values: list[Any]) -> pd.Series[Any]:
 
 
 def comparison_keys(frame: pd.DataFrame, *further: str) -> pd.Series[Any]:
-    """For each row of either table the tuple of what decides whether it may be compared with another.
+    """Key of each row of either table: rows with equal keys may be compared.
 
-    A missing value is None there, which unlike NaN is equal to itself.
+    A missing value is None in the key, since NaN is not equal to itself.
     """
     group = frame[[*GROUP, *further]]
     plain = group.astype(object).where(group.notna(), None)
@@ -105,17 +105,17 @@ def comparison_keys(frame: pd.DataFrame, *further: str) -> pd.Series[Any]:
 
 
 def unique(keys: pd.Series[Any]) -> list[Any]:
-    """The different keys, in the order of their first appearance."""
+    """Distinct keys, in the order of first appearance."""
     return list(dict.fromkeys(keys))
 
 
 def is_key(keys: pd.Series[Any], key: Key) -> pd.Series[bool]:
-    """Which rows have this key."""
+    """Boolean mask of the rows with this key."""
     return keys.map(lambda other: other == key)
 
 
 def scores_of(frame: pd.DataFrame, options: Options) -> dict[Hashable, float]:
-    """TPME per row label, over the rows that ended ok with all costs measured; empty where it cannot be computed."""
+    """TPME by row label, over the rows that ended ok with all costs measured; empty if it cannot be computed."""
     try:
         costs = comparable(frame)
         scores = options.tpme_of({str(label): row for label, row in costs.items()})
@@ -125,12 +125,12 @@ def scores_of(frame: pd.DataFrame, options: Options) -> dict[Hashable, float]:
 
 
 def comparable(frame: pd.DataFrame) -> dict[Hashable, dict[str, float]]:
-    """Time, parameters and memory, by row label, of the rows that can be part of one TPME comparison.
+    """Time, parameters and memory by row label, of the rows that can be part of one TPME.
 
-    A memory figure without its source is no figure: nobody could tell what it may be compared with.
+    Rows whose memory has no source are left out, since their memory cannot be compared with any other.
 
     Raises:
-        UserError: memory comes from more than one source.
+        UserError: the memory of the rows comes from more than one source; the message names the sources.
     """
     usable = frame[[*COST_COLUMNS.values(), "memory_source"]].notna().all(axis=1)
     if "status" in frame.columns:
@@ -145,11 +145,11 @@ def comparable(frame: pd.DataFrame) -> dict[Hashable, dict[str, float]]:
 
 
 def summary(frame: pd.DataFrame, options: Options = DEFAULT) -> pd.DataFrame:
-    """One row per method of each comparison, from the frame of `results`.
+    """Table of summary.csv, a row per method of each comparison, from the table of `results`.
 
-    Each figure `x` of the cells that ended ok has its mean over seeds in `x` and the ends of the 95 % t interval in
-    `x_low` and `x_high`, which are missing with a single seed. `tpme` is computed on the means. `cells` counts all
-    cells, `status_*` how they ended, `seeds` the seeds that ended ok.
+    The mean of a figure `x` over the seeds that ended ok is in `x`, the ends of its 95 % t interval are in `x_low` and
+    `x_high`, which are missing with a single seed. `tpme` is computed from the means. `cells` is the number of all
+    cells, `status_*` the number of cells with a status, `seeds` the number of seeds that ended ok.
     """
     figures = [
         column
@@ -193,13 +193,13 @@ def _method_row(cells: pd.DataFrame, figures: Sequence[str], statuses: Sequence[
     for column in figures:
         values = ok[column].dropna().astype(float).to_numpy()
         if column == "peak_memory_bytes" and len(sources) > 1:
-            values = values[:0]  # a mean over two sources of memory would be a figure of nothing
+            values = values[:0]  # a mean over two sources of memory would have no meaning
         row[column], row[f"{column}_low"], row[f"{column}_high"] = mean_interval(values)
     return row
 
 
 def mean_interval(values: NDArray[np.floating[Any]]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % interval of a sample of shape (n,) by Student's t; no interval for n = 1, nothing for n = 0."""
+    """Mean and ends of the 95 % t interval of a sample, shape (n,); no interval for n = 1, all None for n = 0."""
     if len(values) == 0:
         return None, None, None
     mean = float(values.mean())

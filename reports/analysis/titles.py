@@ -1,4 +1,4 @@
-"""What comparisons and reports are called: enough to tell them apart, and no more."""
+"""Titles of comparisons and reports, just long enough to distinguish them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bench.records.columns import GROUP
 SEPARATOR = " · "
 
 _ALWAYS = ("dataset", "modality", "text_model", "image_model")
-"""What every title of a comparison says."""
+"""Columns that every title of a comparison contains."""
 
 _MOST_NAMES = 3
-"""More runs than these are not all named in one title."""
+"""Largest number of runs that a title names one by one."""
 
 
 def titles(keys: Sequence[tuple[Any, ...]], folders: Sequence[str | None]) -> list[str]:
-    """Dataset, modality and backbones; of comparisons that share these, in few words, what else sets them apart.
+    """Title of each comparison: dataset, modality and backbones, then the settings that distinguish it from others.
 
     Args:
-        keys: Per comparison its values of the columns `GROUP`.
-        folders: Per comparison the name of the folder that its data lie in; None where they lie in none.
+        keys: Values of the columns `GROUP`, one tuple per comparison.
+        folders: Name of the data folder of each comparison; None without a data folder.
     """
     named = [dict(zip(GROUP, key, strict=True)) for key in keys]
     models = _short_models([key[column] for key in named for column in ("text_model", "image_model") if key[column]])
@@ -40,21 +40,21 @@ def titles(keys: Sequence[tuple[Any, ...]], folders: Sequence[str | None]) -> li
         ]
         for number, place in enumerate(members):
             parts = [dataset, modality, " + ".join(dict.fromkeys(models[str(model)] for model in pair if model))]
-            # The batch size, say, is a column and a part of the budget.
+            # A setting such as the batch size is a column and a part of the budget: name it once.
             parts += dict.fromkeys(part for column in apart for part in column[number])
             found[place] = SEPARATOR.join(str(part) for part in parts if part)
     return found
 
 
 def differing(full: Sequence[str]) -> list[str]:
-    """Each title without what all of them say."""
+    """Each title without the parts that all titles share."""
     split = [title.split(SEPARATOR) for title in full]
     common = set[str].intersection(*map(set, split))
     return [SEPARATOR.join(part for part in parts if part not in common) or SEPARATOR.join(parts) for parts in split]
 
 
 def of_runs(names: Sequence[str]) -> str:
-    """One name for runs of these names: all of them where they are few, what they begin with where they are many."""
+    """One name for several runs: all names if there are few, else their common beginning and the number of runs."""
     different = list(dict.fromkeys(names))
     if len(different) <= _MOST_NAMES:
         return ", ".join(different)
@@ -68,7 +68,7 @@ def of_runs(names: Sequence[str]) -> str:
 
 
 def _short_models(models: Sequence[str]) -> dict[str, str]:
-    """The end of a folder's path, as long as a hub id is, unless two models would be called the same."""
+    """Short name of each model: the last two parts of a path, unless two models would get the same name."""
     brief = {str(model): _brief(str(model)) for model in models}
     return brief if len(set(brief.values())) == len(brief) else {name: name for name in brief}
 
@@ -79,7 +79,7 @@ def _brief(model: str) -> str:
 
 
 def _data_apart(keys: Sequence[dict[str, Any]], folders: Sequence[str | None]) -> list[list[str]]:
-    """What sets data apart: nothing where the shop's seed says it, else the folder, else the digest."""
+    """Parts of titles that distinguish data: none if the seed of the shop does, else the folder, else the digest."""
     digests = [key["dataset_digest"] for key in keys]
     if _one_each([key["dataset_seed"] for key in keys], digests):
         return [[] for _ in keys]
@@ -89,13 +89,13 @@ def _data_apart(keys: Sequence[dict[str, Any]], folders: Sequence[str | None]) -
 
 
 def _one_each(names: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether there is another name for each of several values."""
+    """True if there are several values and each has a name of its own."""
     known = len(set(values)) > 1 and None not in names
     return known and len(set(names)) == len(set(values)) == len(set(zip(names, values, strict=True)))
 
 
 def _apart(column: str, values: Sequence[Any]) -> list[list[str]]:
-    """For each comparison what a column says of it and not of all the others, in words."""
+    """Parts of titles from one column: the settings of each comparison that not all comparisons share."""
     name = column.replace("_", " ")
     if len(set(values)) == 1:
         return [[] for _ in values]
@@ -110,6 +110,6 @@ def _apart(column: str, values: Sequence[Any]) -> list[list[str]]:
 
 
 def _setting(text: str) -> str:
-    """A setting as one says it: `epochs 3` for `epochs=3`."""
+    """A setting in words: `epochs 3` for `epochs=3`."""
     key, equals, value = text.partition("=")
     return f"{key.replace('_', ' ')} {value.removesuffix('.0')}" if equals else text

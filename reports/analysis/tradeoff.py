@@ -1,4 +1,4 @@
-"""TPME and PSCP of a comparison, and what drawing steps and seeds anew does to the TPME."""
+"""TPME and PSCP of a comparison, and a bootstrap of the TPME over steps and seeds."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from reports.analysis.tables import COST_COLUMNS, comparable
 from reports.load.run_folders import Record
 
 UNADAPTED = ("frozen", BASELINE)
-"""Methods whose forward pass is that of the backbones and a head alone; the first that is there is the yardstick of
-"extra" inference."""
+"""Methods whose forward pass is that of the backbones and a head alone. The first one in the comparison is the
+reference for extra inference."""
 
 
 def comparable_costs(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """The costs of the methods that a TPME of this comparison compares, in the means over seeds.
+    """Costs, as means over seeds, of the methods that the TPME of this comparison compares.
 
     Raises:
-        UserError: the methods have their memory from more than one source; steps were compiled and have none.
+        UserError: the memory of the methods has more than one source, or the steps were compiled and no meter measured
+            their memory.
     """
     if comparison.unmetered:
         raise UserError(
-            "nothing measured the memory of compiled steps; on a CPU there is the account alone, of an eager step"
+            "no meter measured the memory of compiled steps; on a CPU there is only the account of an eager step"
         )
     return {str(method): row for method, row in comparable(comparison.summary).items()}
 
 
 def trade_off(comparison: Comparison) -> dict[str, float]:
-    """TPME of the methods of a comparison, on the means over seeds.
+    """TPME by method, from the means over seeds.
 
     Raises:
-        UserError: it cannot be computed; the line says why.
+        UserError: the TPME cannot be computed; the message says why.
     """
     return comparison.options.tpme_of(comparable_costs(comparison))
 
 
 def first_shares(comparison: Comparison) -> dict[str, float]:
-    """Share of the triangle of weights in which each method is first; methods with the same costs share theirs.
+    """Share of the triangle of weights in which each method is first; methods with the same costs split a share.
 
     Raises:
         UserError: as `trade_off`.
@@ -59,13 +60,13 @@ def first_shares(comparison: Comparison) -> dict[str, float]:
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """The methods that no other beats at one of cost and accuracy without being worse at the other.
+    """Methods of the Pareto front: no other is better in cost or accuracy without being worse in the other.
 
     Args:
-        points: Per method its cost, the lower the better, and its accuracy, the higher the better.
+        points: Cost (lower is better) and accuracy (higher is better) by method.
 
     Returns:
-        Those of the front with their points, from the cheapest to the most accurate.
+        The methods of the front with their points, from the cheapest to the most accurate.
     """
     front: dict[str, tuple[float, float]] = {}
     highest = -math.inf
@@ -78,27 +79,28 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[f
 
 @dataclass(frozen=True)
 class ScoreSpread:
-    """What steps and seeds that are drawn anew do to the TPME of a comparison."""
+    """Bootstrap of the TPME of a comparison over steps and seeds."""
 
     intervals: Mapping[str, tuple[float, float]]
-    """95 % per method."""
+    """95 % interval by method."""
     first: Mapping[str, float]
-    """Share of the draws in which a method has the lowest score."""
+    """Share of the draws in which a method has the lowest score, by method."""
     level: frozenset[frozenset[str]]
-    """Pairs whose difference has an interval that holds 0: no difference shown."""
+    """Pairs of methods with no difference shown: the interval of their difference contains 0."""
     seeds: int
-    """The fewest that a method has; with one, only its steps are drawn."""
+    """Smallest number of seeds of a method; with one seed, only steps are drawn."""
 
     def level_with(self, method: str) -> list[str]:
-        """The methods that a method cannot be told apart from."""
+        """Methods for which no difference from the given method is shown."""
         return [other for other in self.intervals if frozenset((method, other)) in self.level]
 
 
 def score_spread(comparison: Comparison) -> ScoreSpread | None:
-    """Bootstrap of the TPME; None where some method has left no steps.
+    """Bootstrap of the TPME; None if a cell of a method has no steps.
 
     A draw takes seeds with replacement, the same for all methods, and within each seed blocks of neighbouring steps.
-    The seconds of an epoch move with the mean of the steps drawn; parameters and memory are those of the seeds drawn.
+    The seconds of an epoch are scaled by the mean of the drawn steps; parameters and memory are those of the drawn
+    seeds.
 
     Raises:
         UserError: as `trade_off`.
@@ -117,7 +119,7 @@ def score_spread(comparison: Comparison) -> ScoreSpread | None:
         fewest.append(len(per_seed))
         replicates.append(resampling.over_seeds(per_seed))
     scores = tpme.tpme_of_many(np.stack(replicates, axis=1), comparison.options.weights, comparison.options.reference)
-    scores = scores[~np.isnan(scores).any(axis=1)]  # draws of seeds in which a cost is the same for all methods
+    scores = scores[~np.isnan(scores).any(axis=1)]  # NaN: all methods have the same cost in this draw
     if not len(scores):
         return None
     low, high = resampling.interval(scores)
@@ -137,28 +139,28 @@ def score_spread(comparison: Comparison) -> ScoreSpread | None:
 
 
 def _costs_of(record: Record, epochs: resampling.FloatArray) -> resampling.FloatArray:
-    """Replicated time, parameters and memory of one cell, (resamples, 3)."""
+    """Replicated time, parameters and memory of one cell, shape (resamples, 3)."""
     exact = [np.full_like(epochs, float(record.row[COST_COLUMNS[name]])) for name in ("params", "memory")]
     return np.stack([epochs, *exact], axis=1)
 
 
 @dataclass(frozen=True)
 class PenalisedScores:
-    """PSCP of a comparison: performance is test HR@10 in percent, memory 10^9 bytes."""
+    """PSCP of a comparison, with test HR@10 in percent as performance and memory in units of 10^9 bytes."""
 
     scores: Mapping[str, pscp.Penalised]
     yardstick: str
-    """The method whose forward FLOPs count as those of inference without any method."""
+    """Method whose forward FLOPs are the reference: inference beyond them is extra."""
 
 
 def penalised(comparison: Comparison) -> PenalisedScores:
-    """PSCP of the methods that have all figures.
+    """PSCP of the methods that have all its figures.
 
-    Extra inference TFLOPs are the forward FLOPs of the probe step (the largest batch of the first epoch, the same for
-    all methods) beyond those of `UNADAPTED`; a method that computes less has none, and no reward for it.
+    Extra inference is the forward TFLOPs of the probe step (the largest batch of the first epoch, the same for all
+    methods) beyond those of the first method of `UNADAPTED`; it is 0 for a method that computes less.
 
     Raises:
-        UserError: it cannot be computed; the line says why.
+        UserError: the PSCP cannot be computed; the message says why.
     """
     if comparison.random_weights:
         raise UserError("the backbones were initialised at random, so there is no performance to penalise")
@@ -166,8 +168,8 @@ def penalised(comparison: Comparison) -> PenalisedScores:
     base = comparison.value(yardstick, "flops_forward") if yardstick else None
     if yardstick is None or base is None:
         raise UserError(
-            f"neither {' nor '.join(UNADAPTED)} ran its backbones with FLOPs counted, so what a method adds to "
-            "inference is unknown"
+            f"neither {' nor '.join(UNADAPTED)} ran its backbones with FLOPs counted, so the extra inference of "
+            "a method is unknown"
         )
     columns = ("hr@10", "flops_forward", COST_COLUMNS["params"], COST_COLUMNS["memory"])
     table = {}
@@ -187,7 +189,7 @@ def penalised(comparison: Comparison) -> PenalisedScores:
 
 
 def _runs_backbones(comparison: Comparison, method: str) -> bool:
-    """Whether a method ended ok and computed the hidden states in every step."""
+    """True if a method ended ok and computed the hidden states in every step."""
     mine = [record for record in comparison.records if record.row["method"] == method and record.ok]
     return bool(mine) and not any(_cached(record) for record in mine)
 
@@ -198,7 +200,7 @@ def _cached(record: Record) -> bool:
 
 
 def turned_pairs(scores: Mapping[str, float], penalised: Mapping[str, pscp.Penalised]) -> list[tuple[str, str]]:
-    """Pairs (a, b): a is ahead of b by TPME, and b of a by PSCP. In the order of TPME."""
+    """Pairs (a, b) in opposite order, a ahead by TPME and b ahead by PSCP, in the order of TPME."""
     both = [method for method in tpme.order_of(scores) if method in penalised]
     return [
         (a, b) for a, b in combinations(both, 2) if scores[a] < scores[b] and penalised[a].score < penalised[b].score

@@ -1,4 +1,4 @@
-"""The searches that the options of a comparison come from."""
+"""Cost of tuning: the searches that chose the options of the methods of a comparison."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from reports.analysis.comparison import Comparison
 
 
 def costs(comparison: Comparison) -> dict[str, Tuned]:
-    """The search of each method that had one, in the order of the tables."""
+    """Search of each tuned method, in the order of the tables."""
     found = {record.row["method"]: record.tuned for record in comparison.records if record.tuned is not None}
     return {method: found[method] for method in comparison.methods if method in found}

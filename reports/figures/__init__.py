@@ -1,1 +1,1 @@
-"""Figures of a report, drawn without a display."""
+"""Draw the figures of a report without a display."""

@@ -1,1 +1,1 @@
-"""The report as Markdown, HTML, CSV and LaTeX."""
+"""Render the report as Markdown, HTML, CSV and LaTeX."""

@@ -1,1 +1,1 @@
-"""Studies over several comparisons, each in the report wherever its cells are."""
+"""Studies of one question each, over several methods or comparisons; part of a report that has the cells for them."""
