@@ -24,7 +24,7 @@ from reports.sections import (
     theory,
     tuning,
 )
-from reports.sections.reader_warnings import cautions
+from reports.sections.reader_warnings import find_warnings
 from reports.sections.verdict import verdict
 from reports.studies.study import Study
 from reports.text import code_block, count, escape, size, table, visible
@@ -71,7 +71,7 @@ def chapters(
         out: The folder that the report goes to.
         studies: What some of the cells say together about one question.
     """
-    warnings = cautions(runs, comparisons, merge_notes)
+    warnings = find_warnings(runs, comparisons, merge_notes)
     below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""
     records = [record for comparison in comparisons for record in comparison.records]
     return [

@@ -1,4 +1,4 @@
-"""The part of a report that says which differences in accuracy are real, over users."""
+"""Section on accuracy: intervals over users, and tests of the differences between methods."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ABOUT = ("p (Holm)", "Seeds that agree", "")
 
 
 def section(comparison: Comparison) -> str:
-    """Intervals over users, and the methods in pairs; a sentence where there is nothing to compare."""
+    """Intervals over users and tests of pairs of methods; a sentence if there is nothing to compare."""
     if comparison.random_weights:
-        return "The backbones were initialised at random: accuracy has no meaning, and nothing is tested."
+        return "The backbones were initialised at random: accuracy has no meaning, and no test is made."
     if comparison.paired is None:
-        return "No cell has kept the ranks of its users (ranks.csv), so there are no intervals over users and no tests."
+        return "No cell kept the ranks of its users (ranks.csv), so there are no intervals over users and no tests."
     parts = [_how(comparison.paired), _estimates(comparison, comparison.paired)]
     if comparison.paired.differences:
         parts += [_pairs(comparison, comparison.paired), _matrix(comparison.paired)]
@@ -29,15 +29,16 @@ def section(comparison: Comparison) -> str:
 
 def _how(paired: Paired) -> str:
     text = (
-        f"Over the {count(paired.users)} test users: what a user adds to a metric is averaged over the seeds, then "
-        f"users are drawn anew {count(resampling.RESAMPLES)} times (95 % percentile intervals). "
+        f"The intervals are 95 % percentile bootstrap intervals over the {count(paired.users)} test users: the "
+        "contribution of each user to a metric is averaged over the seeds, then users are drawn with replacement "
+        f"{count(resampling.RESAMPLES)} times. "
     )
     if any(len(seeds) > 1 for seeds in paired.seeds.values()):
         return text + (
-            "So the intervals here are about other users of these trained models; whether other seeds would give the "
-            "same, the t intervals over seeds in the table above say."
+            "They cover other users of the same trained models. The t intervals over seeds in the table above cover "
+            "other seeds."
         )
-    return text + "With one seed nothing says whether another seed would give the same."
+    return text + "With one seed, the variation between seeds is unknown."
 
 
 def _estimates(comparison: Comparison, paired: Paired) -> str:
@@ -53,7 +54,7 @@ def _estimates(comparison: Comparison, paired: Paired) -> str:
 
 
 def _pairs(comparison: Comparison, paired: Paired) -> str:
-    """Every method against the most accurate one and against `fft`."""
+    """Table of the tests of every method against the most accurate one and against `fft`."""
     best = max(paired.seeds, key=lambda method: paired.estimates[method, "hr@10"].mean)
     others = [*paired.seeds]
     rows = []
@@ -67,11 +68,11 @@ def _pairs(comparison: Comparison, paired: Paired) -> str:
     header = ["Pair", "HR@10", *_ABOUT, "NDCG@10", *_ABOUT]
     pairs = len({frozenset((found.first, found.second)) for found in paired.differences})
     text = (
-        "Methods in pairs, user by user: the mean difference with its 95 % interval, and p of a two-sided permutation "
-        f"test ({count(resampling.PERMUTATIONS)} random swaps of a user's two results), corrected by Holm over all "
-        f"{pairs} pairs of methods of a metric, so that none can come out below "
+        "Pairs of methods are compared user by user: mean difference with its 95 % interval, and p of a two-sided "
+        f"permutation test ({count(resampling.PERMUTATIONS)} random swaps of the two results of a user). Holm's "
+        f"correction is over all {pairs} pairs of methods of a metric, so the smallest possible p is "
         f"{2 * pairs / (resampling.PERMUTATIONS + 1):.2g}. "
-        f"From a corrected p of {resampling.LEVEL:g} on: {NO_DIFFERENCE}."
+        f"“{NO_DIFFERENCE.capitalize()}” means a corrected p of {resampling.LEVEL:g} or more."
     )
     return f"{text}\n\n{table(header, rows)}"
 
@@ -86,7 +87,7 @@ def _difference(found: Difference) -> list[str]:
 
 
 def _matrix(paired: Paired) -> str:
-    """HR@10 of all pairs: row minus column, bold where the test tells them apart."""
+    """Matrix of the differences in HR@10 of all pairs, row minus column; bold if a difference is shown."""
     methods = list(paired.seeds)
     rows = []
     for row in methods[:-1]:
@@ -95,16 +96,16 @@ def _matrix(paired: Paired) -> str:
             found = paired.difference("hr@10", row, column) if methods.index(row) < place else None
             cells.append("" if found is None else f"**{signed(found.mean)}**" if found.shown else signed(found.mean))
         rows.append([escape(row), *cells])
-    text = "HR@10 of all pairs, row minus column; bold where the test tells them apart:"
+    text = "Difference in HR@10 of all pairs, row minus column; bold if a difference is shown:"
     return f"{text}\n\n{table(['', *map(escape, methods[1:])], rows)}"
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, and none on zero: +0.012, −0.003, 0.000."""
+    """A difference with its sign, which zero does not have: +0.012, −0.003, 0.000."""
     text = f"{abs(value):.3f}"
     return text if not float(text) else f"{'+' if value > 0 else '−'}{text}"
 
 
 def p_value(p: float) -> str:
-    """Three decimals; what is smaller is said to be so."""
+    """p with three decimals as Markdown; `&lt; 0.001` for a smaller one."""
     return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"

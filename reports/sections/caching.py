@@ -1,4 +1,4 @@
-"""What the hidden-state cache costs, and after how many epochs it has paid for itself."""
+"""Section on the hidden-state cache: its cost, and the number of epochs after which it saves time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from reports.text import count, escape, listing, number, size, table
 
 @dataclass(frozen=True)
 class BreakEven:
-    """After how many epochs a cache has paid for itself, per seed; without any the reason."""
+    """Number of epochs after which a cache saves time in total, per seed, or the reason why it is unknown."""
 
     live: str
-    """The same method with live states; empty where there is none."""
+    """The same method with live states; empty if the comparison has none."""
     epochs: tuple[float, ...] = ()
     reason: str = ""
 
 
 def break_even(comparison: Comparison, method: str) -> BreakEven:
-    """Seconds to build over the seconds that an epoch takes less, for each seed of both methods."""
+    """Seconds to build the cache divided by the seconds that it saves per epoch, for each seed of both methods."""
     live = live_twin(comparison, method)
     if live is None:
         return BreakEven("", reason="the same method with live states is not part of this comparison")
@@ -44,12 +44,12 @@ def break_even(comparison: Comparison, method: str) -> BreakEven:
     if slower:
         return BreakEven(live, reason=f"with seed {', '.join(slower)} an epoch from the cache is not faster")
     if not epochs:
-        return BreakEven(live, reason="no seed has all of the seconds that it takes")
+        return BreakEven(live, reason="no seed has all the times that it is computed from")
     return BreakEven(live, tuple(epochs))
 
 
 def live_twin(comparison: Comparison, method: str) -> str | None:
-    """The method that differs from a cached one in nothing but that its states are computed in every step."""
+    """Method that has the same class and options as a cached method and computes its states in every step."""
     wanted = [_without_cache(record.method) for record in ended_ok(comparison, method)]
     for other in comparison.methods:
         records = ended_ok(comparison, other)
@@ -60,9 +60,9 @@ def live_twin(comparison: Comparison, method: str) -> str | None:
 
 
 def _without_cache(method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Class and options of a method, the cache aside; cells without and with a cache agree in it.
+    """Class and options of a method without the option `cached`; a method and its cached variant agree in them.
 
-    Records of earlier versions do not name the class; their built-in methods differ in the name's ending alone.
+    Records of earlier versions do not name the class; the types of their built-in methods differ in an ending alone.
     """
     options = method.get("options")
     target = str(method.get("class") or str(method.get("type")).removesuffix("-cached"))
@@ -71,28 +71,31 @@ def _without_cache(method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def section(comparison: Comparison) -> str:
-    """A table of the methods with a cache; a sentence where there is none, or older records do not say."""
+    """Table of the methods with a cache; a sentence if there is none or the records do not describe it."""
     methods = [method for method in comparison.methods if any(record.cache for record in ended_ok(comparison, method))]
     if not methods:
         silent = [method for method in comparison.methods if per_seed(comparison, method, column("cache_bytes"))]
         if silent:
-            return f"The records of {listing([escape(method) for method in silent])} do not say what their cache took."
+            return f"The records of {listing([escape(method) for method in silent])} do not describe their cache."
         return "No method here has a hidden-state cache."
     found = {method: break_even(comparison, method) for method in methods}
     header = ["Method", "Built in", "On disk", "Read per step", "Reused", "Live twin", "Epoch, live", "Epoch, cached",
               "Paid for after", "Trained for"]  # fmt: skip
     parts = [_LEGEND, table(header, [_cells(comparison, method, found[method]) for method in methods])]
     parts += [
-        f"{escape(method)} has no such number: {escape(one.reason)}." for method, one in found.items() if one.reason
+        f"The epochs after which the cache of {escape(method)} saves time are unknown: {escape(one.reason)}."
+        for method, one in found.items()
+        if one.reason
     ]
     return "\n\n".join(parts)
 
 
 _LEGEND = (
-    "Built in is the time that encoding the whole catalogue once took, whenever that was: a cache that was reused was "
-    "built by an earlier cell, and seconds of then and of now are only comparable on one machine. Read per step is the "
-    "mean, from a mapped file. The cache has paid for itself after seconds to build / (seconds of an epoch with live "
-    "states − with cached ones) epochs, seed by seed; further cells that reuse it pay nothing."
+    "“Built in” is the time to encode the whole catalogue once. A reused cache was built by an earlier cell, so this "
+    "time is comparable with the others only if both ran on the same machine. “Read per step” is a mean over steps; "
+    "the cache is a memory-mapped file. “Live twin” is the same method without a cache. “Paid for after” is the "
+    "seconds to build divided by the seconds that an epoch with the cache is faster than one of the live twin, per "
+    "seed; further cells that reuse the cache build nothing."
 )
 
 

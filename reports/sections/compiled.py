@@ -1,4 +1,4 @@
-"""What compiling the steps took, how whole they came out, and what in a report is of eager steps all the same."""
+"""Section on torch.compile: its cost and graphs, and a note on figures that are of eager steps nevertheless."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from reports.text import count, escape, number, table
 
 
 def of_eager_steps(comparison: Comparison) -> str:
-    """That account, plan and FLOPs are not of the steps that were timed; empty where nothing was compiled."""
+    """Note that account, plan and FLOPs are not those of the timed steps; empty if steps were not compiled."""
     if not comparison.compiled:
         return ""
     return (
-        "Steps were timed compiled (--compile). The account of memory, the plan and the FLOPs are those of an eager "
-        "step: a compiled one keeps and computes other things."
+        "The timed steps were compiled (--compile). The account of memory, the plan and the FLOPs are those of an "
+        "eager step; a compiled step keeps other tensors and computes other operations."
     )
 
 
 def section(comparison: Comparison, methods: Sequence[str]) -> str:
-    """A table of what torch compiled; empty where nothing was.
+    """Table of what torch compiled; empty if nothing was compiled.
 
     Args:
-        methods: those with a cell that ended ok.
+        comparison: Comparison with the records.
+        methods: Methods with a cell that ended ok.
     """
-    told = [method for method in methods if per_seed(comparison, method, _read("graphs"))]
-    if not told:
+    compiled = [method for method in methods if per_seed(comparison, method, _read("graphs"))]
+    if not compiled:
         return ""
     rows = [
         [
             escape(method),
             *(spread(per_seed(comparison, method, _read(key)), words) for key, words in _COLUMNS.values()),
         ]
-        for method in told
+        for method in compiled
     ]
     return f"{_LEGEND}\n\n{table(['Method', *_COLUMNS], rows)}"
 
@@ -55,7 +56,7 @@ _COLUMNS = {
     "Their time": ("timed_seconds", _seconds),
 }
 _LEGEND = (
-    "What torch.compile made of a step: the seconds that compiling took before the clock started, which are in no "
-    "other figure (less where graphs came from torch's cache on disk, which later cells share with earlier ones), and "
-    "compilations that fell into timed steps, whose seconds are in the step times."
+    "torch.compile: “Compiling” is the time of compilation before the clock started, which is part of no other figure "
+    "(less if graphs came from torch's cache on disk, which cells share). “While steps were timed” counts compilations "
+    "within timed steps; their time is part of the step times."
 )

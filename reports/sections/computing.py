@@ -1,4 +1,4 @@
-"""What a step computes and how fast: FLOPs, the share of a card's peak, where the time goes and how even it is."""
+"""Section on computing: FLOPs of a step and their rate, share of the peak of the card, and time by phase."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.text import amount, count, escape, listing, number, table
 
 
 def section(comparison: Comparison) -> str:
-    """FLOPs and their rate, then the time of a step by phase; a sentence for what older records do not have."""
+    """Tables of the FLOPs and their rate and of the time of a step by phase; sentences for what records lack."""
     methods = [method for method in comparison.methods if comparison.seeds(method)]
     counted = [method for method in methods if any(record.compute for record in ended_ok(comparison, method))]
     timed = [method for method in methods if per_seed(comparison, method, _step("median"))]
@@ -30,19 +30,19 @@ def section(comparison: Comparison) -> str:
 
 
 def peak_of(record: Record) -> tuple[float | None, Card | None, str]:
-    """Operations per second that the cell's card could do in its precision, the card, and where there is none why."""
+    """Peak FLOP/s of the card in the precision of the cell, the card, and the reason if the peak is unknown."""
     if not str(record.row.get("device")).startswith("cuda"):
-        return None, None, "of a CPU no peak is known"
+        return None, None, "the peak of a CPU is not known"
     gpu = record.environment.get("gpu")
     name = str(gpu.get("name") if isinstance(gpu, dict) else gpu)
     if record.nvml.get("mig"):
-        return None, None, f"{name} is a slice of a card"
+        return None, None, f"{name} is a slice of a card (MIG)"
     card = card_of(name)
     if card is None:
-        return None, None, f"the peak of {name} is not known here"
+        return None, None, f"the peak of {name} is not in the table of cards"
     precision = str(record.row.get("precision"))
     if precision == "fp32" and _tf32(record):
-        return None, card, "TF32 was allowed, so that the products did not run at the rate of fp32"
+        return None, card, "TF32 was allowed, so matrix products did not run at the rate of fp32"
     peak = card.peak(precision)
     return peak, card, "" if peak else f"{name} has no units for {precision}"
 
@@ -85,14 +85,15 @@ def _rates(comparison: Comparison, methods: Sequence[str]) -> str:
 
 
 _LEGEND = (
-    "FLOPs are those of the products, convolutions and attentions of the batch with the median number of distinct "
-    "items, a multiplication and an addition as two. Model FLOP/s are both passes over the seconds of the median step, "
-    "waiting for data and the optimizer included; a method that computes less may well do so at a lower rate."
+    "FLOPs are those of the matrix products, convolutions and attentions for the batch with the median number of "
+    "distinct items; a multiplication and an addition count as two. Model FLOP/s are the FLOPs of both passes divided "
+    "by the time of the median step, including waiting for data and the optimizer. A method that computes less may "
+    "have a lower rate."
 )
 
 
 def _peaks(comparison: Comparison, methods: Sequence[str]) -> str:
-    """What the share is a share of, or why there is none."""
+    """Sentences that give the peak of the card and its source, or the reason why there is no share of it."""
     sentences: dict[str, list[str]] = {}
     for method in methods:
         for record in ended_ok(comparison, method):
@@ -101,7 +102,7 @@ def _peaks(comparison: Comparison, methods: Sequence[str]) -> str:
                 f"The peak is {amount(peak, 'FLOP/s')}, dense, in {escape(record.row.get('precision'))} "
                 f"({escape(card.source)})."
                 if peak and card
-                else f"There is no share of a peak: {escape(reason)}."
+                else f"The share of the peak is empty: {escape(reason)}."
             )
             sentences.setdefault(text, []).append(method)
     return " ".join(sentences)
@@ -131,8 +132,8 @@ def _times(comparison: Comparison, methods: Sequence[str]) -> str:
         )
     header = ["Method", "Steps", "Median", "Quartiles", "95th percentile", "Variation"]
     text = (
-        "Time of a training step and the share of each phase in all of it; variation is the standard deviation over "
-        "the mean. Empty is a phase that no step had."
+        "Time of a training step, and the share of each phase in the total time. Variation is the standard deviation "
+        "divided by the mean. The share of a phase that no step has is empty."
     )
     return f"{text}\n\n{table([*header, *(phase.capitalize() for phase in PHASES)], rows)}"
 

@@ -1,4 +1,4 @@
-"""The meters of memory side by side, and why they do not say the same."""
+"""Section on memory: the figures of all meters side by side, and the reasons why they differ."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ _PEAK = account("peak_bytes")
 _METERS: dict[str, tuple[Read, str]] = {
     "Account": (
         _PEAK,
-        "the live tensors of one step, the largest batch of the first epoch, byte by byte; it knows no allocator, no "
-        "driver, and no temporaries inside an operation",
+        "the exact bytes of the live tensors of one step, with the largest batch of the first epoch; without the "
+        "allocator, the driver and the temporaries inside an operation",
     ),
     "Allocated": (
         column("peak_allocated_bytes"),
-        "what torch's allocator had handed out at its peak, over the training steps after the warm-up: rounded "
-        "up, with the workspaces of kernels and what lives inside an operation; another batch may be larger than the "
-        "one of the account",
+        "the peak of the memory that torch's allocator had handed out, over the training steps after the warm-up; with "
+        "rounding, the workspaces of kernels and the temporaries inside an operation; a later batch may be larger than "
+        "the one of the account",
     ),
     "Reserved": (
         column("peak_reserved_bytes"),
-        "what that allocator had taken from the driver: in large segments that it keeps and does not always fill",
+        "the memory that torch's allocator had taken from the driver, in large segments that it keeps and may not fill",
     ),
     "NVML process": (
         column("nvml_process_bytes"),
-        "what the driver books for the process: the CUDA context, loaded kernels and memory taken past torch as well; "
-        "sampled, so that a short peak may be missed",
+        "the memory of the process according to the driver, with the CUDA context, loaded kernels and memory not "
+        "taken through torch; it is sampled, so a short peak may be missed",
     ),
-    "NVML device": (column("nvml_device_bytes"), "what is taken on the card by everybody, sampled as well"),
+    "NVML device": (
+        column("nvml_device_bytes"),
+        "the memory of all processes on the card according to the driver; sampled, so a short peak may be missed",
+    ),
     "Peak RSS": (
         column("peak_rss_bytes"),
-        "host memory of the process over its whole life: Python, libraries, data, set-up and evaluation",
+        "peak host memory of the process over its whole life: Python, libraries, data, set-up and evaluation",
     ),
 }
 
 
 def section(comparison: Comparison) -> str:
-    """A table of the meters that are there, the account's parts, and in few words why the meters differ."""
+    """Table of the meters with figures, the reasons why they differ, and the parts of the account."""
     methods = [method for method in comparison.methods if comparison.seeds(method)]
     there = {name: meter for name, meter in _METERS.items() if any(per_seed(comparison, m, meter[0]) for m in methods)}
     if not there:
-        return "No meter of memory has left a figure."
+        return "No meter of memory has a figure."
     rows = [[escape(method), *(spread(per_seed(comparison, method, read), size) for read, _ in there.values())]
             for method in methods]  # fmt: skip
-    reasons = [f"- {name}{_againstaccount(comparison, methods, name, read)}: {why}{_more(comparison, name)}."
+    reasons = [f"- {name}{_against_account(comparison, methods, name, read)}: {why}{_more(comparison, name)}."
                for name, (read, why) in there.items()]  # fmt: skip
     absent = [name for name in _METERS if name not in there]
     parts = [
         of_eager_steps(comparison),
         table(["Method", *there], rows),
         "\n".join(reasons),
-        f"Not measured here: {', '.join(absent)}." if absent else "",
+        f"Not measured in this comparison: {', '.join(absent)}." if absent else "",
         _split(comparison, methods),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _againstaccount(comparison: Comparison, methods: Sequence[str], name: str, read: Read) -> str:
-    """How far a meter is from the account, over the methods."""
+def _against_account(comparison: Comparison, methods: Sequence[str], name: str, read: Read) -> str:
+    """Least and largest ratio of a meter to the account over the methods; empty for the account."""
     if read is _PEAK:
         return ""
     both = [(mean(per_seed(comparison, method, read)), mean(per_seed(comparison, method, _PEAK))) for method in methods]
@@ -74,17 +77,17 @@ def _againstaccount(comparison: Comparison, methods: Sequence[str], name: str, r
 
 
 def _more(comparison: Comparison, name: str) -> str:
-    """What only some machines have to say of a meter."""
+    """Addition to the reason of a meter that holds on some machines alone."""
     records = [record for record in comparison.records if record.ok]
     if name == "Peak RSS" and any(str(record.row.get("device")).startswith("cpu") for record in records):
-        return ", and on a CPU the tensors of the account among them"
+        return "; on a CPU it includes the tensors of the account"
     if name == "NVML device" and any(record.nvml.get("memory_info") == "v1" for record in records):
-        return "; this driver counts what it keeps for itself into that"
+        return "; on this machine it includes memory that the driver reserves for itself"
     return ""
 
 
 def _split(comparison: Comparison, methods: Sequence[str]) -> str:
-    """The parts of the account and their shares."""
+    """Table of the parts of the account and their shares of its peak."""
     peaks = {method: peak for method in methods if (peak := mean(per_seed(comparison, method, _PEAK)))}
     there = [part for part in MEMORY_PARTS if any(any(per_seed(comparison, method, account(part))) for method in peaks)]
     if not there:
@@ -96,7 +99,7 @@ def _split(comparison: Comparison, methods: Sequence[str]) -> str:
         rows.append([escape(method), size(peak), *shares])
     header = ["Method", "Account", *(part.capitalize() for part in there)]
     text = (
-        "What the account is made of at its peak, in brackets the share. Activations are what autograd keeps for "
-        "backward, the rest is inputs, temporaries and gradients of activations:"
+        "Parts of the account at its peak, with their shares in brackets. Activations are the tensors that autograd "
+        "keeps for the backward pass; the rest is inputs, temporaries and gradients of activations:"
     )
     return f"{text}\n\n{table(header, rows)}"

@@ -1,4 +1,4 @@
-"""What `plan` says of a cell beside what the cell measured, and where the two part."""
+"""Section on the plan: predictions of the plan command beside the measurements, and their differences."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SAME = "="
 
 @dataclass(frozen=True)
 class _Quantity:
-    """Something that is planned and measured."""
+    """Quantity that is planned and measured."""
 
     name: str
     planned: str
-    """Its key in the plan."""
+    """Key of the quantity in the plan."""
     measured: Read
     words: Callable[[float], str]
     why: Mapping[str, str]
-    """Why the two may differ, by kind of device."""
+    """Reason why plan and measurement may differ, by kind of device."""
 
 
 def _flops(value: float) -> str:
@@ -33,12 +33,12 @@ def _flops(value: float) -> str:
 
 
 _KERNELS = {
-    "cpu": "nothing is known that would set them apart on a CPU, where both count the same operations",
-    "cuda": "the plan counts the operations of a CPU; on a GPU autocast also computes some of them in 32 bit, and the "
-    "attention kernel keeps and repeats others",
+    "cpu": "no reason for a difference is known on a CPU, where both count the same operations",
+    "cuda": "the plan counts the operations of a CPU; on a GPU autocast computes some of them in 32 bit, and the "
+    "attention kernel keeps other tensors and computes some operations again",
 }
-_EXACT = dict.fromkeys(_KERNELS, "both count the same parameters, so that one of them is wrong")
-_FILES = dict.fromkeys(_KERNELS, "the plan counts the states alone, a file on disk has a header as well")
+_EXACT = dict.fromkeys(_KERNELS, "both count the same parameters, so one of the two numbers is wrong")
+_FILES = dict.fromkeys(_KERNELS, "the plan counts the states alone; the file on disk also has a header")
 
 _PEAK = _Quantity("peak memory", "peak_memory_bytes", account("peak_bytes"), size, _KERNELS)
 _COUNTED = (
@@ -54,16 +54,16 @@ _METERS = {
 }
 
 Pairs = list[tuple[float, float]]
-"""Planned and measured, per seed."""
+"""Planned and measured value, a pair per seed."""
 
 
 def section(comparison: Comparison) -> str:
-    """Tables of memory, parameters, FLOPs and cache, and where plan and measurement part; a sentence without plans."""
+    """Tables of memory, parameters, FLOPs and cache, and the differences of plan and measurement."""
     planned = [method for method in comparison.methods if any(record.plan for record in ended_ok(comparison, method))]
     without = [method for method in comparison.methods if comparison.seeds(method) and method not in planned]
     missing = (
-        f"No plan stands in the records of {listing([escape(method) for method in without])}: older records have none, "
-        "and where a cell could not be planned its stderr.txt says why."
+        f"The records of {listing([escape(method) for method in without])} hold no plan: records of earlier versions "
+        "have none, and if a cell could not be planned, its stderr.txt says why."
         if without
         else ""
     )
@@ -75,10 +75,10 @@ def section(comparison: Comparison) -> str:
 
 
 _INTRODUCTION = (
-    "Planned is what the plan command says of the step that a cell is probed with (the largest batch of the first "
-    "epoch), from tensors that have sizes and no contents; measured is that step when it ran. Nothing measured goes "
-    "into the plan. Means are over the cells that have both; in brackets measured to planned, = where they are the "
-    "same to the last digit in every cell."
+    "“Planned” is the prediction of the plan command for the probe step of a cell (the largest batch of the first "
+    "epoch), computed from tensors that have sizes and no contents; no measurement goes into it. “Measured” is that "
+    "step when it ran. Means are over the cells that have both. The number in brackets is measured divided by planned; "
+    "= means that they are equal to the last digit in every cell."
 )
 
 
@@ -113,7 +113,7 @@ def _counted_table(comparison: Comparison, methods: Sequence[str]) -> str:
 
 
 def _pairs(comparison: Comparison, method: str, quantity: _Quantity, read: Read | None = None) -> Pairs:
-    """Planned and measured of each cell that has both."""
+    """Planned and measured value of each cell that has both."""
     return [
         (before, after)
         for record in ended_ok(comparison, method)
@@ -130,42 +130,42 @@ def _planned_and_measured(pairs: Pairs, words: Callable[[float], str]) -> list[s
 
 
 def _apart(pairs: Pairs) -> str:
-    """Measured to planned, with as many digits as it takes to see a difference."""
+    """Measured divided by planned, with as many digits as a difference needs to show."""
     if all(before == after for before, after in pairs):
         return _SAME
     before, after = (sum(pair[side] for pair in pairs) for side in (0, 1))
     if not before:
         return "planned none"
     if before == after:
-        return "the same in the mean over seeds alone"
+        return "equal in the mean over seeds alone"
     texts = (f"{after / before:.{digits}f}" for digits in range(2, 17))
     return f"{next((text for text in texts if float(text) != 1), 'about 1')}×"
 
 
 def _findings(comparison: Comparison, methods: Sequence[str]) -> str:
-    """What agrees to the last digit, and for everything else for whom, by how much and why it does not."""
+    """Quantities that agree to the last digit; for the others the methods, the ratios and the reasons."""
     agree, lines = [], []
     device = "cuda" if comparison.results["device"].dropna().str.startswith("cuda").any() else "cpu"
     for quantity in (_PEAK, *_COUNTED):
         pairs = {method: found for method in methods if (found := _pairs(comparison, method, quantity))}
-        parted = {method: apart for method, found in pairs.items() if (apart := _apart(found)) != _SAME}
-        if pairs and not parted:
+        differing = {method: apart for method, found in pairs.items() if (apart := _apart(found)) != _SAME}
+        if pairs and not differing:
             agree.append(quantity.name)
-        elif parted:
-            above_all = {method: _part_apart(comparison, method) if quantity is _PEAK else "" for method in parted}
-            whom = listing([f"{escape(method)} ({apart}{above_all[method]})" for method, apart in parted.items()])
+        elif differing:
+            above_all = {method: _part_apart(comparison, method) if quantity is _PEAK else "" for method in differing}
+            whom = listing([f"{escape(method)} ({apart}{above_all[method]})" for method, apart in differing.items()])
             lines.append(f"- {quantity.name}: {whom}; {quantity.why[device]}.")
-    same = f"The same to the last digit for every method: {listing(agree)}." if agree else ""
-    apart = "\n".join(["Plan and measurement part here:\n", *lines]) if lines else ""
+    same = f"Plan and measurement are equal to the last digit for every method in {listing(agree)}." if agree else ""
+    apart = "\n".join(["Plan and measurement differ in:\n", *lines]) if lines else ""
     return "\n\n".join(part for part in (same, apart) if part)
 
 
 def _part_apart(comparison: Comparison, method: str) -> str:
-    """The part of the account that plan and measurement differ in most."""
+    """Part of the account in which plan and measurement differ most."""
     records = ended_ok(comparison, method)
     apart = {part: sum(_difference(record, part) for record in records) for part in MEMORY_PARTS}
     largest = max(apart, key=lambda part: abs(apart[part]))
-    return f", above all in {largest}" if apart[largest] else ""
+    return f", most in {largest}" if apart[largest] else ""
 
 
 def _difference(record: Record, part: str) -> float:

@@ -1,4 +1,4 @@
-"""What a reader must know before trusting the numbers, found in the records themselves."""
+"""Warnings of a report: what a reader must know before trusting the numbers, found in the records."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reports.analysis.comparison import Comparison
 from reports.load.run_folders import Record, Run
-from reports.text import escape
+from reports.text import escape, listing
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 UNKNOWN_TOKENS = 0.05
-"""From this share of unknown tokens on, a tokenizer does not speak the language of the catalogue."""
+"""Share of unknown tokens from which on a tokenizer does not fit the language of the catalogue."""
 
 
-def cautions(runs: Sequence[Run], comparisons: Sequence[Comparison], merge_notes: Sequence[str]) -> list[str]:
-    """Warnings in Markdown, one sentence each, without repetition."""
+def find_warnings(runs: Sequence[Run], comparisons: Sequence[Comparison], merge_notes: Sequence[str]) -> list[str]:
+    """Warnings in Markdown, one sentence each, without duplicates.
+
+    Args:
+        runs: The runs of the report.
+        comparisons: Their comparisons.
+        merge_notes: Notes on cells that are in more than one run. Not escaped.
+    """
     found = [escape(f"{run.path.resolve().name}: {note}") for run in runs for note in (*run.notes, *run.damaged)]
     found += [escape(note) for note in merge_notes]
     for run in runs:
@@ -37,11 +43,11 @@ def _unknown_tokens(run: Run) -> Iterator[str]:
     named = shares if isinstance(shares, Mapping) else {"the tokenizer": shares}
     for name, share in named.items():
         if isinstance(share, int | float) and share >= UNKNOWN_TOKENS:
-            yield f"{share:.0%} of the tokens of the titles are unknown to {escape(name)}: accuracy suffers."
+            yield f"{share:.0%} of the tokens of the titles are unknown to {escape(name)}, which lowers accuracy."
 
 
 def _foreign_code(run: Run) -> Iterator[str]:
-    """Models whose own Python files were allowed to run."""
+    """Warnings about models whose own Python files were allowed to run."""
     pairs = run.matrix.get("backbones")
     for pair in pairs if isinstance(pairs, list) else []:
         if isinstance(pair, Mapping) and pair.get("trust_remote_code") is True:
@@ -51,19 +57,19 @@ def _foreign_code(run: Run) -> Iterator[str]:
 
 def _of_comparison(comparison: Comparison) -> Iterator[str]:
     if comparison.random_weights:
-        yield "The backbones were initialised at random: accuracy has no meaning, costs have"
+        yield "The backbones were initialised at random: the costs are valid, but accuracy has no meaning"
     timed = comparison.results.loc[comparison.results["epoch_seconds"].notna(), "device"]
     if timed.dropna().str.startswith("cpu").any():
         yield (
-            "Timed on a CPU: seconds hold as ratios between methods of this table, not as seconds on another machine "
-            "or on a GPU"
+            "Times were measured on a CPU: ratios between methods of one table hold, but the seconds do not carry over "
+            "to another machine or to a GPU"
         )
     sources = sorted(comparison.results.loc[comparison.results["status"] == "ok", "memory_source"].dropna().unique())
     if len(sources) > 1:
-        yield f"Memory comes from more than one source ({escape(', '.join(sources))}): these are not compared"
+        yield f"The memory comes from more than one source ({escape(', '.join(sources))}), so it is not compared"
     if comparison.unmetered:
         yield (
-            "Steps were compiled, and nothing measured what memory that takes (the account is of an eager step): peak "
+            "The steps were compiled and no meter measured their memory (the account is of an eager step), so peak "
             "memory and TPME are left empty"
         )
     yield from _against_references(comparison)
@@ -80,15 +86,15 @@ def _against_references(comparison: Comparison) -> Iterator[str]:
         method: spread for method in comparison.measured("hr@10") if (spread := comparison.spread(method, "hr@10"))
     }
     if floor is not None:
-        low = [f"{escape(method)} {spread.mean:.3f}" for method, spread in spreads.items() if spread.mean <= floor]
+        low = [f"{escape(method)} ({spread.mean:.3f})" for method, spread in spreads.items() if spread.mean <= floor]
         if low:
-            yield f"Not above popularity on HR@10 ({floor:.3f}): {', '.join(low)}"
+            yield f"HR@10 is not above ranking by popularity ({floor:.3f}) for {listing(low)}"
     for method, spread in spreads.items():
         surely = spread.mean if spread.low is None else spread.low
         if ceiling is not None and surely > ceiling:
             yield (
-                f"{escape(method)} is above the Bayes ceiling by more than its spread "
-                f"({spread.mean:.3f} against {ceiling:.3f}): something leaks"
+                f"The HR@10 of {escape(method)} is above the Bayes ceiling by more than its interval "
+                f"({spread.mean:.3f} against {ceiling:.3f}), which points to a leak of test data"
             )
 
 
@@ -98,7 +104,7 @@ def _other_ranks(comparison: Comparison) -> Iterator[str]:
         counted = None if record.ranks is None else float((record.ranks.test <= 10).mean())
         if said is not None and counted is not None and abs(said - counted) > 1e-6:
             yield (
-                f"The ranks of {escape(record.cell_id)} give an HR@10 of {counted:.4f} where its record says {said:.4f}"
+                f"The ranks of {escape(record.cell_id)} give an HR@10 of {counted:.4f}, but its record says {said:.4f}"
             )
 
 
@@ -109,7 +115,7 @@ def _different_batches(comparison: Comparison) -> Iterator[str]:
             digests.setdefault(record.row.get("seed"), set()).add(record.batch_digest)
     for seed, different in digests.items():
         if len(different) > 1:
-            yield f"The methods did not see the same batches with seed {escape(seed)}: they are not comparable"
+            yield f"The methods did not see the same batches with seed {escape(seed)}, so they are not comparable"
 
 
 def _resumed(comparison: Comparison) -> Iterator[str]:
@@ -120,11 +126,11 @@ def _resumed(comparison: Comparison) -> Iterator[str]:
             steps = f"{lost} steps lost" if isinstance(lost, int) else "steps lost unknown"
             said.append(f"{escape(record.cell_id)} {times} time{'s' * (times != 1)}, {steps}")
     if said:
-        yield f"Resumed from a checkpoint ({'; '.join(said)}): time and energy of lost steps are not counted"
+        yield f"Cells were resumed from a checkpoint ({'; '.join(said)}): time and energy of lost steps are not counted"
 
 
 def _from_records(records: Sequence[Record]) -> list[str]:
-    """The warnings of the cells; those that differ in nothing but their numbers make one line, with the largest."""
+    """Warnings of the cells; warnings that differ in their numbers alone make one line, with the largest numbers."""
     alike: dict[str, dict[str, str]] = {}
     for record in records:
         for warning in record.warnings:

@@ -1,4 +1,4 @@
-"""The parts of a report about its scores: how far to trust the TPME, and PSCP beside it."""
+"""Sections on the scores: robustness of the TPME, and PSCP beside the TPME."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reports.text import count, escape, listing, number, table
 
 
 def robustness(comparison: Comparison) -> str:
-    """Whether the order by TPME survives other steps and seeds, other weights, and leaving each method out."""
+    """Tables that show whether the order by TPME holds with other steps, seeds and weights, and without each method."""
     try:
         scores, costs = trade_off(comparison), comparable_costs(comparison)
         spread = score_spread(comparison)
@@ -50,9 +50,9 @@ def robustness(comparison: Comparison) -> str:
         )
     )
     text.append(
-        "The last column is the exact share of the triangle of all weightings of time, parameters and memory (figure "
-        f"below). On a grid of {moved.points} weightings (step {moved.step:g}, corners included) the whole order is "
-        f"kept in {moved.order_kept:.1%}."
+        "The last column is the exact share of the triangle of all weightings of time, parameters and memory (see the "
+        f"figure below). On a grid of {moved.points} weightings (step {moved.step:g}, with the corners), "
+        f"{moved.order_kept:.1%} keep the whole order."
     )
     try:
         left = tpme.leave_one_out(costs, comparison.options.weights, comparison.options.reference)
@@ -60,7 +60,7 @@ def robustness(comparison: Comparison) -> str:
             table(["Left out", "Order of the others kept", "Turned round"], [_left_out(entry) for entry in left], 3)
         )
     except UserError as error:
-        text.append(f"Leaving methods out was not checked: {escape(error)}.")
+        text.append(f"The order without each method was not computed: {escape(error)}.")
     return "\n\n".join(text)
 
 
@@ -68,27 +68,28 @@ def _compared(comparison: Comparison, scores: dict[str, float], order: Sequence[
     machine = [str(value) for value in comparison.results["machine"].dropna().unique()]
     weights = " / ".join(f"{weight:g}" for weight in comparison.options.weights)
     text = (
-        f"Compared on {escape(machine[0]) if machine else 'an unknown machine'}: "
-        f"{', '.join(escape(method) for method in scores)}, weights {weights} for time, parameters and memory. "
+        f"Methods compared: {', '.join(escape(method) for method in scores)}. "
+        f"Machine: {escape(machine[0]) if machine else 'unknown'}. "
+        f"Weights: {weights} for time, parameters and memory. "
     )
     if comparison.options.reference is not None:
         pinned = ", ".join(escape(method) for method in comparison.options.reference)
-        text += f"Minima and maxima are those of {escape(comparison.options.reference_name)} ({pinned}). "
-    return f"{text}Order, best first: {' &lt; '.join(escape(method) for method in order)}."
+        text += f"The minima and maxima are those of {escape(comparison.options.reference_name)} ({pinned}). "
+    return f"{text}Order by TPME, best first: {' &lt; '.join(escape(method) for method in order)}."
 
 
 def _spread_words(spread: ScoreSpread | None) -> str:
     if spread is None:
-        return "Not every method has left its steps, so the TPME has no interval."
+        return "A method has no steps (steps.csv), so the TPME has no interval."
     seeds = (
-        "and of seeds, the same for all methods; drawing from a few seeds makes intervals too narrow"
+        "and of seeds, the same for all methods; with few seeds they are too narrow"
         if spread.seeds > 1
-        else "with one seed, which says nothing about others"
+        else "of one seed; the variation between seeds is unknown"
     )
     return (
-        f"Intervals come from {count(resampling.RESAMPLES)} draws of steps, in blocks of neighbours, {seeds}. "
-        "A machine that was slower for one method than for another is not in them. "
-        f"Where the difference of two scores has an interval that holds 0: {NO_DIFFERENCE}."
+        f"The intervals are bootstrap intervals: {count(resampling.RESAMPLES)} draws of steps, in blocks of "
+        f"neighbours, {seeds}. They do not cover a machine that was slower for one method than for another. "
+        f"“{NO_DIFFERENCE.capitalize()}” means that the interval of the difference of two scores contains 0."
     )
 
 
@@ -108,7 +109,7 @@ def _left_out(entry: tpme.LeftOut) -> list[str]:
 
 
 def beside_pscp(comparison: Comparison) -> str:
-    """PSCP of PEFT-Bench, and where its order and that of the TPME part."""
+    """PSCP of PEFT-Bench (arXiv 2511.21285), and the pairs of methods that PSCP and TPME order differently."""
     try:
         found = penalised(comparison)
     except UserError as error:
@@ -128,11 +129,12 @@ def _definition(comparison: Comparison, found: PenalisedScores) -> str:
     exponents = " / ".join(f"{exponent:g}" for exponent in settings.exponents)
     factors = [math.prod(one.penalties) for one in found.scores.values()]
     return (
-        "PSCP (PEFT-Bench, arXiv 2511.21285) is test HR@10 in percent, times a penalty each for trainable parameters, "
-        "extra inference and peak memory: (1 + cost / constant) to the power of minus the exponent; higher is better. "
-        f"Constants {constants}; exponents {exponents}. Extra inference is what the forward pass of the probe step "
-        f"(the largest batch of the first epoch) computes beyond that of {escape(found.yardstick)}, never below 0. "
-        f"All penalties together take {1 - max(factors):.2%} to {1 - min(factors):.2%} of a score here."
+        "PSCP (PEFT-Bench, arXiv 2511.21285) is test HR@10 in percent, multiplied by a penalty for each of trainable "
+        "parameters, extra inference and peak memory: (1 + cost / constant) to the power of minus the exponent. Higher "
+        f"is better. The constants are {constants}; the exponents are {exponents}. Extra inference is the FLOPs of the "
+        "forward pass of the probe step (the largest batch of the first epoch) beyond those of "
+        f"{escape(found.yardstick)}, at least 0. All penalties together reduce a score by {1 - max(factors):.2%} to "
+        f"{1 - min(factors):.2%} in this comparison."
     )
 
 
@@ -154,18 +156,18 @@ def _disagreement(comparison: Comparison, scores: dict[str, float], found: Penal
     both = [method for method in scores if method in found.scores]
     pairs = len(both) * (len(both) - 1) // 2
     if not pairs:
-        return "There are no two methods with both scores, so their orders cannot be compared."
+        return "Fewer than two methods have both scores, so the orders by TPME and PSCP cannot be compared."
     turned = turned_pairs(scores, found.scores)
     if not turned:
-        return f"TPME and PSCP put all {pairs} pairs of methods in the same order."
+        return f"TPME and PSCP order all {pairs} pairs of methods alike."
     behind: dict[str, list[str]] = {}
     for ahead, other in turned:
         behind.setdefault(ahead, []).append(escape(other))
     words = "; ".join(f"{escape(method)} is ahead of {listing(others)} by TPME and behind by PSCP"
                       for method, others in behind.items())  # fmt: skip
-    text = f"TPME and PSCP put {len(turned)} of {pairs} pairs of methods in opposite order: {words}."
+    text = f"TPME and PSCP order {len(turned)} of {pairs} pairs of methods differently: {words}."
     tested = [difference for a, b in turned if (difference := comparison.tested(a, b))]
     if not tested:
         return text
     shown = sum(difference.shown for difference in tested)
-    return f"{text} In {shown} of these pairs the paired test shows the difference in HR@10 that PSCP goes by."
+    return f"{text} In {shown} of these pairs the paired test shows a difference in HR@10."

@@ -1,4 +1,4 @@
-"""The parts of a report that belong to one comparison: its main table, what failed, its figures."""
+"""Main table, table of failed cells and figures of a comparison, as Markdown."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reports.text import escape, table
 
 
 def main_table(comparison: Comparison) -> str:
-    """Methods between the floors and the ceilings; costs and accuracy with ±, each also relative to `fft`."""
+    """Main table: floors, methods, ceilings; costs and accuracy with ± and with the ratio to `fft`."""
     header = ["Method", *(column.title for column in COLUMNS)]
     found = rows(comparison)
     warned = any(row.warned for row in found)
-    note = f" {WARNED} a cell of this method has a warning, see [Warnings](#warnings)." if warned else ""
+    note = f" {WARNED} A cell of this method has a warning, see [Warnings](#warnings)." if warned else ""
     return f"{table(header, [_row(row) for row in found])}\n\n{escape(legend(comparison))}{note}"
 
 
@@ -34,7 +34,7 @@ def _cell(cell: Cell) -> str:
 
 
 def failures(comparison: Comparison) -> str:
-    """The cells that did not end ok, or nothing."""
+    """Table of the cells that did not end ok; empty if there are none."""
     broken = comparison.results[comparison.results["status"] != "ok"]
     if broken.empty:
         return ""
@@ -50,7 +50,7 @@ def failures(comparison: Comparison) -> str:
 
 
 def figures(drawings: Sequence[Drawing]) -> str:
-    """The figures with their captions; for one that could not be drawn, the reason."""
+    """Figures with their captions; for a figure that could not be drawn, the reason."""
     parts = []
     for drawing in drawings:
         if drawing.png is None:

@@ -1,8 +1,8 @@
-"""The complexity table of the IISAN paper (arXiv 2404.02059, Table 1), term by term beside what was measured.
+"""Section on theory: the complexity table of IISAN (arXiv 2404.02059, Table 1), term by term beside measurements.
 
 FP, BP and WU are the forward pass, the backward pass and the weight update of the backbones, MW and A their weights and
-activations; small letters are those of the small modules. The theory says which terms a method has. It holds when what
-has the same letters costs the same, and small letters cost less than capitals.
+activations; lower-case letters stand for the small modules. The theory says which terms a method has. It is confirmed
+if equal letters cost the same and lower-case letters cost less than capitals.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TERMS: dict[str, tuple[str, ...]] = {
     "iisan": ("FP", "bp", "wu", "MW", "a"),
     "iisan-cached": ("fp", "bp", "wu", "mw", "a"),
 }
-"""Kind of method -> its terms of time (three) and of memory (two), as the paper has them and no more."""
+"""Terms of time (three) and of memory (two) of each kind of method that the paper's table contains."""
 
 HELD = "as predicted"
 
@@ -41,7 +41,7 @@ _PHASES = ("backbone", "forward", "backward", "optimizer", _STEP)
 # The terms of the theory come first.
 _PARTS = (*sorted(MEMORY_PARTS, key=lambda part: part not in ("parameters", "activations")), _PEAK)
 
-# Where a term is measured, and how that is called.
+# Phase or part of memory that measures a term, and its name in the report.
 _MEASURED = {
     "FP": ("backbone", "forward pass of the backbones"),
     "fp": ("forward", "forward pass of the rest"),
@@ -58,24 +58,24 @@ _MEASURED = {
 
 @dataclass(frozen=True)
 class Amount:
-    """A mean over seeds, in seconds or bytes, and what drawing steps and seeds anew does to it."""
+    """Mean over seeds, in seconds or bytes, with bootstrap replicates over steps and seeds."""
 
     mean: float
     replicates: resampling.FloatArray
 
 
 Amounts = Mapping[tuple[str, str], Amount]
-"""By method and phase or part of memory."""
+"""Amount by method and phase, or by method and part of memory."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the theory about two methods, held against the ratio of what was measured."""
+    """One statement of the theory about two methods, with the measured ratio and its 95 % interval."""
 
     what: str
     first: str
     relation: str
-    """`=`, `<` or `>`: first to second."""
+    """`=`, `<` or `>`, between first and second."""
     second: str
     ratio: float
     low: float
@@ -83,7 +83,7 @@ class Claim:
 
     @property
     def found(self) -> str:
-        """`HELD`, `no difference shown` where one is predicted, or that it is not so."""
+        """Finding: `HELD`; `no difference shown` if a difference is predicted; or that the measurement contradicts."""
         level = self.low <= 1 <= self.high
         if self.relation == "=":
             return HELD if level else "not equal"
@@ -93,7 +93,7 @@ class Claim:
 
 
 def terms_of(comparison: Comparison, method: str) -> tuple[str, ...] | None:
-    """The terms of a method by its kind; None for a kind that the theory does not know."""
+    """Terms of a method by its kind; None for a kind that is not in the paper's table."""
     for record in comparison.records:
         kind = record.method.get("type")
         if record.row["method"] == method and kind:
@@ -104,7 +104,7 @@ def terms_of(comparison: Comparison, method: str) -> tuple[str, ...] | None:
 
 
 def amounts(comparison: Comparison) -> dict[tuple[str, str], Amount]:
-    """What was measured of each method: the phases of a step in seconds, the parts of the account in bytes."""
+    """Measurements of each method: the phases of a step in seconds and the parts of the account in bytes."""
     found: dict[tuple[str, str], Amount] = {}
     for method in comparison.methods:
         found |= {(method, phase): amount for phase, amount in _times(comparison, method)}
@@ -141,7 +141,7 @@ def _has_account(record: Record, method: str) -> bool:
 
 
 def claims(comparison: Comparison, measured: Amounts) -> list[Claim]:
-    """What the theory says about the methods of a comparison, as far as it was measured."""
+    """Statements of the theory about the methods of a comparison, as far as their terms were measured."""
     known = {method: terms for method in comparison.methods if (terms := terms_of(comparison, method))}
     found = list(_term_by_term(known, measured))
     found += _totals(known, measured, "time of a step", _STEP, _TIME)
@@ -150,7 +150,7 @@ def claims(comparison: Comparison, measured: Amounts) -> list[Claim]:
 
 
 def _term_by_term(known: Mapping[str, tuple[str, ...]], measured: Amounts) -> Iterator[Claim]:
-    """Each term of each method against that of `fft`."""
+    """Statements on each term of each method against the same term of `fft`."""
     base = known.get(BASELINE, ())
     for method, terms in known.items():
         for own, other in zip(terms, base, strict=False) if method != BASELINE else ():
@@ -167,7 +167,7 @@ def _place(term: str) -> str:
 def _totals(
     known: Mapping[str, tuple[str, ...]], measured: Amounts, what: str, place: str, part: slice
 ) -> Iterator[Claim]:
-    """Whole steps, or peaks: equal where the letters are, and larger the more of them are capitals."""
+    """Statements on whole steps or peaks: equal with as many capitals, larger with more of them."""
     levels: dict[int, list[str]] = {}
     for method, terms in known.items():
         levels.setdefault(sum(term.isupper() for term in terms[part]), []).append(method)
@@ -191,7 +191,7 @@ def _claim(
 
 
 def section(comparison: Comparison) -> str:
-    """Tables of the terms, and where theory and measurement part; nothing where nothing was measured."""
+    """Tables of the terms and of the statements that the measurement does not confirm."""
     measured = amounts(comparison)
     if not measured:
         return "Neither the phases of a step nor an account of memory were recorded."
@@ -199,16 +199,17 @@ def section(comparison: Comparison) -> str:
     text = [_LEGEND, of_eager_steps(comparison), *tables, _findings(claims(comparison, measured))]
     unknown = [method for method in comparison.methods if terms_of(comparison, method) is None]
     if unknown:
-        text.append(f"The paper's table has no terms for {listing([escape(method) for method in unknown])}.")
+        text.append(f"The table of the IISAN paper has no terms for {listing([escape(method) for method in unknown])}.")
     return "\n\n".join(part for part in text if part)
 
 
 _LEGEND = (
-    "Capitals are terms of the backbones, small letters of the small modules: forward pass (FP, fp), backward pass "
-    "(BP, bp), weight update (WU, wu), weights (MW, mw), activations (A, a). The terms are those of the paper's table; "
-    "the figures are means over steps and seeds, in brackets the ratio to fft. The clock sees one backward pass and "
-    "one update: where the backbones are part of them, BP and bp, WU and wu, are in one figure. Modules inside a "
-    "backbone are timed with it. Empty is what a method does not have or what was not measured."
+    "Capitals are terms of the backbones, lower-case letters are terms of the small modules: forward pass (FP, fp), "
+    "backward pass (BP, bp), weight update (WU, wu), weights (MW, mw), activations (A, a). The terms are those of the "
+    "table in the IISAN paper; the figures are means over steps and seeds, with the ratio to fft in brackets. A step "
+    "has one backward pass and one update: if the backbones are part of them, one figure contains BP and bp, or WU and "
+    "wu. Modules inside a backbone are timed with it. A cell is empty if the method does not have the term or it was "
+    "not measured."
 )
 
 
@@ -252,14 +253,14 @@ def _cell(amount: Amount | None, base: Amount | None, words: Any) -> str:
 
 
 def _findings(claims: Sequence[Claim]) -> str:
-    """How many statements hold, and each that does not."""
+    """Number of statements that the measurement confirms, and a table of the others."""
     if not claims:
-        return "No two methods that the theory knows were measured."
+        return "Fewer than two methods of the paper's table were measured."
     held = [claim for claim in claims if claim.found == HELD]
     text = (
-        f"Of {len(claims)} statements that the theory makes about these methods, {len(held)} are found in the "
-        "measurement. A ratio has a 95 % interval from drawing steps and seeds anew; bytes are counted exactly and "
-        "vary with the seed alone, so that equal means equal to the byte where there is one seed."
+        f"The measurement confirms {len(held)} of the {len(claims)} statements of the theory about these methods. The "
+        "interval of a ratio is a 95 % bootstrap interval over steps and seeds. Bytes are exact and vary with the seed "
+        "alone, so with one seed equal means equal to the byte."
     )
     if len(held) == len(claims):
         return text
@@ -273,6 +274,6 @@ def _findings(claims: Sequence[Claim]) -> str:
         for claim in claims
         if claim not in held
     ]
-    return f"{text} Theory and measurement part here:\n\n" + table(
+    return f"{text} Statements that are not confirmed:\n\n" + table(
         ["Term", "Theory", "Found", "Measured: first to second"], rows, numbers_from=3
     )

@@ -1,4 +1,4 @@
-"""What it cost to find the options of each method, and what each trial brought."""
+"""Section on tuning: cost and result of the search for the options of each method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEADER = ["Method", "Trials", "Failed", "Time", "Energy", "Validation HR@10", "
 
 
 def section(comparison: Comparison) -> str:
-    """A row per method whose options were searched for; there is one at least."""
+    """Table with a row per tuned method, of which there must be at least one."""
     found = costs(comparison)
     digests = {record.dataset_digest for record in comparison.records} - {""}
     rows = [
@@ -31,17 +31,17 @@ def section(comparison: Comparison) -> str:
     ]
     parts = [_LEGEND]
     if len({one.trials for one in found.values()}) > 1:
-        parts.append("The methods had different numbers of trials: whoever had more had an advantage.")
+        parts.append("The methods had different numbers of trials; a method with more trials had an advantage.")
     others = [escape(method) for method in comparison.methods if method not in found]
     if others:
-        parts.append(f"Nothing is known of a search for the options of {listing(others)}.")
+        parts.append(f"No search for the options of {listing(others)} is recorded.")
     return f"{' '.join(parts)}\n\n{table(_HEADER, rows)}"
 
 
 _LEGEND = (
-    "Options were chosen by validation HR@10 alone. Time is that of whole trials, with set-up and evaluation; energy "
-    "is that of their training, where a driver told it. Trials that failed count, with what they cost; ≥ where that is "
-    "not known of every trial."
+    "Options were chosen by validation HR@10 alone. Time is the time of whole trials, with set-up and evaluation; "
+    "energy is the energy of their training, if the driver reports it. The cost of failed trials is included; ≥ means "
+    "that the cost of some trials is unknown."
 )
 
 

@@ -1,4 +1,4 @@
-"""A few sentences that the numbers say of themselves. Nothing here knows beforehand who wins."""
+"""Verdict: sentences derived from the numbers alone; no method is preferred by name."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _COSTS = {
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """Sentences for Markdown: who is most accurate, who has the lowest TPME, what that is against `fft`, who failed."""
+    """Sentences in Markdown: the most accurate method, the lowest TPME, both against `fft`, and the failed methods."""
     if not (comparison.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
     sentences = [_accuracy(comparison), _trade_off(comparison), _against_baseline(comparison)]
     failed = _failed(comparison)
-    return [*sentences, f"Not compared, since no cell of theirs ended ok: {listing(failed)}."] if failed else sentences
+    return (
+        [*sentences, f"Not compared, because none of their cells ended ok: {listing(failed)}."] if failed else sentences
+    )
 
 
 def best_by_accuracy(comparison: Comparison) -> list[str]:
-    """The methods with the highest HR@10, best first."""
+    """Methods ordered by HR@10, the best first."""
     means = {method: comparison.value(method, "hr@10") or 0.0 for method in comparison.measured("hr@10")}
     return sorted(means, key=lambda method: -means[method])
 
 
 def _accuracy(comparison: Comparison) -> str:
     if comparison.random_weights:
-        return (
-            "The backbones were initialised at random, so HR@10 says nothing about the methods: no best one is named."
-        )
+        return "The backbones were initialised at random: HR@10 says nothing about the methods, so none is named best."
     ranked = best_by_accuracy(comparison)
     if not ranked:
         return "No HR@10 was measured."
@@ -49,12 +49,12 @@ def _accuracy(comparison: Comparison) -> str:
 
 
 def _against_others(comparison: Comparison, spreads: dict[str, Spread], ties: list[str]) -> str:
-    """How far the methods that share the first place are ahead of the others, and whether that is a difference."""
+    """Lead of the methods in first place over the others, and whether a difference is shown."""
     ranked, best = list(spreads), spreads[ties[0]]
     rest = [method for method in ranked if method not in ties]
     if not rest:
         alone = f", with no other method beside {_them(ties)}"
-        return f"{alone}, since the others did not end ok." if _failed(comparison) else f"{alone}."
+        return f"{alone}, because the others did not end ok." if _failed(comparison) else f"{alone}."
     second = spreads[rest[0]]
     text = f", {_gap(best.mean - second.mean)} ahead of {_name(rest[0])} at {_with_interval(second)}"
     tests = [found for method in rest if (found := comparison.tested(ranked[0], method))]
@@ -63,16 +63,16 @@ def _against_others(comparison: Comparison, spreads: dict[str, Spread], ties: li
     verdicts = {method: best.overlaps(spreads[method]) for method in rest}
     level = [method for method in rest if verdicts[method]]
     if any(overlap is None for overlap in verdicts.values()):
-        return f"{text}; the spread of some is unknown, so whether that is a difference cannot be said."
+        return f"{text}; some intervals are unknown, so it is open whether this is a difference."
     if not level:
-        return f"{text}; its interval is apart from that of every other method."
+        return f"{text}; its interval does not overlap with that of any other method."
     if level == rest and len(rest) > 2:
-        return f"{text}; the intervals of all others overlap with that: {NO_DIFFERENCE}."
+        return f"{text}; the intervals of all others overlap with its interval: {NO_DIFFERENCE}."
     return f"{text}; the intervals overlap with {_names(level)}: {NO_DIFFERENCE} from {_them(level)}."
 
 
 def _failed(comparison: Comparison) -> list[str]:
-    """The methods of which no cell ended ok, and how they ended."""
+    """Names of the methods of which no cell ended ok, with the statuses of their cells."""
     failed = []
     for method in (method for method in comparison.methods if not comparison.seeds(method)):
         ended = comparison.results.loc[comparison.results["method"] == method, "status"].unique()
@@ -81,19 +81,19 @@ def _failed(comparison: Comparison) -> list[str]:
 
 
 def _against_popularity(comparison: Comparison, best: Spread) -> str:
-    """What the highest accuracy is worth where recommending whatever is popular does as well."""
+    """Sentence if the highest accuracy is not clearly above that of ranking by popularity; else empty."""
     floor = comparison.reference("popularity", "hr@10")
     if floor is None:
         return ""
     if best.mean <= floor:
-        return f" That is not above ranking by popularity ({floor:.3f}), and so no method here is."
+        return f" No method is above ranking by popularity ({floor:.3f})."
     if best.low is not None and best.low <= floor:
-        return f" Its interval holds what ranking by popularity gives ({floor:.3f})."
+        return f" Its interval contains the HR@10 of ranking by popularity ({floor:.3f})."
     return ""
 
 
 def _told_apart(tests: list[Difference]) -> str:
-    """What the paired tests of the best method against each of the others say."""
+    """Result of the paired tests of the best method against each of the others."""
     level = [found.second for found in tests if not found.shown]
     if not level:
         worst = max(found.p_holm for found in tests)
@@ -105,13 +105,13 @@ def _told_apart(tests: list[Difference]) -> str:
 
 
 def _seeds_may_turn(tests: list[Difference], spreads: dict[str, Spread]) -> str:
-    """What differs over users may still be a matter of the seed."""
+    """Sentence if intervals over seeds overlap although the paired test over users shows a difference; else empty."""
     best = spreads[tests[0].first]
     shown = [found.second for found in tests if found.shown]
     unsure = [name for name in shown if spreads[name].source == "seeds" and best.overlaps(spreads[name])]
     if not unsure:
         return ""
-    return f" The intervals over seeds overlap with {_names(unsure)}, so other seeds may turn that."
+    return f" The intervals over seeds overlap with {_names(unsure)}, so other seeds may give another order."
 
 
 def _trade_off(comparison: Comparison) -> str:
@@ -122,42 +122,44 @@ def _trade_off(comparison: Comparison) -> str:
     order = tpme.order_of(scores)
     first, second = order[0], order[1]
     text = (
-        f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, before {_name(second)} at {scores[second]:.3f}, "
+        f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, ahead of {_name(second)} at {scores[second]:.3f}, "
         f"and is first in {first_shares(comparison)[first]:.0%} of all weightings of time, parameters and memory"
     )
     spread = score_spread(comparison)
     if spread is None:
-        return f"{text}.{_cheap_and_useless(comparison, first)}"
+        return f"{text}.{_no_better_than_popularity(comparison, first)}"
     level = spread.level_with(first)
     drawn = "steps and seeds" if spread.seeds > 1 else "steps"
-    text += f"; with other {drawn} it is first in {spread.first[first]:.0%} of the draws"
+    text += f"; in a bootstrap over {drawn} it is first in {spread.first[first]:.0%} of the draws"
     same = f", {NO_DIFFERENCE} from {_names(level)}" if level else ""
-    return f"{text}{same}.{_cheap_and_useless(comparison, first)}"
+    return f"{text}{same}.{_no_better_than_popularity(comparison, first)}"
 
 
-def _cheap_and_useless(comparison: Comparison, method: str) -> str:
-    """What the lowest TPME is worth with an accuracy that popularity has for nothing."""
+def _no_better_than_popularity(comparison: Comparison, method: str) -> str:
+    """Sentence if the method of lowest TPME is not more accurate than ranking by popularity; else empty."""
     floor, accuracy = comparison.reference("popularity", "hr@10"), comparison.value(method, "hr@10")
     if floor is None or accuracy is None or accuracy > floor or comparison.random_weights:
         return ""
     return (
-        f" TPME does not look at accuracy: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that of ranking "
-        f"by popularity ({floor:.3f})."
+        f" TPME does not take accuracy into account: the HR@10 of {_name(method)}, {accuracy:.3f}, is not above that "
+        f"of ranking by popularity ({floor:.3f})."
     )
 
 
 def _against_baseline(comparison: Comparison) -> str:
     if not comparison.seeds(BASELINE):
         why = "did not end ok" if BASELINE in comparison.methods else "is not part of this comparison"
-        return f"{_name(BASELINE)} {why}, so costs and gains cannot be set against it."
-    others = _worth_setting(comparison)
+        return f"{_name(BASELINE)} {why}, so costs and accuracy cannot be compared with it."
+    others = _notable(comparison)
     if not others:
-        return f"No other method than {_name(BASELINE)} ended ok, so there is nothing to set against it."
-    return f"Against {_name(BASELINE)}, {'; '.join(_bargain(comparison, method) for method in others)}."
+        return f"No method other than {_name(BASELINE)} ended ok, so there is nothing to compare with it."
+    return (
+        f"Compared with {_name(BASELINE)}, {'; '.join(_costs_and_accuracy(comparison, method) for method in others)}."
+    )
 
 
-def _worth_setting(comparison: Comparison) -> list[str]:
-    """The method of lowest TPME and the most accurate one, `fft` itself apart."""
+def _notable(comparison: Comparison) -> list[str]:
+    """Methods to compare with `fft`: the one of lowest TPME and the most accurate one, without `fft`."""
     chosen = []
     try:
         chosen.append(tpme.order_of(trade_off(comparison))[0])
@@ -171,7 +173,7 @@ def _worth_setting(comparison: Comparison) -> list[str]:
     return [method for method in best_by_accuracy(comparison) if method != BASELINE][:1]
 
 
-def _bargain(comparison: Comparison, method: str) -> str:
+def _costs_and_accuracy(comparison: Comparison, method: str) -> str:
     costs = []
     for column, words in _COSTS.items():
         own, base = comparison.value(method, column), comparison.value(BASELINE, column)
@@ -193,8 +195,8 @@ def _difference(mine: Spread, theirs: Spread, tested: Difference | None) -> str:
         return f"{text}, {f'Holm-corrected p {p_value(tested.p_holm)}' if tested.shown else NO_DIFFERENCE}"
     overlap = mine.overlaps(theirs)
     if overlap is None:
-        return f"{text}, with a spread that is unknown"
-    return f"{text}, {NO_DIFFERENCE}" if overlap else f"{text}, with intervals apart"
+        return f"{text}, with an unknown interval"
+    return f"{text}, {NO_DIFFERENCE}" if overlap else f"{text}, with intervals that do not overlap"
 
 
 def _gap(gap: float) -> str:

@@ -129,7 +129,7 @@ def test_ranks_of_other_users_are_refused(tmp_path: Path) -> None:
 def test_without_ranks_or_without_meaning_there_is_nothing(tmp_path: Path) -> None:
     bare = comparison_of(tmp_path / "bare", methods=METHODS)
     assert bare.paired is None
-    assert "No cell has kept the ranks" in accuracy.section(bare)
+    assert "No cell kept the ranks" in accuracy.section(bare)
     drawn = comparison_of(tmp_path / "random", methods=METHODS, weights="random", ranks=True)
     assert drawn.paired is None
     assert "accuracy has no meaning" in accuracy.section(drawn)
@@ -168,13 +168,13 @@ def test_seeds_that_may_turn_it_are_named(tmp_path: Path) -> None:
         record.row["hr@10"] = changes[record.row["method"], record.row["seed"]]  # type: ignore[index]
     first = verdict(read_comparison(comparison.records[0].run, comparison.records))[0]
     assert "tells it apart from every other method" in first
-    assert "The intervals over seeds overlap with **lora**, so other seeds may turn that." in first
+    assert "The intervals over seeds overlap with **lora**, so other seeds may give another order." in first
 
 
 def test_section_shows_intervals_pairs_and_all_differences(tmp_path: Path) -> None:
     text = accuracy.section(comparison_of(tmp_path / "run", methods=METHODS, seeds=[0, 1], ranks=True))
-    assert "averaged over the seeds, then users are drawn anew" in text
-    assert "corrected by Holm over all 3 pairs" in text
+    assert "averaged over the seeds, then users are drawn with replacement" in text
+    assert "Holm's correction is over all 3 pairs" in text
     assert text.count("| frozen − ") == 1
     assert "**differs**" in text
 

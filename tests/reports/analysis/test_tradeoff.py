@@ -80,14 +80,14 @@ def test_the_verdict_says_what_the_draws_say(tmp_path: Path) -> None:
     from reports.sections.verdict import verdict
 
     assert verdict(comparison_of(tmp_path / "a", methods=FOUR))[1].endswith(
-        "; with other steps and seeds it is first in 100% of the draws."
+        "; in a bootstrap over steps and seeds it is first in 100% of the draws."
     )
     same = {
         name: {"epoch_seconds": 5.0, "peak_memory_bytes": 2**20, "trainable_params": 5} for name in ("lora", "iisan")
     }
     same["iisan"]["epoch_seconds"] = 5.001
     level = verdict(comparison_of(tmp_path / "b", methods=FOUR, seeds=[0], changes=same))[1]
-    assert "with other steps it is first in" in level
+    assert "in a bootstrap over steps it is first in" in level
     assert level.endswith("of the draws, no difference shown from **iisan**.") or level.endswith(
         "of the draws, no difference shown from **lora**."
     )
@@ -98,7 +98,7 @@ def test_without_steps_there_is_no_interval(tmp_path: Path) -> None:
     next((run / "cells").glob("lora--*--s1--*")).joinpath("steps.csv").unlink()
     comparison = read_comparison(run)
     assert score_spread(comparison) is None
-    assert "Not every method has left its steps" in scores.robustness(comparison)
+    assert "A method has no steps (steps.csv)" in scores.robustness(comparison)
 
 
 def test_weights_reach_every_score(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_weights_reach_every_score(tmp_path: Path) -> None:
     low, high = summary["trainable_params"].min(), summary["trainable_params"].max()
     assert summary["tpme"].to_dict() == pytest.approx(((summary["trainable_params"] - low) / (high - low)).to_dict())
     assert cells.groupby("method")["tpme"].mean().to_dict() == pytest.approx(summary["tpme"].to_dict())
-    assert "weights 0 / 1 / 0" in (run / "report.md").read_text()
+    assert "Weights: 0 / 1 / 0" in (run / "report.md").read_text()
 
 
 def reference_file(path: Path, **rows: tuple[float, float, float]) -> Path:
@@ -128,7 +128,7 @@ def test_a_reference_pins_the_range(tmp_path: Path) -> None:
         shares = [float(summary[column][method]) / top for column, top in zip(COST_COLUMNS.values(), high, strict=True)]
         assert summary["tpme"][method] == pytest.approx(np.dot(shares, (0.45, 0.10, 0.45)))
     text = (run / "report.md").read_text()
-    assert "Minima and maxima are those of ref.csv (lora, iisan)" in text
+    assert "The minima and maxima are those of ref.csv (lora, iisan)" in text
     wider = reference_file(tmp_path / "wider.csv", lora=low, iisan=high, other=(1e3, 1e9, 1e12))
     build([run], run, reference=wider)
     assert (pd.read_csv(run / "summary.csv")["tpme"] < summary["tpme"].to_numpy()).all()
@@ -210,16 +210,16 @@ def test_where_the_scores_disagree(tmp_path: Path) -> None:
     pairs = turned_pairs(trade_off(comparison), penalised(comparison).scores)
     assert set(pairs) == {("frozen", "fft"), ("frozen", "lora"), ("lora", "fft")}
     text = scores.beside_pscp(comparison)
-    assert "put 3 of 3 pairs of methods in opposite order: frozen is ahead of lora and fft by TPME" in text
+    assert "order 3 of 3 pairs of methods differently: frozen is ahead of lora and fft by TPME" in text
     same = {name: {**row, "hr@10": 1 / (10 * row["epoch_seconds"])} for name, row in changes.items()}
     agreed = comparison_of(tmp_path / "same", methods=list(changes), seeds=[0], changes=same)
-    assert "put all 3 pairs of methods in the same order" in scores.beside_pscp(agreed)
+    assert "order all 3 pairs of methods alike" in scores.beside_pscp(agreed)
 
 
 def test_disagreement_is_weighed_by_the_paired_test(tmp_path: Path) -> None:
     text = scores.beside_pscp(comparison_of(tmp_path / "run", methods=["fft", "frozen"], seeds=[0], ranks=True))
-    assert "put 1 of 1 pairs of methods in opposite order" in text
-    assert text.endswith("In 1 of these pairs the paired test shows the difference in HR@10 that PSCP goes by.")
+    assert "order 1 of 1 pairs of methods differently" in text
+    assert text.endswith("In 1 of these pairs the paired test shows a difference in HR@10.")
 
 
 def test_tpme_of_the_comparison_is_that_of_the_table(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_a_cache_that_does_not_pay(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", {}, {"epoch_seconds": 10.0}, (0, 3))
     text = section(read_comparison(run))
     assert tables(text)[0][1][-2] == ""
-    assert "iisan-cached has no such number: with seed 0, 3 an epoch from the cache is not faster." in text
+    unknown = "The epochs after which the cache of iisan-cached saves time are unknown"
+    assert f"{unknown}: with seed 0, 3 an epoch from the cache is not faster." in text
 
 
 def test_without_a_twin(tmp_path: Path) -> None:
@@ -89,7 +90,11 @@ def test_other_seeds_give_no_number(tmp_path: Path) -> None:
     second = make_run(tmp_path / "b", ["iisan-cached"], [1])
     next((second / "cells").iterdir()).rename(first / "cells" / "other")
     found = break_even(read_comparison(first), "iisan-cached")
-    assert (found.live, found.epochs, found.reason) == ("iisan", (), "no seed has all of the seconds that it takes")
+    assert (found.live, found.epochs, found.reason) == (
+        "iisan",
+        (),
+        "no seed has all the times that it is computed from",
+    )
 
 
 def test_no_cache_and_records_that_do_not_say(tmp_path: Path) -> None:
@@ -100,4 +105,4 @@ def test_no_cache_and_records_that_do_not_say(tmp_path: Path) -> None:
         record = json.loads(file.read_text())
         del record["cache"]
         write_json(file, record)
-    assert section(read_comparison(run)) == "The records of iisan-cached do not say what their cache took."
+    assert section(read_comparison(run)) == "The records of iisan-cached do not describe their cache."

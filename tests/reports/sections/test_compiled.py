@@ -48,13 +48,15 @@ def test_what_is_of_eager_steps_says_so(tmp_path: Path) -> None:
 def test_without_memory_there_is_no_tpme_and_it_says_why(tmp_path: Path) -> None:
     comparison = comparison_of(tmp_path / "cpu", peak_memory_bytes=None, memory_source=None)
     assert comparison.results["tpme"].isna().all()
-    with pytest.raises(UserError, match="nothing measured the memory of compiled steps"):
+    with pytest.raises(UserError, match="no meter measured the memory of compiled steps"):
         comparable_costs(comparison)
-    assert "TPME cannot be computed: nothing measured the memory" in scores.robustness(comparison)
-    assert any("peak memory and TPME are left empty" in text for text in reader_warnings.cautions([], [comparison], []))
+    assert "TPME cannot be computed: no meter measured the memory" in scores.robustness(comparison)
+    assert any(
+        "peak memory and TPME are left empty" in text for text in reader_warnings.find_warnings([], [comparison], [])
+    )
 
 
 def test_memory_of_a_card_is_that_of_compiled_steps(tmp_path: Path) -> None:
     comparison = comparison_of(tmp_path / "card", device="cuda:0", memory_source="nvml_process_bytes")
     assert set(comparable_costs(comparison)) == {"fft", "lora"}
-    assert not any("left empty" in text for text in reader_warnings.cautions([], [comparison], []))
+    assert not any("left empty" in text for text in reader_warnings.find_warnings([], [comparison], []))

@@ -44,8 +44,14 @@ def test_share_of_the_peak_by_hand(tmp_path: Path, precision: str, peak: float) 
 @pytest.mark.parametrize(
     ("gpu", "flags", "nvml", "row", "why"),
     [
-        (None, {}, None, {}, "of a CPU no peak is known"),
-        ({"name": "Made-up GPU"}, {}, None, {"device": "cuda:0"}, "the peak of Made-up GPU is not known here"),
+        (None, {}, None, {}, "the peak of a CPU is not known"),
+        (
+            {"name": "Made-up GPU"},
+            {},
+            None,
+            {"device": "cuda:0"},
+            "the peak of Made-up GPU is not in the table of cards",
+        ),
         ({"name": "Tesla T4"}, {}, None, {"device": "cuda:0", "precision": "bf16"}, "Tesla T4 has no units for bf16"),
         ({"name": "NVIDIA A30"}, {}, {"mig": True}, {"device": "cuda:0"}, "NVIDIA A30 is a slice of a card"),
         ({"name": "NVIDIA A30"}, {"cuda_matmul_tf32": True}, None, {"device": "cuda:0"}, "TF32 was allowed"),
@@ -56,7 +62,7 @@ def test_where_there_is_no_peak_it_says_why(
     tmp_path: Path, gpu: Any, flags: dict[str, Any], nvml: Any, row: dict[str, Any], why: str
 ) -> None:
     text = section(read_comparison(run_of(tmp_path / "run", gpu, flags, nvml, **row)))
-    assert f"There is no share of a peak: {why}" in text
+    assert f"The share of the peak is empty: {why}" in text
     assert [line[-1] for line in tables(text)[0][1:]] == ["", ""]
 
 

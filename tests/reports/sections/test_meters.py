@@ -21,8 +21,8 @@ def test_only_meters_that_are_there_are_shown_and_explained(tmp_path: Path) -> N
         ["iisan-cached", "31.0 MiB", "431 MiB"],
     ]
     assert "- Peak RSS (1.98× to 13.9× the account): " in text
-    assert "on a CPU the tensors" in text
-    assert "Not measured here: Allocated, Reserved, NVML process, NVML device." in text
+    assert "on a CPU it includes the tensors" in text
+    assert "Not measured in this comparison: Allocated, Reserved, NVML process, NVML device." in text
     assert split[0] == ["Method", "Account", "Parameters", "Gradients", "Optimizer", "Activations", "Rest"]
 
 
@@ -67,4 +67,4 @@ def test_seeds_with_other_peaks_have_a_spread(tmp_path: Path) -> None:
 
 
 def test_nothing_measured(tmp_path: Path) -> None:
-    assert meters.section(comparison_of(tmp_path / "run", status="failed")) == "No meter of memory has left a figure."
+    assert meters.section(comparison_of(tmp_path / "run", status="failed")) == "No meter of memory has a figure."

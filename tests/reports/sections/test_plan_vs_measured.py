@@ -36,7 +36,7 @@ def test_a_plan_that_is_right_is_said_to_be(tmp_path: Path) -> None:
     assert counted[1][3:5] == ["4.00 GFLOP", "4.00 GFLOP (=)"]
     assert counted[3][-2:] == ["1.20 MiB", f"1.20 MiB ({(CACHE_BYTES + 256) / CACHE_BYTES:.4f}×)"]
     assert counted[1][-2:] == ["", ""]
-    same = "The same to the last digit for every method: peak memory, trainable parameters, FLOPs forward and FLOPs"
+    same = "equal to the last digit for every method in peak memory, trainable parameters, FLOPs forward and FLOPs"
     assert same in text
     assert [line.split(":")[0] for line in text.splitlines() if line.startswith("- ")] == ["- cache"]
 
@@ -50,7 +50,7 @@ def more(part: str, key: str, factor: float) -> Change:
 
 @pytest.mark.parametrize(
     ("device", "why"),
-    [("cpu", "nothing is known that would set them apart on a CPU"), ("cuda:0", "operations of a CPU")],
+    [("cpu", "no reason for a difference is known on a CPU"), ("cuda:0", "operations of a CPU")],
 )
 def test_where_they_part_depends_on_the_device(tmp_path: Path, device: str, why: str) -> None:
     def change(record: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def test_where_they_part_depends_on_the_device(tmp_path: Path, device: str, why:
     text = section(tmp_path / "run", {"lora": change, "fft": more("row", "flops_backward", 0.999)}, device=device)
     lines = dict(line[2:].split(": ", 1) for line in text.splitlines() if line.startswith("- "))
     assert set(lines) == {"peak memory", "FLOPs backward", "cache"}
-    assert lines["peak memory"].startswith("lora (1.50×, above all in activations); ")
+    assert lines["peak memory"].startswith("lora (1.50×, most in activations); ")
     assert lines["FLOPs backward"].startswith("fft (0.999×); ")
     assert why in lines["peak memory"]
     assert why in lines["FLOPs backward"]
@@ -72,7 +72,7 @@ def test_one_seed_that_parts_is_enough(tmp_path: Path) -> None:
         record["row"]["trainable_params"] += 2 * record["row"]["seed"] - 1  # the sum over both seeds stays the same
 
     text = section(tmp_path / "run", {"fft": change}, seeds=(0, 1))
-    assert "- trainable parameters: fft (the same in the mean over seeds alone); both count the same parameters" in text
+    assert "- trainable parameters: fft (equal in the mean over seeds alone); both count the same parameters" in text
 
 
 def test_the_meters_of_a_gpu_stand_beside_the_plan(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_records_without_a_plan(tmp_path: Path) -> None:
     gone: Change = lambda record: record.pop("plan")  # noqa: E731
     null: Change = lambda record: record.update(plan=None)  # noqa: E731
     some = section(tmp_path / "some", {"lora": gone})
-    assert "No plan stands in the records of lora: " in some
+    assert "The records of lora hold no plan: " in some
     assert [row[0] for row in tables(some)[0][1:]] == ["fft", "iisan-cached"]
     none = section(tmp_path / "none", {"fft": gone, "lora": gone, "iisan-cached": null})
-    assert none.startswith("No plan stands in the records of fft, lora and iisan-cached: ")
+    assert none.startswith("The records of fft, lora and iisan-cached hold no plan: ")
     assert section(tmp_path / "failed", status="oom") == "No cell ended ok."

@@ -29,15 +29,15 @@ def test_a_method_with_a_warning_is_marked(tmp_path: Path) -> None:
     write_json(path, {**json.loads(path.read_text()), "warnings": ["the processor was busy"]})
     text = text_from(run)
     assert [row[0] for row in tables(text)[0][1:] if "†" in row[0]] == ["lora †"]
-    assert "† a cell of this method has a warning, see [Warnings](#warnings)." in text
+    assert "† A cell of this method has a warning, see [Warnings](#warnings)." in text
 
 
 @pytest.mark.parametrize(
     ("everywhere", "words"),
     [
-        ({"weights": "random"}, "initialised at random: accuracy has no meaning"),
-        ({"hr@10": 0.05}, "Not above popularity on HR@10 (0.094): fft 0.050, lora 0.050."),
-        ({"hr@10": 0.9}, "fft is above the Bayes ceiling by more than its spread"),
+        ({"weights": "random"}, "initialised at random: the costs are valid, but accuracy has no meaning"),
+        ({"hr@10": 0.05}, "HR@10 is not above ranking by popularity (0.094) for fft (0.050) and lora (0.050)."),
+        ({"hr@10": 0.9}, "The HR@10 of fft is above the Bayes ceiling by more than its interval"),
     ],
 )
 def test_warnings_from_the_numbers(tmp_path: Path, everywhere: dict[str, Any], words: str) -> None:
@@ -52,7 +52,7 @@ def test_ranks_that_contradict_the_record_are_warned_of(tmp_path: Path) -> None:
     record = json.loads(path.read_text())
     record["row"]["hr@10"] = 0.5
     write_json(path, record)
-    assert re.search(r"The ranks of lora--.* give an HR@10 of 0\.\d{4} where its record says 0\.5000", text_from(run))
+    assert re.search(r"The ranks of lora--.* give an HR@10 of 0\.\d{4}, but its record says 0\.5000", text_from(run))
 
 
 def test_gpu_runs_and_pretrained_backbones_are_not_warned_of(tmp_path: Path) -> None:
@@ -81,7 +81,8 @@ def test_resumed_cells_are_named(tmp_path: Path) -> None:
     said = [{"times": 1, "steps_lost": 7}, {"times": 2, "steps_lost": None}, None]
     for path, resumed in zip(sorted((run / "cells").glob("*/record.json")), said, strict=True):
         write_json(path, {**json.loads(path.read_text()), "resumed": resumed})
-    (line,) = [line for line in text_from(run).split("## Warnings")[1].splitlines() if "Resumed" in line]
+    warnings = text_from(run).split("## Warnings")[1].splitlines()
+    (line,) = [line for line in warnings if "resumed from a checkpoint" in line]
     assert re.search(r"\(fft--\S+ 1 time, 7 steps lost; iisan--\S+ 2 times, steps lost unknown\)", line)
     assert "not counted" in line
     assert "lora" not in line

@@ -160,5 +160,5 @@ def test_without_steps_or_accounts(tmp_path: Path) -> None:
 
 def test_no_two_known_methods(tmp_path: Path) -> None:
     text = section(comparison_of(tmp_path / "run", methods=["frozen", "prefix"]))
-    assert "No two methods that the theory knows were measured." in text
+    assert "Fewer than two methods of the paper's table were measured." in text
     assert "(" not in tables(text)[0][1][2]  # no fft, no ratio

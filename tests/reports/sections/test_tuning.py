@@ -72,7 +72,7 @@ def test_the_costs_are_columns(tmp_path: Path) -> None:
         "lr 0.00123, rank 8",
     )
     assert (frozen["Time"], frozen["Energy"], frozen["Chosen on"]) == ("20.0 s", "1.50 kJ", "other data")
-    assert "Nothing is known of a search for the options of fft." in text
+    assert "No search for the options of fft is recorded." in text
     assert "different numbers" not in text
     fewer = {**LORA, "trials": 5}
     assert "different numbers" in tuning.section(read_comparison(tuned_run(tmp_path / "other", FROZEN, fewer)))

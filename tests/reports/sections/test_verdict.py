@@ -41,7 +41,7 @@ def test_the_best_is_named_whoever_it_is(tmp_path: Path) -> None:
         assert len(sentences) == 3
         assert sentences[0].startswith(f"**{best}** has the highest HR@10, 0.400")
         assert "0.200 ahead" in sentences[0]
-        assert "apart from that of every other" in sentences[0]
+        assert "does not overlap with that of any other" in sentences[0]
 
 
 def test_one_seed_has_the_standard_error_of_a_share(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_intervals_apart_and_overlapping_are_told_apart(tmp_path: Path) -> None:
 def test_all_others_are_not_listed_one_by_one(tmp_path: Path) -> None:
     values = {"fft": 0.26, "lora": 0.25, "iisan": 0.25, "frozen": 0.25}
     first = verdict(with_accuracy(tmp_path / "run", values, seeds=[0]))[0]
-    assert first.endswith("the intervals of all others overlap with that: no difference shown.")
+    assert first.endswith("the intervals of all others overlap with its interval: no difference shown.")
 
 
 def test_several_seeds_have_their_own_interval(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_unknown_spread_is_said(tmp_path: Path) -> None:
     cells = results(run.records)
     (comparison,) = split_into_comparisons([run], run.records, cells, summary(cells))
     sentences = verdict(comparison)
-    assert "the spread of some is unknown" in sentences[0]
-    assert "with a spread that is unknown" in sentences[2]
+    assert "some intervals are unknown" in sentences[0]
+    assert "with an unknown interval" in sentences[2]
 
 
 def test_lowest_tpme_follows_the_costs(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_lowest_tpme_follows_the_costs(tmp_path: Path) -> None:
             tmp_path / str(place), methods=["fft", "lora"], seeds=[0], changes={first: cheap, second: dear}
         )
         assert verdict(comparison)[1].startswith(
-            f"**{first}** has the lowest TPME, 0.000, before **{second}** at 1.000, and is first in 100%"
+            f"**{first}** has the lowest TPME, 0.000, ahead of **{second}** at 1.000, and is first in 100%"
         )
 
 
@@ -115,10 +115,10 @@ def test_costs_and_gains_are_set_against_fft(tmp_path: Path) -> None:
         "lora": {"epoch_seconds": 18.0, "peak_memory_bytes": 900, "trainable_params": 5, "hr@10": 0.31},
     }
     third = verdict(comparison_of(tmp_path / "run", methods=list(changes), seeds=[0], changes=changes))[2]
-    cheap, accurate = third.removeprefix("Against **fft**, ").split("; ")
+    cheap, accurate = third.removeprefix("Compared with **fft**, ").split("; ")
     assert cheap == (
         "**iisan** takes 0.25× the seconds per epoch, 0.50× the peak memory and 0.10× the trainable parameters, "
-        "and its HR@10 is 0.150 lower (0.50×), with intervals apart"
+        "and its HR@10 is 0.150 lower (0.50×), with intervals that do not overlap"
     )
     assert accurate == (
         "**lora** takes 0.90× the seconds per epoch, 0.90× the peak memory and 0.01× the trainable parameters, "
@@ -138,10 +138,10 @@ def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
     changes = {"fft": {"hr@10": 0.09}, "lora": {"hr@10": 0.05, **cheap}}
     comparison = comparison_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)
     accuracy, scores, _ = verdict(comparison)
-    assert accuracy.endswith("That is not above ranking by popularity (0.094), and so no method here is.")
+    assert accuracy.endswith(" No method is above ranking by popularity (0.094).")
     assert scores.endswith("the HR@10 of **lora**, 0.050, is not above that of ranking by popularity (0.094).")
     accuracy = verdict(with_accuracy(tmp_path / "near", {"fft": 0.10, "lora": 0.05}, seeds=[0]))[0]
-    assert accuracy.endswith("Its interval holds what ranking by popularity gives (0.094).")
+    assert accuracy.endswith("Its interval contains the HR@10 of ranking by popularity (0.094).")
     sentences = verdict(with_accuracy(tmp_path / "above", {"fft": 0.20, "lora": 0.19}, seeds=[0]))
     assert "popularity" not in " ".join(sentences)
 
@@ -149,8 +149,8 @@ def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
 def test_methods_that_failed_are_named(tmp_path: Path) -> None:
     changes = {"lora": {"status": "oom"}, "iisan": {"status": "hung"}}
     sentences = verdict(comparison_of(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0], changes=changes))
-    assert "with no other method beside it, since the others did not end ok." in sentences[0]
-    assert sentences[-1] == "Not compared, since no cell of theirs ended ok: **lora** (oom) and **iisan** (hung)."
+    assert "with no other method beside it, because the others did not end ok." in sentences[0]
+    assert sentences[-1] == "Not compared, because none of their cells ended ok: **lora** (oom) and **iisan** (hung)."
 
 
 def test_random_backbones_have_no_best(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_one_method_alone_and_nothing_at_all(tmp_path: Path) -> None:
     sentences = verdict(comparison_of(tmp_path / "a", methods=["fft"]))
     assert "with no other method beside it" in sentences[0]
     assert sentences[1].startswith("TPME cannot be computed: ")
-    assert "nothing to set against it" in sentences[2]
+    assert "nothing to compare with it" in sentences[2]
     assert verdict(comparison_of(tmp_path / "b", status="failed")) == [
         "No cell ended ok, so there is nothing to compare."
     ]
