@@ -1,4 +1,4 @@
-"""Writes what a reader gets of one run or of several: tables, report.md, report.html and figures."""
+"""Write the report of one run or of several: tables, report.md, report.html and figures."""
 
 from __future__ import annotations
 
@@ -42,23 +42,24 @@ def build(
 ) -> None:
     """Render the report of one run, or of several merged into one.
 
-    Each file is written beside its place and then moved there, so that a reader never sees half of one. Nothing that
-    a cell left behind is touched. A cell whose files are damaged is left out, which the report and a line on standard
-    error say.
+    Each file is written under a temporary name and then renamed, so that a reader never sees half a file. The records
+    of cells are not changed. A cell whose files are damaged is left out; the report and a line on standard error say
+    so.
 
     Args:
         run_dirs: At least one run folder, none twice.
-        out: Where the report goes: the run folder itself, or a folder that is new, empty, or holds an older report or
-            runs alone.
-        ks: HR, NDCG and MRR are computed at each; needs ranks but for 10.
-        weights: Of time, parameters and memory in the TPME.
-        reference: A table (method, time in seconds per epoch, params, memory in bytes) that pins the minima and maxima.
+        out: Folder of the report: the run folder itself, or a folder that is new, empty, or holds nothing but an older
+            report or runs.
+        ks: Values of k for HR, NDCG and MRR; any other than 10 needs ranks.
+        weights: Weights of time, parameters and memory in the TPME.
+        reference: Table (method, time in seconds per epoch, params, memory in bytes) that sets the minima and maxima of
+            the TPME.
         penalties: Constants and exponents of the PSCP.
 
     Raises:
-        UserError: a folder that is no run folder or is given twice, one without any record that can be read, a
-            malformed file that belongs to all cells, an `out` that holds something else or cannot be written, a k
-            that cannot be computed, weights that do not sum to 1, a reference table without a method.
+        UserError: a folder is not a run folder, is given twice or has no readable record; a file that belongs to all
+            cells is malformed; `out` holds something else or cannot be written; a k cannot be computed; the weights do
+            not sum to 1; the reference table has no row for a method.
     """
     _check(run_dirs, out)
     tpme.checked_weights(weights)
@@ -101,22 +102,22 @@ def _check(run_dirs: Sequence[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder")
     if (out / "matrix.toml").exists():
-        raise UserError(f"{out}: holds a run, a report of other runs would overwrite its own")
+        raise UserError(f"{out}: holds a run, whose own report would be overwritten")
     if out.exists() and not (out / "report.md").is_file() and _others(out, resolved):
-        raise UserError(f"{out}: holds something else than a report")
+        raise UserError(f"{out}: holds files that are not part of a report")
 
 
 def _others(out: Path, runs: Sequence[Path]) -> bool:
-    """Whether a folder holds something beside runs; one of several datasets may not have ended a cell yet."""
+    """True if a folder holds anything but runs, some of which may have no record yet."""
     return any(path.resolve() not in runs and not (path / "matrix.toml").is_file() for path in out.iterdir())
 
 
 def _check_ks(ks: Sequence[int], runs: Sequence[Run], records: Sequence[Record]) -> None:
-    """A k that is none, that no cell can answer for, or that every rank is within, is a mistake."""
+    """Refuse a k below 1, a k that no cell has ranks for, and a k above the number of items."""
     if not ks or min(ks) < 1:
         raise UserError(f"--k {','.join(map(str, ks))}: expected whole numbers of at least 1")
     if any(k != 10 for k in ks) and not any(record.ranks for record in records):
-        raise UserError(f"--k {','.join(map(str, ks))}: no cell has left ranks.csv, so only k = 10 is known")
+        raise UserError(f"--k {','.join(map(str, ks))}: no cell has ranks.csv, so only k = 10 is known")
     for run in runs:
         items = run.dataset.get("items")
         if isinstance(items, int) and max(ks) > items:
@@ -124,7 +125,7 @@ def _check_ks(ks: Sequence[int], runs: Sequence[Run], records: Sequence[Record])
 
 
 def _reference(path: Path | None, records: Sequence[Record]) -> tuple[Costs | None, str]:
-    """The table that pins minima and maxima, by method, and its name."""
+    """Costs by method of the table that sets minima and maxima, and the name of the table."""
     if path is None:
         return None, ""
     methods = dict.fromkeys(str(record.row["method"]) for record in records if record.ok)
@@ -139,7 +140,7 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _figures(drawings: Iterable[Drawing]) -> dict[str, bytes]:
-    """Each figure that was drawn, by the name of its file."""
+    """Content of each figure file, by file name."""
     return {
         f"{drawing.stem}.{kind}": content
         for drawing in drawings
@@ -149,7 +150,7 @@ def _figures(drawings: Iterable[Drawing]) -> dict[str, bytes]:
 
 
 def _tables(comparisons: Iterable[Comparison], studies: Iterable[Study]) -> dict[str, bytes]:
-    """The main table of each comparison and those of the studies, by the name of their files."""
+    """Content of each table file, for the main tables and the tables of studies, by file name."""
     found = {stem_of("main", comparison): (frame(comparison), latex(comparison)) for comparison in comparisons}
     found |= {grid.stem: (grid_frame(grid), grid_latex(study.title, grid)) for study in studies for grid in study.grids}
     return {
@@ -160,7 +161,7 @@ def _tables(comparisons: Iterable[Comparison], studies: Iterable[Study]) -> dict
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes], stems: Iterable[str], kinds: str) -> None:
-    """Write files, and take away those of an older report that this one does not have."""
+    """Write files to a folder, and remove files of an older report that are not among them."""
     folder.mkdir(exist_ok=True)
     own = re.compile(rf"({'|'.join(map(re.escape, stems))})(-\d+-.*)?\.({kinds})")
     for old in folder.iterdir():

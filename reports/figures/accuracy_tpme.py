@@ -11,11 +11,15 @@ from reports.figures.labels import label_points
 from reports.figures.style import FAINT, NotDrawn, Styles, accuracy_label, new_figure, short
 
 MOST_NAMED = 16
-"""A cloud of more points than this has no room for all their names."""
+"""Largest number of points that are all labelled; with more, only methods of the Pareto front are."""
 
 
 def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
-    """HR@10 over TPME, with intervals, single seeds, and the floor and ceiling as lines."""
+    """Figure of HR@10 over TPME, with intervals, single seeds, and the floor and the ceiling as lines.
+
+    Raises:
+        NotDrawn: the TPME cannot be computed, or no HR@10 was measured.
+    """
     try:
         scores = trade_off(comparison)
     except UserError as error:
@@ -36,7 +40,7 @@ def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
         axes.plot(cells["tpme"], cells["hr@10"], "o", color=style.color, ms=3, alpha=0.45, mew=0)
         axes.plot(scores[method], spread.mean, style.marker, color=style.color, ms=9 * style.size, mec="white", mew=0.8)
     lines = _reference_lines(comparison)
-    # Beyond 0 and 1 only where a reference table pins the range.
+    # Scores lie outside 0 to 1 only if a reference table sets the range.
     axes.set_xlim(min(0.0, *scores.values()) - 0.06, max(1.0, *scores.values()) + 0.06)
     tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
     axes.set_ylim(0, 1.12 * max([*tops, *lines.values(), 1e-3]))

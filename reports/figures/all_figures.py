@@ -16,7 +16,7 @@ from reports.figures.tuning_curve import best_so_far
 
 
 def draw(comparison: Comparison, styles: Styles) -> list[Drawing]:
-    """All figures of a comparison; one that cannot be drawn says why."""
+    """Draw all figures of a comparison; a figure that cannot be drawn has a reason instead."""
     figures = (*FIGURES, TUNING) if costs(comparison) else FIGURES
     return [_drawing(stem, title, caption, make, comparison, styles) for stem, title, caption, make in figures]
 
@@ -46,54 +46,56 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Comparison, Styles], Figure]], ...
     (
         "accuracy-tpme",
         "Accuracy against TPME",
-        "Further up is more accurate, further left cheaper. Bars are 95 % intervals, small dots single seeds; the "
-        "grey line is the Pareto front, beyond which no method is both more accurate and cheaper. Of more than "
-        f"{MOST_NAMED} methods, those of the front are named.",
+        "Higher is more accurate, further left is cheaper. Bars are 95 % intervals, small dots are single seeds. The "
+        "grey line is the Pareto front: no method is both more accurate and cheaper than a method on it. With more "
+        f"than {MOST_NAMED} methods, only methods on the front are named.",
         accuracy_against_tpme,
     ),
-    ("costs", "Time, memory and parameters", "Means over the seeds that ended ok.", bars.costs),
+    ("costs", "Time, memory and parameters", "Bars are means over the seeds that ended ok.", bars.costs),
     (
         "learning",
         "Validation HR@10 against seconds of training",
-        "A thick line is the mean over seeds, thin lines are single seeds.",
+        "Thick lines are means over seeds, thin lines are single seeds.",
         curves.over_seconds,
     ),
     (
         "learning-flops",
         "Validation HR@10 against floating-point operations of training",
-        "Forward and backward pass of a step of median size, as counted, times the steps.",
+        "The FLOPs are those of the forward and backward pass of a step of median size, times the number of steps.",
         curves.over_flops,
     ),
     (
         "learning-energy",
         "Validation HR@10 against energy of training",
-        "What the driver counted over the whole training, spread evenly over its seconds.",
+        "The energy that the driver reports for the whole training is spread evenly over its seconds.",
         curves.over_energy,
     ),
     (
         "memory",
-        "What the memory is taken by",
-        "The account of live tensors at the peak of a probe step (eager always); hatched what was predicted without "
-        "running it. A black line is what a driver or an allocator says, where that is the figure in the table.",
+        "Parts of the peak memory",
+        "Bars are the account of live tensors at the peak of a probe step, which is always eager; hatched bars are the "
+        "prediction without running the step. A black line is the figure of the driver or the allocator, if the table "
+        "uses it.",
         stacked_bars.memory,
     ),
     (
         "step-times",
         "Time of a training step",
-        "Boxes are quartiles with the median, whiskers reach to the 5th and 95th percentile, dots are steps beyond.",
+        "Boxes are the quartiles with the median, whiskers reach to the 5th and 95th percentile, dots are steps "
+        "beyond them.",
         bars.step_times,
     ),
     (
         "phases",
         "Where the time of a step goes",
-        "Backbone is the forward pass of the backbones, forward that of everything else.",
+        "Backbone is the forward pass of the backbones, forward is the forward pass of all other modules.",
         stacked_bars.phases,
     ),
     (
         "weights",
         "Which method is first under which weights",
-        "Each point of the triangle is a weighting of time, parameters and memory, a corner one of them alone; the "
-        "parts and their shares are exact.",
+        "Each point of the triangle is a weighting of time, parameters and memory; at a corner one of them counts "
+        "alone. The regions and their shares are exact.",
         weight_triangle.weights,
     ),
 )
@@ -101,13 +103,13 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Comparison, Styles], Figure]], ...
 TUNING = (
     "tuning",
     "Best validation HR@10 against trials of tuning",
-    "What the best trial so far reached, after each trial of the search for a method's options.",
+    "Each line is the best validation HR@10 so far, after each trial of the search for the options of a method.",
     best_so_far,
 )
-"""Only where options were searched for."""
+"""Figure that is drawn only if options were tuned."""
 
 STEMS = (*(stem for stem, *_ in FIGURES), TUNING[0])
-"""How the files of figures begin."""
+"""Beginnings of the names of the figure files."""
 
 _OF_ALL = (accuracy_against_tpme, weight_triangle.weights)
-"""The figures that have room for every method."""
+"""Figures that show every method, without the limit on rows."""

@@ -1,4 +1,4 @@
-"""The figures with a row per method: costs and step times."""
+"""Figures with a row per method: costs and step times."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from reports.figures.style import DECADES, FAINT, INK, NotDrawn, Styles, new_fig
 from reports.text import UNITS, count, number, size
 
 MOST_DOTS = 300
-"""With more dots in a row, an SVG holds a picture of them."""
+"""Largest number of dots in a row that an SVG holds as shapes; more are held as a bitmap."""
 
 
 def costs(comparison: Comparison, styles: Styles) -> Figure:
-    """Seconds per epoch, peak memory and trainable parameters, a panel of bars each."""
+    """Figure of costs: a panel of bars each for seconds per epoch, peak memory and trainable parameters.
+
+    Raises:
+        NotDrawn: no cost was measured.
+    """
     panels: list[tuple[str, str, Callable[[float], str]]] = [
         ("epoch_seconds", "Seconds per epoch", number),
         ("peak_memory_bytes", "Peak memory", size),
@@ -49,9 +53,9 @@ def costs(comparison: Comparison, styles: Styles) -> Figure:
 
 
 def rows_of_bars(methods: Sequence[str], above: float, row_inches: float = 0.36) -> tuple[Figure, float, float, float]:
-    """A figure with a row per method, and where its axes are to stand: left, bottom and height as shares of it.
+    """Figure with a row per method, and the left, bottom and height of its axes as shares of the figure.
 
-    `above` is the room for a title or a legend, in inches.
+    `above` is the space for a title or a legend, in inches.
     """
     inches = row_inches * len(methods) + 0.75 + above
     longest = max(len(short(method)) for method in methods)
@@ -61,7 +65,7 @@ def rows_of_bars(methods: Sequence[str], above: float, row_inches: float = 0.36)
 
 
 def method_axis(axes: Axes, methods: Sequence[str], labels: bool = True) -> None:
-    """The names on the left, the first on top."""
+    """Put the names of the methods at the vertical axis, the first on top."""
     axes.set_yticks(range(len(methods)), [short(method) for method in methods] if labels else [""] * len(methods))
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -80,7 +84,7 @@ def _bars(
     positive = [value for value in values.values() if value > 0]
     logarithmic = bool(positive) and max(positive) / min(positive) >= DECADES
     top = max(positive, default=1.0)
-    # Room on the right of the longest bar for its figure.
+    # Leave space on the right of the longest bar for its value.
     if logarithmic:
         low = 10 ** np.floor(np.log10(min(positive) / 2))
         axes.set_xscale("log")
@@ -100,7 +104,7 @@ def _bars(
 
 
 def _axis_in_words(axes: Axes, column: str, logarithmic: bool) -> None:
-    """Ticks without powers of ten: 10 k, 1 M, and bytes in binary units. Few, so that panels keep apart."""
+    """Set few ticks, with labels such as 10 k, 1 M and bytes in binary units, so that labels of panels do not touch."""
     low, high = axes.get_xlim()
     binary = column == "peak_memory_bytes"
     if logarithmic:
@@ -123,7 +127,7 @@ def _axis_in_words(axes: Axes, column: str, logarithmic: bool) -> None:
 
 
 def power(value: float) -> int:
-    """Which binary unit suits a number of bytes."""
+    """Index in `UNITS` of the binary unit that suits a number of bytes."""
     return max(0, min(len(UNITS) - 1, int(np.log2(max(value, 1)) // 10)))
 
 
@@ -132,7 +136,7 @@ def _binary(value: float) -> str:
 
 
 def nice(step: float) -> float:
-    """The next of 1, 2, 5, 10, ... at or above a step."""
+    """Smallest of 1, 2, 5, 10, ... times a power of ten that is at least the step."""
     power = 10 ** np.floor(np.log10(max(step, 1e-12)))
     return float(next(base * power for base in (1, 2, 5, 10) if base * power >= step * 0.999))
 
@@ -145,7 +149,12 @@ def _metric(value: float) -> str:
 
 
 def step_times(comparison: Comparison, styles: Styles) -> Figure:
-    """The distribution of step times: quartiles, the 5th and 95th percentile, and the single steps beyond."""
+    """Figure of step times: quartiles, the 5th and 95th percentile, and the single steps beyond them.
+
+    Raises:
+        NotDrawn: no step times were recorded.
+        UserError: a steps.csv is malformed.
+    """
     times = {method: found for method in comparison.drawn if len(found := seconds_of(comparison.records, method))}
     if not times:
         raise NotDrawn("no step times were recorded")

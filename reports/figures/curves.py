@@ -1,4 +1,4 @@
-"""The figures of what accuracy takes: validation HR@10 over seconds, computation and energy of the training."""
+"""Figures of learning curves: validation HR@10 over the seconds, FLOPs and energy of the training."""
 
 from __future__ import annotations
 
@@ -18,25 +18,37 @@ from reports.load.validation import Json
 
 FloatArray = NDArray[np.float64]
 Spent = Callable[[Record, Json], float | None]
-"""What a cell had spent at a point of its curve; None where that is not known."""
+"""Function that gives the amount spent by a cell up to a point of its curve; None if it is unknown."""
 
 HEADROOM = 1.07
-"""So that the marker of the highest point is not cut."""
+"""Factor on the top of the axis, so that the marker of the highest point is not cut."""
 
 
 def over_seconds(comparison: Comparison, styles: Styles) -> Figure:
-    """Validation HR@10 over the seconds of training: thin lines are seeds, the thick one is their mean."""
-    return _learning(comparison, styles, _seconds, "seconds of training (evaluation and cache building apart)")
+    """Figure of validation HR@10 over seconds of training: thin lines are seeds, the thick line is their mean.
+
+    Raises:
+        NotDrawn: no validation was recorded.
+    """
+    return _learning(comparison, styles, _seconds, "seconds of training (without evaluation and cache building)")
 
 
 def over_flops(comparison: Comparison, styles: Styles) -> Figure:
-    """The same over floating-point operations: those of a step of median size, times the steps."""
-    label = "TFLOPs of training (evaluation and cache building apart)"
+    """Figure of validation HR@10 over training FLOPs: those of a step of median size times the number of steps.
+
+    Raises:
+        NotDrawn: no validation or no FLOPs were recorded.
+    """
+    label = "TFLOPs of training (without evaluation and cache building)"
     return _learning(comparison, styles, _tera_flops, label, "the operations of a step were not counted")
 
 
 def over_energy(comparison: Comparison, styles: Styles) -> Figure:
-    """The same over energy, as if the power had been even over the training."""
+    """Figure of validation HR@10 over energy, computed as if the power had been constant during training.
+
+    Raises:
+        NotDrawn: no validation or no energy was recorded.
+    """
     label = "energy of the card during training, kJ"
     return _learning(comparison, styles, _kilojoules, label, "no energy was measured")
 
@@ -108,7 +120,7 @@ def _logarithmic_if_wide(axes: Axes, lines: Sequence[FloatArray]) -> None:
 
 
 def _curves(comparison: Comparison, method: str, spent: Spent) -> list[FloatArray]:
-    """Per seed that ended ok an array of shape (evaluations, 2): what was spent, HR@10."""
+    """Curve of each seed that ended ok, shape (evaluations, 2): amount spent and validation HR@10."""
     lines = []
     for record in comparison.records:
         if record.row["method"] != method or not record.ok:
@@ -121,6 +133,6 @@ def _curves(comparison: Comparison, method: str, spent: Spent) -> list[FloatArra
 
 
 def mean_curve(lines: Sequence[FloatArray]) -> FloatArray:
-    """Point by point over the evaluations that every seed has."""
+    """Mean curve over seeds, point by point, over the evaluations that every seed has."""
     length = min(len(line) for line in lines)
     return np.asarray(np.mean([line[:length] for line in lines], axis=0))

@@ -15,7 +15,7 @@ from reports.figures.style import DPI, RC, NotDrawn
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as it goes into the report: either as PNG and SVG, or the reason why there is none."""
+    """Figure of a report: its PNG and SVG, or the reason why it was not drawn."""
 
     stem: str
     title: str
@@ -26,7 +26,7 @@ class Drawing:
 
 
 def rendered(stem: str, title: str, caption: str, make: Callable[[], Figure]) -> Drawing:
-    """A figure as PNG and SVG, or the reason why there is none."""
+    """Render a figure to PNG and SVG; if `make` raises NotDrawn, keep its message as the reason."""
     with mpl.rc_context(RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
         try:

@@ -41,7 +41,7 @@ def marks_legend(figure: Figure, names: Sequence[str], colors: Sequence[str]) ->
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels."""
+    """Rectangle in pixels."""
 
     x0: float
     y0: float
@@ -50,16 +50,16 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> float:
-        """From left to right."""
+        """Width in pixels."""
         return self.x1 - self.x0
 
     @property
     def height(self) -> float:
-        """From bottom to top."""
+        """Height in pixels."""
         return self.y1 - self.y0
 
     def shared(self, other: Box) -> float:
-        """The area in common with another."""
+        """Area in common with another box, in square pixels."""
         width = min(self.x1, other.x1) - max(self.x0, other.x0)
         height = min(self.y1, other.y1) - max(self.y0, other.y0)
         return max(width, 0.0) * max(height, 0.0)
@@ -73,18 +73,18 @@ def label_points(
     bars: Sequence[tuple[float, float]],
     lines: Mapping[str, float],
 ) -> None:
-    """Write a text beside each point and on each line where it covers no other text, point, bar or line.
+    """Label points and horizontal lines so that no label covers another label, point, bar or line, if possible.
 
-    Limits of the axes must be final. Each label takes the cheapest of 24 places around its point; one that had to move
-    away gets a thin line to its point.
+    The limits of the axes must be final. Each label takes the cheapest of 24 places around its point; a label at some
+    distance gets a thin line to its point.
 
     Args:
-        axes: Where the points are drawn.
-        points: In data coordinates.
-        texts: One per point.
-        colors: One per point.
+        axes: Axes with the points.
+        points: Points in data coordinates.
+        texts: Label of each point.
+        colors: Colour of each label.
         bars: Lower and upper end of the vertical bar through each point, in data coordinates.
-        lines: Horizontal lines by their text: heights in data coordinates.
+        lines: Heights of the horizontal lines by their labels, in data coordinates.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -111,7 +111,7 @@ def label_points(
         label.xyann = best
         taken.append(_moved(extent, best, place, unit))
         if max(abs(best[0]) - extent.width / unit / 2, abs(best[1]) - extent.height / unit / 2) > 12:
-            # To the nearest edge of the text, not through it.
+            # The line ends at the nearest edge of the text, so that it does not run through the text.
             aside, above = (
                 math.copysign(max(abs(way) - side / unit / 2, 0), way)
                 for way, side in zip(best, (extent.width, extent.height), strict=True)
@@ -126,7 +126,7 @@ def label_points(
 
 
 def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit: float) -> Box:
-    """Write on a horizontal line: at its right end, its left end or in between, wherever least is covered."""
+    """Label a horizontal line at the one of five places along it where the label covers least; returns its box."""
     label = axes.annotate(
         text,
         (1, height),
@@ -149,7 +149,7 @@ def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit
 
 
 def _candidates(width: float, height: float) -> list[tuple[float, float]]:
-    """Offsets of a label's centre from its point, in points: right, left, above and below, near ones first."""
+    """Offsets of the centre of a label from its point, in typographic points, the near ones first."""
     places = []
     for distance in (9.0, 21.0, 35.0):
         aside, above = width / 2 + distance, height / 2 + distance
@@ -200,7 +200,13 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], styles: Styles) -> None:
-    """Names on the right of the frame, moved apart, each with a thin line from the end of its curve."""
+    """Write the names of curves on the right of the axes, moved apart, each with a thin line to the end of its curve.
+
+    Args:
+        axes: Axes with the curves.
+        ends: Last point of each curve in data coordinates, by method.
+        styles: Style of each method.
+    """
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
     gap = min(0.045, 1 / len(ends)) * (high - low)

@@ -1,4 +1,4 @@
-"""The figures of stacked bars, a row per method: the phases of a step, and the parts of the memory at its peak."""
+"""Figures of stacked bars, a row per method: the phases of a step, and the parts of the memory at its peak."""
 
 from __future__ import annotations
 
@@ -25,18 +25,22 @@ PHASES = {
     "backward": "#ee8866",
     "optimizer": "#eedd88",
 }
-"""The phases of a step in their order, in colours (Paul Tol's light scheme) that no method has."""
+"""Colours of the phases of a step, in their order; from Paul Tol's light scheme, which no method uses."""
 
 _COLOURS = ("#77aadd", "#ffaabb", "#eedd88", "#ee8866", "#44bb99", "#dddddd")
 PARTS: dict[str, str] = dict(zip(MEMORY_PARTS, _COLOURS, strict=True))
-"""The parts of the memory account, from below."""
+"""Colours of the parts of the account of memory, from left to right."""
 
 _LEGEND_INCHES = 0.4
-_GAP = 0.05  # the last tick of the left axes and the first of the right ones stand in it
+_GAP = 0.05  # space for the last tick label of the left axes and the first of the right axes
 
 
 def phases(comparison: Comparison, styles: Styles) -> Figure:
-    """What each phase takes of a step: on the left in milliseconds, on the right as a share."""
+    """Figure of the phases of a step: milliseconds on the left, shares on the right.
+
+    Raises:
+        NotDrawn: no phases were recorded.
+    """
     shares = {method: found for method in comparison.drawn if (found := _phase_shares(comparison, method))}
     if not shares:
         raise NotDrawn("no phases of a step were recorded")
@@ -48,7 +52,7 @@ def phases(comparison: Comparison, styles: Styles) -> Figure:
 
     absolute = figure.add_axes((left, bottom, width, height))
     top = 1000 * max([median for median in medians.values() if median is not None], default=1e-3)
-    absolute.set_xlim(0, 1.3 * top)  # room on the right of the longest bar for its figure
+    absolute.set_xlim(0, 1.3 * top)  # space on the right of the longest bar for its value
     for row, (method, found) in enumerate(shares.items()):
         median = medians[method]
         if median is not None:
@@ -74,29 +78,33 @@ def phases(comparison: Comparison, styles: Styles) -> Figure:
 
 
 def _phase_shares(comparison: Comparison, method: str) -> dict[str, float]:
-    """The share of each measured phase, in the mean over the cells that ended ok."""
+    """Share of each measured phase, as mean over the cells that ended ok."""
     return _means((record.steps.get("phases") for record in _ended_ok(comparison, method)), PHASES)
 
 
 def memory(comparison: Comparison, styles: Styles) -> Figure:
-    """What the live tensors at the peak are, as measured and, where a cell was planned, as predicted below it."""
+    """Figure of the live tensors at the peak: the measured bar and, if a plan exists, the predicted bar below it.
+
+    Raises:
+        NotDrawn: no account of the memory was recorded.
+    """
     found = {method: _account(comparison, method) for method in comparison.drawn}
     methods = [method for method, (measured, _) in found.items() if measured]
     if not methods:
-        raise NotDrawn("no account of the memory was kept")
+        raise NotDrawn("no account of the memory was recorded")
     figure, left, bottom, height = rows_of_bars(methods, above=_LEGEND_INCHES, row_inches=0.46)
     axes = figure.add_axes((left, bottom, 0.985 - left, height))
     totals = [sum(parts.values()) for method in methods for parts in found[method] if parts]
-    told = {method: _told_otherwise(comparison, method) for method in methods}
-    unit = 1024.0 ** power(max([*totals, *(value for value in told.values() if value)]))
-    top = max([*totals, *(value for value in told.values() if value)]) / unit
-    axes.set_xlim(0, 1.45 * top)  # room on the right of the longest bar for its figures
+    other_peaks = {method: _other_peak(comparison, method) for method in methods}
+    unit = 1024.0 ** power(max([*totals, *(value for value in other_peaks.values() if value)]))
+    top = max([*totals, *(value for value in other_peaks.values() if value)]) / unit
+    axes.set_xlim(0, 1.45 * top)  # space on the right of the longest bar for its values
     for row, method in enumerate(methods):
         measured, planned = found[method]
         _memory_row(axes, row, measured, planned, unit, top)
-        driver = told[method]
-        if driver is not None:
-            axes.plot([driver / unit] * 2, [row - 0.36, row + 0.36], color=INK, lw=2)
+        other_peak = other_peaks[method]
+        if other_peak is not None:
+            axes.plot([other_peak / unit] * 2, [row - 0.36, row + 0.36], color=INK, lw=2)
     axes.xaxis.set_major_locator(MultipleLocator(nice(top / 6)))
     axes.set_xlabel(f"live tensors at the peak of a training step, {UNITS[power(unit)]}", labelpad=2)
     used = [part for part in PARTS if any(found[method][0].get(part) for method in methods)]
@@ -110,7 +118,7 @@ def memory(comparison: Comparison, styles: Styles) -> Figure:
 def _memory_row(
     axes: Axes, row: int, measured: Mapping[str, float], planned: Mapping[str, float], unit: float, top: float
 ) -> None:
-    """The measured bar, and below it, thinner and hatched, the planned one; the totals on the right."""
+    """Draw the measured bar, the planned bar below it (thinner and hatched), and the totals on the right."""
     height, offset = (0.36, -0.14) if planned else (0.6, 0.0)
     parts = {part: value / unit for part, value in measured.items()}
     words = {part: number(value) for part, value in parts.items() if value >= 0.07 * top}
@@ -126,13 +134,13 @@ def _memory_row(
 
 
 def _account(comparison: Comparison, method: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Bytes of each part, measured and planned, in the mean over the cells that ended ok; empty where unknown."""
+    """Bytes of each part, measured and planned, as means over the cells that ended ok; empty if unknown."""
     records = _ended_ok(comparison, method)
     return _means((record.memory for record in records), PARTS), _means((record.plan for record in records), PARTS)
 
 
-def _told_otherwise(comparison: Comparison, method: str) -> float | None:
-    """The peak that feeds the TPME where it is not the account itself: what a driver or an allocator says."""
+def _other_peak(comparison: Comparison, method: str) -> float | None:
+    """Peak of the driver or the allocator if the TPME uses it; None if the TPME uses the account."""
     row = comparison.summary.loc[method]
     return None if row["memory_source"] == "account" else comparison.value(method, "peak_memory_bytes")
 
@@ -142,7 +150,7 @@ def _ended_ok(comparison: Comparison, method: str) -> list[Record]:
 
 
 def _means(measured: Iterable[object], names: Iterable[str]) -> dict[str, float]:
-    """Name by name the mean over those that have it."""
+    """Mean of each name over the mappings that have a number for it."""
     found: dict[str, list[float]] = {}
     for values in measured:
         if isinstance(values, Mapping):
@@ -161,7 +169,7 @@ def _stack(
     height: float = 0.7,
     hatch: str | None = None,
 ) -> None:
-    """One bar of parts beside each other, with words in some of them."""
+    """Draw one bar of adjacent parts, with text in some of them."""
     start = 0.0
     for part, color in colors.items():
         value = parts.get(part, 0.0)

@@ -14,16 +14,16 @@ from reports.text import visible
 
 WIDTH_INCHES = 8.0
 DPI = 160
-"""1,280 pixels wide; shown at 800 px, a point of text is 1.4 pixels."""
+"""Dots per inch: figures are 1,280 pixels wide; shown at 800 pixels, a point of text is 1.4 pixels high."""
 
 INK = "#222222"
 FAINT = "#8a8a8a"
 SOFT = "#555555"
 INK_ON_FILL = "#1a1a1a"
-"""For text within coloured bars, which stays dark where `INK` turns light with the page."""
+"""Colour of text within coloured bars: it stays dark on a dark page, where `INK` turns light."""
 
 DECADES = 30.0
-"""From this ratio of the largest to the smallest value on, an axis is logarithmic."""
+"""Ratio of the largest to the smallest value from which on an axis is logarithmic."""
 
 RC: dict[Any, Any] = {
     "font.size": 10.5,
@@ -41,8 +41,8 @@ RC: dict[Any, Any] = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.8,
     "figure.dpi": DPI,
-    "text.parse_math": False,  # a method called `a$b$` is no formula
-    "svg.fonttype": "none",  # text that can be searched and edited
+    "text.parse_math": False,  # a method called `a$b$` must not be read as a formula
+    "svg.fonttype": "none",  # keeps text searchable and editable
     "svg.hashsalt": "reports",  # the same records give the same bytes
 }
 
@@ -62,19 +62,19 @@ _SPARE_MARKERS = ("p", "h", "d", "<", ">", "8")
 
 
 class NotDrawn(Exception):
-    """There is nothing to draw; the message says why, as part of a sentence."""
+    """A figure cannot be drawn; the message is the reason, as part of a sentence."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn."""
+    """Colour and marker of a method."""
 
     color: str
     marker: str
 
     @property
     def size(self) -> float:
-        """Factor that makes thin markers look as large as solid ones."""
+        """Factor on the size of the marker that makes thin markers look as large as solid ones."""
         return {"*": 1.5, "P": 1.2, "X": 1.15}.get(self.marker, 1.0)
 
 
@@ -82,7 +82,7 @@ Styles = Mapping[str, Style]
 
 
 def styles_of(methods: Iterable[str]) -> dict[str, Style]:
-    """A style per method: fixed for our own, and for others drawn from their name, so that it stays from run to run."""
+    """Style of each method: fixed for built-in methods, derived from the name for others, hence reproducible."""
     chosen: dict[str, Style] = {}
     for method in sorted(set(methods)):
         chosen[method] = Style(*_KNOWN[method]) if method in _KNOWN else _spare(method, set(chosen.values()))
@@ -90,7 +90,7 @@ def styles_of(methods: Iterable[str]) -> dict[str, Style]:
 
 
 def _spare(method: str, taken: set[Style]) -> Style:
-    """The first free style from the place on that the name points to; colours are used up before markers."""
+    """First free style from a start that depends on the name; all colours are tried before the next marker."""
     start = zlib.crc32(method.encode())
     colors = [_SPARE_COLORS[(start + step) % len(_SPARE_COLORS)] for step in range(len(_SPARE_COLORS))]
     free = [Style(color, marker) for marker in _SPARE_MARKERS for color in colors]
@@ -98,7 +98,7 @@ def _spare(method: str, taken: set[Style]) -> Style:
 
 
 def on_dark(color: str) -> str:
-    """The same hue (`#rrggbb`), as much lighter as it takes to stand out on a dark page; black turns white."""
+    """Colour (`#rrggbb`) of the same hue, just light enough for a dark page; black becomes nearly white."""
     if color == "#000000":
         return "#e4e6e8"
     red, green, blue = (int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
@@ -110,7 +110,7 @@ def on_dark(color: str) -> str:
 
 
 _LIGHT_ENOUGH = 0.24
-"""Relative luminance that has a contrast of 4.5 to 1 with the page's dark ground (#1b1d20)."""
+"""Relative luminance with a contrast of 4.5 to 1 against the dark background of the page (#1b1d20)."""
 
 
 def _luminance(color: Sequence[float]) -> float:
@@ -120,18 +120,18 @@ def _luminance(color: Sequence[float]) -> float:
 
 
 def short(name: str, limit: int = 24) -> str:
-    """A name that fits into a figure."""
+    """Name on one line, cut to `limit` characters with an ellipsis, so that it fits into a figure."""
     name = visible(name)
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def accuracy_label(label: str, random_weights: bool) -> str:
-    """What stands at an axis of accuracy."""
+    """Label of an axis of accuracy, with a note if the backbones were initialised at random."""
     return f"{label} (random backbones: no meaning)" if random_weights else label
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of the usual width, which draws itself without a display."""
+    """Empty figure of the common width and a height in inches, drawn without a display."""
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure

@@ -1,4 +1,4 @@
-"""A figure's SVG made fit to stand within a page: no style of its own, no foreign parts, no names that clash."""
+"""Prepare the SVG of a figure for inclusion in an HTML page: no inline styles, no metadata, unique ids."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ ElementTree.register_namespace("", _SVG)
 
 
 def inline(svg: bytes, name: str, label: str) -> str:
-    """Markup of a picture for an HTML page whose policy forbids inline styles.
+    """Markup of a figure for an HTML page whose content security policy forbids inline styles.
 
-    Styles become attributes, which the page's own style sheet may overrule; what is referred to gets `name` before its
-    id, so that two figures of one page do not mean each other; any other id goes.
+    Styles become attributes, which the style sheet of the page can override. Ids that are referred to get `name` as
+    prefix, so that the ids of two figures of a page differ; other ids are removed.
 
     Args:
-        svg: As matplotlib writes it.
-        name: What sets this figure apart from the others of the page.
-        label: What a screen reader says of it.
+        svg: SVG as matplotlib writes it.
+        name: Name of the figure, unique within the page.
+        label: Text for screen readers.
     """
     root = ElementTree.fromstring(svg)
     _without(root, {f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"})
@@ -31,7 +31,7 @@ def inline(svg: bytes, name: str, label: str) -> str:
         _rename(element, name, used)
     root.attrib |= {"role": "img", "aria-label": label, "stroke-linejoin": "round", "stroke-linecap": "butt"}
     for size in ("width", "height"):
-        root.attrib.pop(size, None)  # the style sheet's matter
+        root.attrib.pop(size, None)  # set by the style sheet
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -44,10 +44,10 @@ def _without(element: ElementTree.Element, tags: set[str]) -> None:
 
 
 def _as_attributes(element: ElementTree.Element) -> None:
-    """`style="fill: #fff"` as `fill="#fff"`; families of fonts are left to the style sheet."""
+    """Turn `style="fill: #fff"` into `fill="#fff"`; the style sheet of the page sets the font family."""
     for declaration in element.attrib.pop("style", "").split(";"):
         key, _, value = (part.strip() for part in declaration.partition(":"))
-        if key == "font":  # [weight] size 'family', ..., which is no attribute
+        if key == "font":  # [weight] size 'family', ..., which is not an attribute
             size = re.search(r"([\d.]+)px", value)
             element.attrib |= {"font-size": size[1]} if size else {}
             element.attrib |= {"font-weight": "bold"} if re.match(r"(bold|[67]00)\b", value) else {}

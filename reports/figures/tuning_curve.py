@@ -1,4 +1,4 @@
-"""The figure of a search for options: the best validation HR@10 so far over trials."""
+"""Figure of tuning: the best validation HR@10 so far over trials."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from reports.figures.style import NotDrawn, Styles, accuracy_label, new_figure, 
 
 
 def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
-    """Best validation HR@10 over trials, a line of steps per method; one that has no figure yet has no line."""
+    """Figure of the best validation HR@10 so far over trials, a line per method that has a successful trial.
+
+    Raises:
+        NotDrawn: no trial has a validation HR@10.
+    """
     curves = {
         method: one.curve for method, one in costs(comparison).items() if method in comparison.drawn and one.curve
     }
     if not curves:
-        raise NotDrawn("no trial has a figure")
+        raise NotDrawn("no trial has a validation HR@10")
     figure = new_figure(4.9)
     longest = max(len(short(method)) for method in curves)
     axes = figure.add_axes((0.1, 0.12, 0.885 - 0.0118 * max(longest, 6), 0.86))
@@ -28,7 +32,7 @@ def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
                   ms=6 * style.size, mec="white", mew=0.6)  # fmt: skip
     axes.set_ylim(0, HEADROOM * max(value for curve in curves.values() for _, value in curve) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("trials, those that failed included")
+    axes.set_xlabel("trials, including failed ones")
     axes.set_ylabel(accuracy_label("best validation HR@10 so far", comparison.random_weights))
     label_ends(axes, {method: curve[-1] for method, curve in curves.items()}, styles)
     return figure

@@ -1,4 +1,4 @@
-"""The figure of the TPME's weights: a triangle, cut into the parts in which each method is first."""
+"""Figure of the weights of the TPME: a triangle, divided into the regions in which each method is first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reports.figures.style import FAINT, INK, SOFT, WIDTH_INCHES, NotDrawn, Styl
 
 FloatArray = NDArray[np.float64]
 
-# In inches, so that text can be measured against the parts of the triangle.
+# Lengths are in inches, the unit in which the size of text is estimated.
 _SIDE = 4.7
 _LEFT, _BOTTOM = (WIDTH_INCHES - _SIDE) / 2, 0.62
 _HEIGHT = 5.15
@@ -36,13 +36,17 @@ _CORNERS = np.array(
 _LINE = 0.19
 _LETTER = 0.088
 _SPOTS = 40
-"""Places to try for a text, across and up."""
+"""Number of positions to try for a text, in each direction."""
 _NARROW = 14
-"""Letters of a name beside the widest part of the triangle."""
+"""Largest length of a name beside the widest part of the triangle, in characters."""
 
 
 def weights(comparison: Comparison, styles: Styles) -> Figure:
-    """Which method has the lowest TPME under which weights; the weights of this report are marked."""
+    """Figure of the method with the lowest TPME for each weighting; the weights of this report are marked.
+
+    Raises:
+        NotDrawn: the TPME cannot be computed.
+    """
     try:
         trade_off(comparison)
         regions = first_regions(comparable_costs(comparison), comparison.options.reference)
@@ -72,12 +76,12 @@ _NAMES = ("time", "parameters", "memory")
 
 
 def _place(weights: FloatArray) -> FloatArray:
-    """From weights, (..., 3), to inches, (..., 2)."""
+    """Position of weights, shape (..., 3), in the figure, in inches, shape (..., 2)."""
     return np.asarray(weights @ _CORNERS)
 
 
 def _region(axes: Axes, region: Region, styles: Styles, marked: FloatArray) -> list[tuple[FloatArray, str, str]]:
-    """Fill one part and write into it, clear of the marked point; what does not fit goes outside."""
+    """Fill a region and label it clear of the marked point; returns the label if it does not fit, else nothing."""
     corners = _place(region.corners)
     color = styles[region.methods[0]].color
     axes.add_patch(Polygon(corners, facecolor=color, alpha=0.5, edgecolor="none"))
@@ -99,14 +103,14 @@ def _percent(share: float) -> str:
 
 
 def _centroid(corners: FloatArray) -> FloatArray:
-    """Centre of the area of a polygon."""
+    """Centroid of a polygon, from its corners, shape (corners, 2)."""
     following = np.roll(corners, -1, axis=0)
     cross = corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]
     return np.asarray(((corners + following) * cross[:, None]).sum(axis=0) / (3 * cross.sum()))
 
 
 def _spot(corners: FloatArray, text: str, marked: FloatArray) -> FloatArray | None:
-    """Where a text fits into a polygon, as near to its centre as may be; None where it does not."""
+    """Position closest to the centroid at which a text fits into a polygon; None if it does not fit."""
     lines = text.split("\n")
     half = np.array([max(map(len, lines)) * _LETTER, len(lines) * _LINE]) / 2
     box = half * np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
@@ -120,7 +124,7 @@ def _spot(corners: FloatArray, text: str, marked: FloatArray) -> FloatArray | No
 
 
 def _frame(axes: Axes) -> None:
-    """Edges, thin lines of equal weight, and what each corner stands for."""
+    """Draw the edges, thin lines of equal weight and the labels of the corners."""
     for weight in (0.25, 0.5, 0.75):
         for first in range(3):
             ends = np.zeros((2, 3))
@@ -135,7 +139,7 @@ def _frame(axes: Axes) -> None:
 
 
 def _outside(axes: Axes, labels: Sequence[tuple[FloatArray, str, str]]) -> None:
-    """Write beside the triangle, left or right of it, each text with a thin line to its place."""
+    """Write texts on the left or right of the triangle, each with a thin line to its position."""
     middle = _CORNERS[0, 0]
     for side in (-1, 1):
         mine = [label for label in labels if (1 if label[0][0] >= middle else -1) == side]
@@ -156,7 +160,7 @@ def _outside(axes: Axes, labels: Sequence[tuple[FloatArray, str, str]]) -> None:
 
 
 def _never(axes: Axes, regions: Sequence[Region]) -> None:
-    """The methods that no weights make first."""
+    """List the methods that are first under no weights."""
     names = [short(method) for region in regions if not region.share for method in region.methods]
     if names:
         lines = ["first under no weights:", *names[:12], *(["…"] if len(names) > 12 else [])]

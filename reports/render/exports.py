@@ -1,4 +1,4 @@
-"""Tables for other programs: as frames, that of a comparison in plain numbers, and as LaTeX with booktabs."""
+"""Tables for other programs: data frames for CSV, and LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from reports.text import escape_latex
 
 
 def stem_of(name: str, comparison: Comparison) -> str:
-    """The name of a comparison's file without its ending."""
+    """Name of a file of a comparison without the extension."""
     return f"{name}-{comparison.slug}" if comparison.slug else name
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
-    """A row per floor, method and ceiling, as in the report; seconds, bytes and shares as they are, unrounded.
+    """Main table as a data frame, a row per floor, method and ceiling, with unrounded seconds, bytes and shares.
 
-    For each figure there are the mean and the ends of its 95 % interval, missing where there is none.
+    Each figure has its mean and the ends of its 95 % interval, which are missing if there is no interval.
     """
     table = pd.DataFrame([_plain(comparison, row) for row in rows(comparison)])
     whole = [name for name in table.columns if re.sub("_(low|high)$", "", name) in (*INTEGERS, "seeds")]
@@ -48,9 +48,9 @@ def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def latex(comparison: Comparison) -> str:
-    """A `table` with caption and label, to be put into a paper with `\\input`."""
+    """Main table as a LaTeX `table` with caption and label, for `\\input` in a paper."""
     found = rows(comparison)
-    note = r" \textdagger{} a cell of this method has a warning." if any(row.warned for row in found) else ""
+    note = r" \textdagger{} A cell of this method has a warning." if any(row.warned for row in found) else ""
     caption = f"{escape_latex(comparison.title)}. {escape_latex(legend(comparison, ratios=False))}{note}"
     header = ["Method", *(escape_latex(column.title) for column in COLUMNS)]
     groups = ([_row(row) for row in group] for _, group in groupby(found, key=lambda row: row.kind))
@@ -58,12 +58,12 @@ def latex(comparison: Comparison) -> str:
 
 
 def grid_frame(grid: Grid) -> pd.DataFrame:
-    """The table of a study as the report has it, in words."""
+    """Table of a study as a data frame of text, as in the report."""
     return pd.DataFrame([list(map(str, row)) for row in grid.rows], columns=list(grid.header))
 
 
 def grid_latex(title: str, grid: Grid) -> str:
-    """The same as a `table` whose caption is the study's title."""
+    """Table of a study as a LaTeX `table` with the title of the study as caption."""
     columns = "l" * grid.words + "r" * (len(grid.header) - grid.words)
     rows = [_line([rf"\textbf{{{escape_latex(c)}}}" if isinstance(c, Strong) else escape_latex(c) for c in row])
             for row in grid.rows]  # fmt: skip
@@ -71,7 +71,7 @@ def grid_latex(title: str, grid: Grid) -> str:
 
 
 def _floating(caption: str, label: str, columns: str, header: list[str], groups: Iterable[Sequence[str]]) -> str:
-    """A `table`, its caption and cells escaped already, with a rule above each group of lines."""
+    """LaTeX `table` with a rule above each group of lines; caption and cells must be escaped already."""
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",

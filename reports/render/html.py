@@ -1,4 +1,4 @@
-"""report.html: one file that asks nothing of a network, with a table that sorts and a TPME that follows its weights."""
+"""report.html: one file without network access, with sortable tables and a TPME whose weights can be moved."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from reports.render.markdown import Chapter, title
 _FOLDER = Path(__file__).parent / "page"
 
 MOST_WITH_FIGURES = 12
-"""A page with more comparisons holds links to their figures: the live figure of each is there in any case."""
+"""Largest number of comparisons whose figures are in the page; with more there are links instead of figures."""
 MOST_OPEN = 3
-"""A page with more comparisons shows each folded up."""
+"""Largest number of comparisons that are shown open; with more, each is folded."""
 
 
 def page(runs: Sequence[Run], parts: Sequence[Chapter], drawings: Sequence[Sequence[Drawing]], styles: Styles) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        runs: The runs that were merged into the report.
-        parts: What `reports.render.markdown.chapters` makes of them, one at least about a comparison.
-        drawings: The figures that the chapters name.
-        styles: Of every method.
+        runs: Runs that were merged into the report.
+        parts: Chapters of `reports.render.markdown.chapters`, at least one about a comparison.
+        drawings: Figures that the chapters name.
+        styles: Style of every method.
     """
     comparisons = [part.comparison for part in parts if part.comparison is not None]
     style_sheet = _own("page.css") + _dark_colors(styles)
@@ -69,12 +69,12 @@ def page(runs: Sequence[Run], parts: Sequence[Chapter], drawings: Sequence[Seque
 
 
 def _own(name: str) -> str:
-    """Text of the page's own making, which goes in as it is."""
+    """Read a trusted file of the page, which needs no escaping."""
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _policy(style_sheet: str, script: str) -> str:
-    """A content security policy under which nothing is loaded, and nothing runs but the page's own script."""
+    """Content security policy that forbids all loading and all scripts but the one of the page."""
     return (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style_sheet)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -86,7 +86,7 @@ def _digest(text: str) -> str:
 
 
 def _dark_colors(styles: Styles) -> str:
-    """What the colours of methods turn to on a dark page, so that each stands out."""
+    """CSS rules that replace the colours of methods by lighter ones on a dark page."""
     colors = sorted({style.color for style in styles.values()})
     return "".join(
         f'[{kind}="{shade}"] {{ {kind}: light-dark({color}, {on_dark(color)}); }}\n'
@@ -110,7 +110,7 @@ def _chapter(chapter: Chapter, pictures: Mapping[str, Drawing], places: Mapping[
 
 
 def _comparison_data(comparison: Comparison, styles: Styles) -> dict[str, Any]:
-    """What the page's script must know of a comparison."""
+    """Data of a comparison for the script of the page."""
     costs, reason = _costs(comparison)
     pinned = comparison.options.reference
     return {
@@ -133,7 +133,7 @@ def _comparison_data(comparison: Comparison, styles: Styles) -> dict[str, Any]:
 
 
 def _costs(comparison: Comparison) -> tuple[dict[str, dict[str, float]], str]:
-    """The costs of the methods that a TPME compares; none, and the reason, where it cannot be computed."""
+    """Costs of the methods that the TPME compares; empty with the reason if the TPME cannot be computed."""
     try:
         trade_off(comparison)
     except UserError as error:

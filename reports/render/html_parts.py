@@ -1,4 +1,4 @@
-"""Markdown of the report as HTML: tables that scroll and that a screen reader can walk, figures as inline SVG."""
+"""Convert Markdown of the report to HTML: scrolling tables for screen readers, and figures as inline SVG."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def plain(markdown: str) -> str:
-    """The text of one line of Markdown, without any marks. Not escaped."""
+    """Text of one line of Markdown without its markup; it is not escaped for HTML."""
     return "".join(child.content for token in _PARSER.parseInline(markdown) for child in token.children or [])
 
 
 def to_html(markdown: str, drawings: Mapping[str, Drawing], about: str) -> str:
-    """Markup of a part of the report; what is HTML in the Markdown shows as text.
+    """HTML of a part of the report; HTML within the Markdown is shown as text.
 
     Args:
-        markdown: With text from data escaped.
-        drawings: By the stem of their file name; those stand in the place of the images that name them, and an image
-            that none of them belongs to becomes a link to its file.
-        about: What the part is about, for captions and labels.
+        markdown: Markdown in which text from data is escaped.
+        drawings: Figures by the stem of their file name. They replace the images with this name; an image without a
+            figure becomes a link to its file.
+        about: Subject of the part, for captions and labels.
     """
     tokens = _PARSER.parse(markdown)
     return str(_PARSER.renderer.render(_rewritten(tokens, drawings, about), _PARSER.options, {}))
@@ -58,7 +58,7 @@ def _raw(markup: str) -> Token:
 
 
 def _image(token: Token) -> Token | None:
-    """The image that a paragraph consists of."""
+    """Image of a paragraph that consists of one image; None for any other token."""
     children = token.children or []
     return children[0] if len(children) == 1 and children[0].type == "image" else None
 
@@ -74,7 +74,7 @@ def _figure(image: Token, drawings: Mapping[str, Drawing]) -> str:
 
 
 def _table_part(tokens: Sequence[Token], place: int, about: str) -> list[Token]:
-    """A token of a table with what makes it scroll and read well; any other as it is."""
+    """Tokens of a table with the markup for scrolling and screen readers; any other token unchanged."""
     token = tokens[place]
     if str(token.attrs.get("style", "")) == "text-align:right":
         token.attrs = {"class": "number"}  # styles within the page are forbidden
@@ -93,5 +93,5 @@ def _table_part(tokens: Sequence[Token], place: int, about: str) -> list[Token]:
 
 
 def anchor(title: str) -> str:
-    """An id for a heading."""
+    """Id of a heading, from its title."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""report.md: the parts in their order. Whatever comes from data is escaped on its way in."""
+"""report.md: the chapters of the report in their order, with all text from data escaped."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command"
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the report under a heading of its own."""
+    """Part of the report under a heading of its own."""
 
     title: str
-    """Escaped."""
+    """Title; it is escaped."""
     parts: Sequence[str]
-    """Markdown; those that are empty do not count."""
+    """Texts in Markdown; empty ones are left out."""
     comparison: Comparison | None = None
-    """The comparison that it is about, whose first part is the main table; None for a chapter about all."""
+    """Comparison of the chapter, whose first part is then the main table; None for a chapter on all comparisons."""
 
 
 def report(runs: Sequence[Run], parts: Sequence[Chapter]) -> str:
-    """The whole report of some runs from its `chapters`."""
+    """Whole report of some runs in Markdown, from its `chapters`."""
     text = [f"# {title(runs)}"]
     for chapter in parts:
         text += [f"## {chapter.title}", *chapter.parts]
@@ -61,15 +61,15 @@ def chapters(
     out: Path,
     studies: Sequence[Study] = (),
 ) -> list[Chapter]:
-    """What stands under each heading.
+    """Chapters of the report, in their order.
 
     Args:
-        runs: The runs that were merged into the report, at least one.
-        comparisons: Their comparisons.
-        drawings: The figures of each comparison, in the order of `comparisons`.
-        merge_notes: What merging had to decide.
-        out: The folder that the report goes to.
-        studies: What some of the cells say together about one question.
+        runs: Runs that were merged into the report, at least one.
+        comparisons: Comparisons of the runs.
+        drawings: Figures of each comparison, in the order of `comparisons`.
+        merge_notes: Notes on cells that are in more than one run.
+        out: Folder that the report is written to.
+        studies: Studies of the comparisons.
     """
     warnings = find_warnings(runs, comparisons, merge_notes)
     below = f"{count(len(warnings))} [warning{'s' * (len(warnings) > 1)}](#warnings) below." if warnings else ""
@@ -95,7 +95,7 @@ def chapters(
 
 
 def title(runs: Sequence[Run]) -> str:
-    """What the report is about, escaped."""
+    """Title of the report, escaped."""
     names = [str(run.matrix.get("name") or run.path.resolve().name) for run in runs]
     return f"What fine-tuning costs and what it buys: {escape(of_runs(names))}"
 
@@ -134,13 +134,16 @@ def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone
 
 
 def _budgets(comparisons: Sequence[Comparison]) -> str:
-    """What holds for all methods alike; comparisons that share it are named together."""
+    """Budget and training settings, the same for all methods; comparisons with the same settings are named together."""
     of_comparisons: dict[str, list[str]] = {}
     for comparison in comparisons:
         of_comparisons.setdefault(_settings(comparison.records), []).append(escape(comparison.title))
     if len(of_comparisons) == 1:
-        return f"The same for every method:\n\n{next(iter(of_comparisons))}"
-    parts = [f"The same for every method of {'; '.join(titles)}:\n\n{text}" for text, titles in of_comparisons.items()]
+        return f"Settings that are the same for every method:\n\n{next(iter(of_comparisons))}"
+    parts = [
+        f"Settings that are the same for every method of {'; '.join(titles)}:\n\n{text}"
+        for text, titles in of_comparisons.items()
+    ]
     return "\n\n".join(parts)
 
 
@@ -161,7 +164,7 @@ def _methods(records: Sequence[Record]) -> str:
         groups = [group for group in method.get("groups") or [] if isinstance(group, dict)]
         rates = ", ".join(f"{escape(group.get('name'))} {_plain(group.get('lr'))}" for group in groups)
         row = [name, options, rates, _pairs(method.get("adapted"))]
-        # A cell that failed early does not know its groups; another of the same method may.
+        # A cell that failed early has no groups; another cell of the same method may have them.
         if not any(rows.get((name, options), ["", "", "", ""])[2:]):
             rows[name, options] = row
     header = ["Method", "Options", "Learning rate per group", "Adapted modules per encoder"]
@@ -186,7 +189,7 @@ def _plain(value: object) -> str:
 
 
 def _per_run(runs: Sequence[Run], describe: Any) -> list[str]:
-    """The description of each run; runs that share it are named together."""
+    """Description of each run; runs with the same description are named together."""
     described: dict[str, list[str]] = {}
     for run in runs:
         described.setdefault(describe(run), []).append(escape(run.path.resolve().name))
@@ -198,7 +201,7 @@ def _per_run(runs: Sequence[Run], describe: Any) -> list[str]:
 def _data(run: Run) -> str:
     data = run.dataset
     if not data:
-        return "Unknown: the run has no dataset.json."
+        return "Unknown, because the run has no dataset.json."
     lines = [f"- {escape(data.get('name') or 'unnamed')}, digest {escape(data.get('digest') or 'unknown')}"]
     known = [(key, data[key]) for key in _SIZES if isinstance(data.get(key), int)]
     if known:
@@ -221,11 +224,15 @@ def _environment(run: Run) -> str:
         ]
         for key, value in _flat(run.environment)
     ]
-    return table(["Environment", ""], rows, numbers_from=2) if rows else "Unknown: the run has no environment.json."
+    return (
+        table(["Environment", ""], rows, numbers_from=2)
+        if rows
+        else "Unknown, because the run has no environment.json."
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as one level, the keys one after the other, lists as text."""
+    """Flatten nested mappings: keys are joined by spaces, lists become text."""
     rows: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -243,6 +250,6 @@ def _commands(runs: Sequence[Run], out: Path) -> list[str]:
     target = f" --out {shlex.quote(visible(str(out)))}" if [run.path for run in runs] != [out] else ""
     again = f"python run_bench.py report {folders}{target}"
     parts = (
-        [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The runs do not say how they were made."]
+        [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The commands of the runs are not recorded."]
     )
-    return [*parts, "This report alone, from the records:", code_block(again)]
+    return [*parts, "The following command makes this report again from the records:", code_block(again)]

@@ -1,4 +1,4 @@
-"""Study: a method without its parts, and with other sizes. Whether cached and uncached agree is part of it."""
+"""Study: variants of a method with other options (ablation), and the agreement of cached and uncached variants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEM = "ablation"
 
 
 def study(comparison: Comparison, title: str, stem: str) -> Study | None:
-    """Variants of one kind against the method as it is; None where there are none that differ in more than layers."""
+    """Compare the variants of each kind with its base method; None if no variants differ in more than layers."""
     known = variants(comparison)
     sizes = Counter(variant.family for variant in known)
     families = [[v for v in known if v.family == family] for family, n in sizes.items() if n > 1]
@@ -33,12 +33,12 @@ def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     parts: list[str | Grid] = [part for grid in grids for part in (grid, _note(grid))]
     twins = [_agreement(comparison, *pair) for members in families for pair in _twins(members)]
     if twins:
-        parts += ["Cached against uncached, which must agree as far as the cache's precision goes:", "\n".join(twins)]
+        parts += ["Cached and uncached variants, which must agree up to the precision of the cache:", "\n".join(twins)]
     return Study(title, parts)
 
 
 def _differ(members: Sequence[Variant]) -> bool:
-    """In something else than layers and whether the states are cached."""
+    """True if the variants differ in an option other than `layers` and `cached`."""
     first = members[0].without("layers", "cached")
     return any(variant.without("layers", "cached") != first for variant in members)
 
@@ -62,10 +62,10 @@ def _grid(comparison: Comparison, members: Sequence[Variant], known: Sequence[Va
 
 
 def _note(grid: Grid) -> str:
-    """The method that the others are set against stands first."""
+    """Explanation of a grid, whose first row is the base method."""
     return (
-        f"Against {escape(grid.rows[0][0])}: the difference in HR@10 is paired by user, with its 95 % bootstrap "
-        "interval; bold where the test tells the two apart. In brackets the ratio."
+        f"Each method is compared with {escape(grid.rows[0][0])}: the difference in HR@10 is paired by user, with its "
+        "95 % bootstrap interval, and bold if the test shows a difference. The number in brackets is the ratio."
     )
 
 
@@ -94,14 +94,14 @@ def _difference(comparison: Comparison, method: str, base: str) -> list[str]:
 
 
 def _twins(members: Sequence[Variant]) -> list[tuple[Variant, Variant]]:
-    """Pairs that differ in nothing but the cache, the uncached first."""
+    """Pairs of variants that differ in the cache alone, the uncached variant first."""
     live = [variant for variant in members if not variant.options.get("cached")]
     cached = [variant for variant in members if variant.options.get("cached")]
     return [(a, b) for a in live for b in cached if a.without("cached") == b.without("cached")]
 
 
 def _agreement(comparison: Comparison, live: Variant, cached: Variant) -> str:
-    """How far the losses agree, and the lists that users get."""
+    """Sentence on the agreement of two variants: their training losses and their hits in the first ten."""
     pairs = [
         (one, other)
         for one in ended_ok(comparison, live.method)
@@ -111,18 +111,19 @@ def _agreement(comparison: Comparison, live: Variant, cached: Variant) -> str:
     names = f"{escape(live.method)} and {escape(cached.method)}"
     apart = [gap for one, other in pairs if (gap := _loss_gap(one, other)) is not None]
     if not apart:
-        return f"- {names}: no seed has losses of both."
+        return f"- {names}: no seed has losses of both methods."
     kept = {str(other.training.get("cache_dtype")) for _, other in pairs if other.training.get("cache_dtype")}
     stored = f" (the cache holds {escape(', '.join(sorted(kept)))})" if kept else ""
     text = f"- {names}: the training loss {agreement(max(apart))}{stored}"
     same = [share for one, other in pairs if (share := _same_lists(one, other)) is not None]
     if same:
-        text += f"; for {100 * min(same):.1f} % of the users the target is in the first ten of both or of neither"
+        text += f"; for {100 * min(same):.1f} % of the users "
+        text += "the target is among the first ten items of both methods or of neither"
     return f"{text}."
 
 
 def agreement(gap: float) -> str:
-    """The largest relative difference of two losses in words: `agrees to 4 digits`."""
+    """Largest relative difference of two losses in words, for instance `agrees to 4 digits (...)`."""
     if gap == 0:
         return "agrees to the last digit"
     digits = math.floor(-math.log10(gap))
@@ -132,7 +133,7 @@ def agreement(gap: float) -> str:
 
 
 def _loss_gap(one: Record, other: Record) -> float | None:
-    """The largest relative difference over the evaluations that both have."""
+    """Largest relative difference of the losses over the evaluations that both records have; None without any."""
     losses = [
         (a, b)
         for mine, theirs in zip(one.curve, other.curve, strict=False)

@@ -1,4 +1,4 @@
-"""All studies that the cells of a report make possible, each under a heading of its own."""
+"""All studies that the cells of a report allow, each under a heading of its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from reports.studies.study import Study
 Make = Callable[[Sequence[Comparison], str, str, Styles], Study]
 
 STEMS = (layers.STEM, ablation.STEM, gates.STEM, modalities.STEM, backbones.STEM, ranking.STEM)
-"""What the names of their figures and tables begin with."""
+"""Beginnings of the names of the figures and tables of studies."""
 
 
 def studies(comparisons: Sequence[Comparison], styles: Styles) -> list[Study]:
-    """Within each comparison, then across them; `styles` has a style for each of their methods."""
+    """Studies within each comparison, then studies across comparisons.
+
+    Args:
+        comparisons: Comparisons of the report.
+        styles: Style of each of their methods.
+    """
     alone = len(comparisons) == 1
     found: list[Study | None] = []
     for comparison in comparisons:

@@ -20,16 +20,16 @@ from reports.text import count, escape
 
 STEM = "backbones"
 _ROOM = 40
-"""Letters that stand side by side below a panel of half the width."""
+"""Number of letters that fit side by side below a panel of half the width."""
 
 
 def by_backbones(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Comparisons that differ in nothing but the encoders and their weights."""
+    """Groups of comparisons that differ in the encoders and their weights alone."""
     return [group for group in alike(comparisons, (*MODELS, "weights")) if len(group) > 1]
 
 
 def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) -> Study:
-    """Every method with every pair: sizes, accuracy, costs, and one TPME over all of them."""
+    """Compare every method with every pair of encoders: size, accuracy, costs, and one TPME over all of them."""
     labels = [_pair(comparison) for comparison in group]
     scores, why_not = _joint(group)
     header = [
@@ -55,10 +55,10 @@ def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) ->
     drawing = rendered(
         stem,
         "Encoders: accuracy by pair, and against a TPME over all of them",
-        "One TPME over every method with every pair. A colour is a method, a mark a pair.",
+        "The TPME is one score over every method with every pair. A colour is a method, a marker is a pair.",
         lambda: _figure(group, [_pair(comparison, brief=True) for comparison in group], scores, styles),
     )
-    note = "The parameters of a model are all that a cell holds: a cached method does not load the encoders."
+    note = "The parameters of the model are those that a cell holds; a cached method does not load the encoders."
     grid = Grid(stem, header, rows, words=2)
     return Study(title, [grid, " ".join([note, why_not]).strip()], [drawing])
 
@@ -75,7 +75,7 @@ def _size(comparison: Comparison, method: str) -> float | None:
 
 
 def _joint(group: Sequence[Comparison]) -> tuple[list[dict[str, float]], str]:
-    """TPME of each method of each comparison in one comparison; none, and the reason, where it cannot be computed."""
+    """One TPME over all methods of all comparisons, by comparison and method; empty with a reason if not computable."""
     try:
         costs = {
             f"{place} {m}": row
@@ -95,9 +95,9 @@ def _joint(group: Sequence[Comparison]) -> tuple[list[dict[str, float]], str]:
 
 
 def _encoder_size(comparison: Comparison) -> float | None:
-    """Parameters of the encoders: what a cell holds and does not train, of the method that leaves most untrained.
+    """Number of parameters of the encoders: the largest number of untrained parameters of a method.
 
-    None where no method says: those that read a cache hold no encoder.
+    None if it is unknown: methods that read a cache hold no encoder.
     """
     left = [
         total - trained

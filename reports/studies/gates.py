@@ -1,4 +1,4 @@
-"""Study: what a method observed of itself while it trained, such as the gates of its blocks, over the epochs."""
+"""Study: values that a method records during training, such as the gates of its blocks, over the epochs."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from reports.studies.study import Grid, Study
 
 STEM = "gates"
 MOST = 4
-"""Methods that are drawn."""
+"""Largest number of methods in the figure."""
 MOST_WRITTEN = 6
-"""Evaluations beyond which there is no room for their values."""
+"""Largest number of evaluations whose values are written into the figure."""
 MOST_TICKS = 7
 
 FloatArray = NDArray[np.float64]
 GateValues = Mapping[str, FloatArray]
-"""What the values are -> the mean over seeds, (evaluations, blocks)."""
+"""Mean over seeds of the values, shape (evaluations, blocks), by their name."""
 
 
 def study(comparison: Comparison, title: str, stem: str) -> Study | None:
-    """The values of every block over the epochs; None where no method tells any."""
+    """Show the values of every block over the epochs; None if no method records values."""
     observed = {method: found for method in comparison.methods if (found := _observed(ended_ok(comparison, method)))}
     if not observed:
         return None
     drawn = dict(list(observed.items())[:MOST])
-    caption = "Rows are blocks, the lowest layer first, columns evaluations; a gate is 0.5 before training."
+    caption = "Rows are blocks, the lowest layer first; columns are evaluations. A gate is 0.5 before training."
     if len(drawn) < len(observed):
-        caption += f" The first {MOST} of {len(observed)} methods."
+        caption += f" Only the first {MOST} of {len(observed)} methods are drawn."
     drawing = rendered(stem, "What the gates learn", caption, lambda: _figure(drawn, _epochs(comparison, list(drawn))))
     header = ["Method", "1 or 0", "Mean at the first evaluation", "at the last", "Per block at the last"]
     rows = [
@@ -54,7 +54,9 @@ def study(comparison: Comparison, title: str, stem: str) -> Study | None:
         for method, panels in observed.items()
         for name, values in panels.items()
     ]
-    note = "Means over the seeds that ended ok. Blocks go from the lowest layer that is kept to the highest."
+    note = (
+        "Values are means over the seeds that ended ok. Blocks are ordered from the lowest kept layer to the highest."
+    )
     return Study(title, [Grid(stem, header, rows, words=2), note], [drawing])
 
 
@@ -81,7 +83,7 @@ def _of_seed(record: Record) -> dict[str, FloatArray]:
 
 
 def _array(rows: Sequence[Any]) -> FloatArray | None:
-    """(evaluations, blocks) of values in 0 to 1; None where it is something else."""
+    """Values as an array, shape (evaluations, blocks); None if they do not form such an array of values in 0 to 1."""
     try:
         values = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError):
@@ -91,7 +93,7 @@ def _array(rows: Sequence[Any]) -> FloatArray | None:
 
 
 def _epochs(comparison: Comparison, methods: Sequence[str]) -> list[str]:
-    """What stands below the columns: the epoch of each evaluation."""
+    """Labels of the columns: the epoch of each evaluation."""
     curves = [record.curve for method in methods for record in ended_ok(comparison, method)]
     longest: Sequence[Any] = max(curves, key=len)
     return [str(point.get("epoch", place + 1)) for place, point in enumerate(longest)]

@@ -1,4 +1,4 @@
-"""Study: which layers are kept. Methods that are the same but for the layers that they read, over their number."""
+"""Study: variants of a method that differ in the layers that they keep, over the number of layers."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from reports.text import escape
 
 STEM = "layers"
 FEWEST = 3
-"""Two numbers of layers make no curve."""
+"""Smallest number of different numbers of layers: two make no curve."""
 _MOST_TICKS = 8
 
 Families = Mapping[str, Sequence[Variant]]
 
 
 def study(comparison: Comparison, title: str, stem: str) -> Study | None:
-    """What keeping fewer layers costs and saves; None where no method was run with three numbers of layers."""
+    """Compare variants with fewer layers; None if no method was run with at least three numbers of layers."""
     families = _families(comparison)
     if not families:
         return None
     drawing = rendered(
         stem,
         "Accuracy and costs over the number of layers that are kept",
-        "Bars are 95 % intervals. Layer 0 is the embedding layer and counts.",
+        "Bars are 95 % intervals. Layer 0, the embedding layer, is included in the number.",
         lambda: _figure(comparison, families),
     )
     return Study(title, [_grid(comparison, families, stem), _answer(comparison, families)], [drawing])
 
 
 def _families(comparison: Comparison) -> Families:
-    """Kind and what the variants share -> variants by the number of layers."""
+    """Variants by kind, from most to fewest layers; the variants of a kind share all other options."""
     found: dict[tuple[str, str], list[Variant]] = {}
     for variant in variants(comparison):
         if variant.kept is not None:

@@ -18,7 +18,7 @@ _SINGLE = ("#0072B2", "#E69F00")
 
 
 def by_modality(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Comparisons of one modality each and of both, that differ in nothing else: both last."""
+    """Groups of comparisons that differ in the modality alone: single modalities first, both modalities last."""
     found = []
     for group in alike(comparisons, ("modality", *MODELS)):
         for both in (comparison for comparison in group if "+" in str(setting(comparison)["modality"])):
@@ -36,7 +36,7 @@ def _part_of(comparison: Comparison, both: Comparison) -> bool:
 
 
 def study(group: Sequence[Comparison], title: str, stem: str, _: Styles) -> Study:
-    """Every method with one modality and with both."""
+    """Compare every method with one modality and with both."""
     names = [str(setting(comparison)["modality"]) for comparison in group]
     both = group[-1]
     header = [
@@ -55,7 +55,7 @@ def study(group: Sequence[Comparison], title: str, stem: str, _: Styles) -> Stud
     drawing = rendered(
         stem,
         "Test HR@10 with one modality and with both",
-        "Lines are 95 % intervals.",
+        "Horizontal lines are 95 % intervals.",
         lambda: _figure(group, names),
     )
     return Study(title, [Grid(stem, header, rows)], [drawing])

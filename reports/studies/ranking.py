@@ -1,4 +1,4 @@
-"""Study: methods over several datasets by average rank, as in Demsar, Journal of Machine Learning Research 7 (2006)."""
+"""Study: average ranks of methods over several datasets (Demsar, Journal of Machine Learning Research 7, 2006)."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from reports.text import count
 
 STEM = "ranks"
 FEWEST_DATASETS = 5
-"""With fewer the test has next to no power, and its chi-square form is no approximation."""
+"""Smallest number of datasets for a test; with fewer it has little power and its chi-square form does not hold."""
 FEWEST_METHODS = 3
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Average ranks over datasets, rank 1 being the most accurate."""
+    """Average ranks over datasets, with the results of the tests; rank 1 is the most accurate."""
 
     methods: tuple[str, ...]
     ranks: NDArray[np.float64]
-    """(methods,): in the mean over datasets, equals sharing theirs."""
+    """Mean rank over datasets, shape (methods,); equal accuracies share their mean rank."""
     datasets: int
     p: float | None
-    """Of the Friedman test that all methods are alike; None where there are too few of either."""
+    """p of the Friedman test that all methods are alike; None with too few methods or datasets."""
     difference: float | None
-    """The critical difference of Nemenyi's test at the 5 % level; None likewise."""
+    """Critical difference of Nemenyi's test at the 5 % level; None with too few methods or datasets."""
 
 
 def rank(accuracy: Mapping[str, Sequence[float]]) -> Ranking:
-    """Ranks methods by their accuracies on the same datasets, and tests whether they differ."""
+    """Rank methods by their accuracies on the same datasets, and test whether they differ."""
     values = np.array(list(accuracy.values()), dtype=np.float64)
     k, n = values.shape
     ranks = rankdata(-values, axis=0).mean(axis=1)
     if n < FEWEST_DATASETS or k < FEWEST_METHODS:
         return Ranking(tuple(accuracy), ranks, n, None, None)
-    alike = bool((values == values[0]).all())  # on every dataset: there is nothing to test
+    alike = bool((values == values[0]).all())  # on every dataset, so the test is not defined
     p = 1.0 if alike else float(friedmanchisquare(*values).pvalue)
     return Ranking(tuple(accuracy), ranks, n, p, critical_difference(k, n))
 
 
 def critical_difference(k: int, n: int) -> float:
-    """How far two of k average ranks over n datasets must be apart for Nemenyi's test at the 5 % level."""
+    """Critical difference of k average ranks over n datasets in Nemenyi's test at the 5 % level."""
     q = float(studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2)
     return q * math.sqrt(k * (k + 1) / (6 * n))
 
 
 def by_dataset(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Comparisons that differ in nothing but the data."""
+    """Groups of comparisons that differ in the data alone."""
     return [group for group in alike(comparisons, ("dataset", "dataset_seed", "dataset_digest")) if len(group) > 1]
 
 
 def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) -> Study:
-    """HR@10 of every method on every dataset, average ranks, and which of them are told apart."""
+    """Compare methods over datasets: HR@10, average ranks, and the tests of their differences."""
     shared = [m for m in group[0].methods if all(comparison.value(m, "hr@10") is not None for comparison in group)]
     ranking = (
         rank({m: [float(comparison.value(m, "hr@10") or 0.0) for comparison in group] for m in shared})
@@ -87,7 +87,7 @@ def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) ->
     drawing = rendered(
         stem,
         "Average ranks and the critical difference",
-        "Rank 1 is the most accurate. A bar joins methods that Nemenyi's test does not tell apart at the 5 % level.",
+        "Rank 1 is the most accurate. A bar joins methods without a difference in Nemenyi's test at the 5 % level.",
         lambda: _figure(ranking, styles),
     )
     return Study(title, [Grid(stem, header, rows), _answer(ranking)], [drawing])
@@ -95,30 +95,30 @@ def study(group: Sequence[Comparison], title: str, stem: str, styles: Styles) ->
 
 def _answer(ranking: Ranking | None) -> str:
     if ranking is None:
-        return "No method has an accuracy on every dataset, so nothing is ranked."
+        return "No method has an accuracy on every dataset, so no method is ranked."
     if ranking.p is None or ranking.difference is None:
-        return f"Nothing can be concluded: {_too_few(ranking)}."
-    told = (
-        "the methods differ somewhere"
+        return f"No test is made: {_too_few(ranking)}."
+    finding = (
+        "at least two of the methods differ"
         if ranking.p < LEVEL
-        else "no difference shown between any of them, and bars that do not join are then chance as well"
+        else "no difference shown between any of the methods, and gaps between bars may be chance"
     )
     return (
         f"Friedman's test over {count(ranking.datasets)} datasets and {count(len(ranking.methods))} methods: p "
-        f"{'' if ranking.p < 0.001 else '= '}{p_value(ranking.p)}: {told}. Nemenyi's critical difference is "
-        f"{ranking.difference:.2f} ranks. Shops of other seeds are draws from one generator: what holds over them "
-        "holds for such shops, not for other kinds of data."
+        f"{'' if ranking.p < 0.001 else '= '}{p_value(ranking.p)}: {finding}. Nemenyi's critical difference is "
+        f"{ranking.difference:.2f} ranks. Generated shops with different seeds come from one generator: findings "
+        "over them hold for such shops, not for other kinds of data."
     )
 
 
 def _too_few(ranking: Ranking) -> str:
     if ranking.datasets < FEWEST_DATASETS:
-        return f"{count(ranking.datasets)} datasets are too few, a test of ranks needs at least {FEWEST_DATASETS}"
+        return f"{count(ranking.datasets)} datasets are too few: a test of ranks needs at least {FEWEST_DATASETS}"
     return f"a test of ranks needs at least {FEWEST_METHODS} methods that ended ok on every dataset"
 
 
 def cliques(ranks: Sequence[float], difference: float) -> list[tuple[float, float]]:
-    """The longest stretches of ranks within the critical difference that hold at least two methods."""
+    """Longest intervals of ranks that are within the critical difference and contain at least two methods."""
     ordered = sorted(ranks)
     found: list[tuple[float, float]] = []
     for place, low in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""A study: what some cells say together about one question. It is in the report wherever there are cells that do."""
+"""Studies: what several cells together say about one question; parts that the studies share."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MODELS = ("text_model", "image_model")
 
 
 class Strong(str):
-    """Words of a cell that stand out."""
+    """Text of a cell that is set in bold."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of a study, for the report and for other programs."""
+    """Table of a study, for the report and for other programs."""
 
     stem: str
-    """What its files are called, without their ending."""
+    """Name of its files without the extension."""
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    """Nothing of it escaped."""
+    """Cells; they are not escaped."""
     words: int = 1
-    """How many columns hold words; the others hold figures."""
+    """Number of columns with words, from the left; the others hold numbers."""
 
     def markdown(self) -> str:
-        """As it stands in the report."""
+        """The table as Markdown."""
         rows = [[*map(escape, row[: self.words]), *map(_marked, row[self.words :])] for row in self.rows]
         return table([*map(escape, self.header)], rows, self.words)
 
@@ -46,47 +46,47 @@ def _marked(figure: str) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """A chapter of the report."""
+    """Study as a chapter of the report."""
 
     title: str
-    """Not escaped."""
+    """Title; it is not escaped."""
     parts: Sequence[str | Grid]
-    """Markdown, and tables."""
+    """Texts in Markdown, and tables."""
     drawings: Sequence[Drawing] = ()
 
     @property
     def grids(self) -> list[Grid]:
-        """The tables among the parts."""
+        """Tables among the parts."""
         return [part for part in self.parts if isinstance(part, Grid)]
 
     @property
     def markdown(self) -> list[str]:
-        """The parts as they stand in the report."""
+        """All parts as Markdown."""
         return [part.markdown() if isinstance(part, Grid) else part for part in self.parts]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as a matrix names it, with what it is."""
+    """Method as the matrix names it, with its kind and options."""
 
     method: str
     kind: str
     options: Mapping[str, Any]
     kept: int | None
-    """How many layers it reads of the encoder of which it reads most; None where that is unknown."""
+    """Number of layers that the method reads, the larger one of two encoders; None if unknown."""
 
     @property
     def family(self) -> str:
-        """The kind, cached or not."""
+        """Kind of the method, the same for its cached and uncached variant."""
         return self.kind.removesuffix("-cached")
 
     def without(self, *names: str) -> dict[str, Any]:
-        """Its options but for these."""
+        """Options of the method without the named ones."""
         return {name: value for name, value in self.options.items() if name not in names}
 
 
 def variants(comparison: Comparison) -> list[Variant]:
-    """The methods of a comparison that ended ok."""
+    """Variants of a comparison: its methods that ended ok."""
     first: dict[str, Record] = {}
     for record in comparison.records:
         if record.ok:
@@ -102,13 +102,13 @@ def _variant(method: str, record: Record) -> Variant:
 
 
 def setting(comparison: Comparison) -> dict[str, Any]:
-    """What all cells of a comparison share, by column."""
+    """Values that all cells of a comparison share, by column of `GROUP`."""
     row = comparison.results.iloc[0]
     return {column: None if pd.isna(row[column]) else row[column] for column in GROUP}
 
 
 def alike(comparisons: Sequence[Comparison], but: Sequence[str]) -> list[list[Comparison]]:
-    """Blocks that differ in nothing but these columns, together; in the order of first appearance."""
+    """Group the comparisons that differ in the columns `but` alone, in the order of first appearance."""
     groups: dict[Hashable, list[Comparison]] = {}
     for comparison in comparisons:
         key = tuple(value for column, value in setting(comparison).items() if column not in but)
@@ -117,7 +117,7 @@ def alike(comparisons: Sequence[Comparison], but: Sequence[str]) -> list[list[Co
 
 
 def accuracy_of(comparison: Comparison, method: str) -> str:
-    """HR@10 with half of its interval; empty where it was not measured."""
+    """HR@10 of a method as text, with half of its 95 % interval; empty if it was not measured."""
     spread = comparison.spread(method, "hr@10")
     if spread is None:
         return ""
@@ -129,11 +129,11 @@ COSTS = (
     ("peak_memory_bytes", "Peak memory", size),
     ("trainable_params", "Trainable parameters", count),
 )
-"""Column, title and words of what a method costs."""
+"""Column, title and format of each cost of a method."""
 
 
 def costs_of(comparison: Comparison, method: str, base: str | None = None) -> list[str]:
-    """The three costs of a method in words, with their ratio to those of another."""
+    """The three costs of a method as text, with their ratio to the costs of the method `base`."""
     cells = []
     for column, _, words in COSTS:
         value = comparison.value(method, column)

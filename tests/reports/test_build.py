@@ -71,7 +71,7 @@ def test_parts_of_the_report(tmp_path: Path) -> None:
     assert all((tmp_path / "run" / source).is_file() for source in images(text))
     assert "python run_bench.py run --preset default" in text
     assert "users with fewer than 5 interactions: 12" in text
-    assert "Timed on a CPU" in text
+    assert "Times were measured on a CPU" in text
     assert "1,500 users, 700 items" in text
 
 
@@ -122,7 +122,7 @@ def test_any_status_is_listed(tmp_path: Path) -> None:
     text = text_of(tmp_path / "run", methods=["fft", *changes], seeds=[0], changes=changes)
     assert [row[1] for row in tables(text)[1][1:]] == ended
     assert [row_of(text, name)[1] for name in changes] == [f"_{status}_" for status in ended]
-    assert f"Not compared, since no cell of theirs ended ok: **m0** (oom), **m1** ({ended[1]})" in text
+    assert f"Not compared, because none of their cells ended ok: **m0** (oom), **m1** ({ended[1]})" in text
 
 
 def test_settings_of_every_comparison(tmp_path: Path) -> None:
@@ -131,12 +131,13 @@ def test_settings_of_every_comparison(tmp_path: Path) -> None:
 
     found = settings(text_of(tmp_path / "run", methods=["fft"], seeds=[0, 3], device="cuda:0", precision="bf16"))
     assert found.strip() == (
-        "The same for every method:\n\n- epochs 3, batch size 32\n- dropout 0.1\n- device cuda:0\n- precision bf16\n"
+        "Settings that are the same for every method:\n\n"
+        "- epochs 3, batch size 32\n- dropout 0.1\n- device cuda:0\n- precision bf16\n"
         "- seeds 0, 3"
     )
     apart = {"lora": {"precision": "fp16"}}
     found = settings(text_of(tmp_path / "two", methods=["fft", "lora"], seeds=[0], changes=apart))
-    first, second = found.split("The same for every method of ")[1:]
+    first, second = found.split("Settings that are the same for every method of ")[1:]
     assert first.startswith("shop · text+image · shop-partial · precision fp32:")
     assert "- precision fp32\n" in first
     assert second.startswith("shop · text+image · shop-partial · precision fp16:")
@@ -304,7 +305,7 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds files that are not part of a report"):
         build([first], full)
     with pytest.raises(UserError, match="not a folder"):
         build([first], full / "thesis.tex")

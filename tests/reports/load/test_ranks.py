@@ -90,7 +90,7 @@ def test_further_metrics_are_columns(tmp_path: Path) -> None:
 
 def test_a_k_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     bare = make_run(tmp_path / "bare", ["fft", "lora"], seeds=[0])
-    with pytest.raises(UserError, match=r"--k 5,10: no cell has left ranks\.csv"):
+    with pytest.raises(UserError, match=r"--k 5,10: no cell has ranks\.csv"):
         build([bare], bare, ks=(5, 10))
     kept = make_run(tmp_path / "kept", ["fft", "lora"], seeds=[0], ranks=True)
     with pytest.raises(UserError, match=r"--k 701: the catalogue of .* has only 700 items"):
