@@ -59,6 +59,7 @@ def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
             for name in named
         ],
         {f"{name} {height:.3f}": height for name, height in lines.items()},
+        () if comparison.random_weights else list(front.values()),
     )
     return figure
 

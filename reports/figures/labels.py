@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ def label_points(
     colors: Sequence[str],
     bars: Sequence[tuple[float, float]],
     lines: Mapping[str, float],
+    steps: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Label points and horizontal lines so that no label covers another label, point, bar or line, if possible.
 
@@ -85,6 +87,7 @@ def label_points(
         colors: Colour of each label.
         bars: Lower and upper end of the vertical bar through each point, in data coordinates.
         lines: Heights of the horizontal lines by their labels, in data coordinates.
+        steps: Corners of a line of horizontal and vertical steps, from left to right, in data coordinates.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -96,6 +99,8 @@ def label_points(
     for (x, _), ends in zip(points, bars, strict=True):
         (left, low), (_, high) = axes.transData.transform([(x, end) for end in ends])
         taken.append(Box(left - 2 * unit, low, left + 2 * unit, high))
+    for (x0, y0), (x1, y1) in pairwise([axes.transData.transform(corner) for corner in steps]):
+        taken += [Box(x0, y0 - unit, x1, y0 + unit), Box(x1 - unit, min(y0, y1), x1 + unit, max(y0, y1))]
     for text, height in lines.items():
         taken.append(_label_line(axes, text, height, taken, unit))
     for place, point, text, color in zip(places, points, texts, colors, strict=True):

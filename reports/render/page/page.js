@@ -1,10 +1,10 @@
 "use strict";
 
-// What the page knows: per comparison its methods with time, parameters, memory, accuracy and how they are drawn.
+// Data of the page: the methods of each comparison with their time, parameters, memory, accuracy, colour and marker.
 const data = JSON.parse(document.getElementById("report-data").textContent);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// ---- TPME: min-max over the methods of a comparison (or as pinned by a reference table), then the weighted sum.
+// ---- TPME: min-max over the methods of a comparison (or over a reference table), then the weighted sum.
 
 function scoresOf(comparison, weights) {
   const scored = comparison.methods.filter((method) => method.costs);
@@ -15,7 +15,7 @@ function scoresOf(comparison, weights) {
   return comparison.methods.map(({ costs }) => costs && weights.reduce((sum, weight, i) => sum + weight * share(costs, i), 0));
 }
 
-// ---- Weights: three that sum to 1. Moving one shares what is left among the others as they stood when it was taken.
+// ---- Weights: three numbers that sum to 1. When one is moved, the others keep the ratio that they had before the move.
 
 let weights = [...data.weights];
 let moved = null;
@@ -48,7 +48,7 @@ function showWeights() {
   }
 }
 
-// ---- Tables: sorted by the button in a heading; empty cells come last either way.
+// ---- Tables: the button in a heading sorts them; empty cells come last in both directions.
 
 const valueOf = (row, column) => {
   const cell = row.cells[column];
@@ -96,7 +96,7 @@ function makeFilter(box) {
   });
 }
 
-// ---- Marks: the shapes that the figures use, eight units to each side at most.
+// ---- Markers: the shapes of the figures, at most eight units to each side.
 
 const svg = (tag, attributes = {}, ...children) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -123,7 +123,7 @@ function markOf({ color, marker }) {
   return svg("polygon", { points: shapes[marker], fill: color, ...(marker === "X" && { transform: "rotate(45)" }) });
 }
 
-// ---- The figure of accuracy against TPME, drawn anew for each width and each weighting.
+// ---- The figure of accuracy against TPME, drawn again for each width and each weighting.
 
 const frame = { left: 52, right: 14, top: 12, bottom: 44 };
 
@@ -148,7 +148,7 @@ function drawScatter(holder) {
     .map((method, i) => ({ ...method, score: scores[i] }))
     .filter(({ score, accuracy }) => score !== null && accuracy !== null);
   const width = holder.clientWidth;
-  if (!width) return; // folded up
+  if (!width) return; // folded
   holder.closest("figure").hidden = !points.length;
   const height = Math.round(Math.min(420, Math.max(260, 0.55 * width)));
   const xs = [Math.min(0, ...points.map((p) => p.score)) - 0.04, Math.max(1, ...points.map((p) => p.score)) + 0.04];
@@ -202,10 +202,10 @@ function drawFront(picture, front, x, y, taken) {
   });
 }
 
-// The place of the least cost, the first of those that are equal.
+// The first place with the least cost.
 const best = (places, cost) => places.map((place) => [cost(place), place]).reduce((a, b) => (b[0] < a[0] ? b : a))[1];
 
-// How much of a box others cover, in square units.
+// Area of a box that other boxes cover, in square units.
 const covered = (a, others) =>
   others.reduce((sum, b) => {
     const across = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
@@ -230,7 +230,7 @@ function drawPoint(holder, point, left, y) {
 }
 
 const MOST_NAMES = 16;
-const MOST_COVERED = 0.05; // of a name, by other names
+const MOST_COVERED = 0.05; // largest share of a name that other names may cover
 
 function drawNames(picture, points, { x, y, width, height }, taken) {
   const front = new Set(paretoFront(points).map(({ name }) => name));
@@ -238,7 +238,7 @@ function drawNames(picture, points, { x, y, width, height }, taken) {
     Math.max(0, frame.left - box.x) + Math.max(0, box.x + box.width - width + 2) +
     Math.max(0, frame.top - 8 - box.y) + Math.max(0, box.y + box.height - (height - frame.bottom));
   const named = [];
-  const ordered = [...points].sort((a, b) => front.has(b.name) - front.has(a.name)); // the front finds room first
+  const ordered = [...points].sort((a, b) => front.has(b.name) - front.has(a.name)); // names on the front are placed first
   for (const { name, score, accuracy } of ordered) {
     if (points.length > MOST_NAMES && !front.has(name)) continue;
     const words = name.length > 20 ? `${name.slice(0, 19)}…` : name;
@@ -251,7 +251,7 @@ function drawNames(picture, points, { x, y, width, height }, taken) {
     );
     const box = best(places, (place) => place.gap + 50 * outside(place) + covered(place, taken));
     const hidden = covered(box, named) > MOST_COVERED * size.width * size.height;
-    if (hidden && !front.has(name)) continue; // no room: pointing at the mark tells its name
+    if (hidden && !front.has(name)) continue; // no space: pointing at the marker shows its name
     named.push(box);
     taken.push(box);
     if (box.gap > 11) picture.append(leader(x(score), y(accuracy), box));
@@ -259,7 +259,7 @@ function drawNames(picture, points, { x, y, width, height }, taken) {
   }
 }
 
-// From a mark to the nearest edge of its name.
+// Line from a marker to the nearest edge of its name.
 function leader(left, top, { x, y, width, height }) {
   const near = (value, low, size) => Math.max(low, Math.min(low + size, value));
   return svg("line", { class: "leader", x1: left, y1: top, x2: near(left, x, width), y2: near(top, y + 2, height - 4) });
@@ -280,11 +280,11 @@ function showTip(holder, [name, ...facts], left, top) {
 
 const hideTips = () => all(".tip").forEach((tip) => tip.remove());
 
-// ---- Everything that follows the weights.
+// ---- Parts of the page that depend on the weights.
 
 const words = (score) => score.toFixed(3).replace(/^-0\.000$/, "0.000");
 
-// The rows of each comparison in all tables, with their cells of the TPME: looked up once.
+// Rows of each comparison in all tables, with their cells of the TPME; looked up once.
 const rowsOf = data.comparisons.map(() => []);
 for (const row of all("tr[data-comparison]")) {
   const cell = row.querySelector("[data-tpme]");
@@ -307,7 +307,7 @@ function showScores() {
     const ranked = comparison.methods.map((method, i) => [scores[i], method.name]).filter(([score]) => score !== null);
     const order = ranked.sort(([a], [b]) => a - b).map(([, name]) => name).join(" < ");
     const line = document.querySelector(`[data-order="${place}"]`);
-    if (line.textContent !== order) line.textContent = order; // said aloud only when it changes
+    if (line.textContent !== order) line.textContent = order; // a screen reader reads it only when it changes
   });
 }
 
@@ -322,7 +322,7 @@ const drawScatters = () => all("[data-scatter]").forEach(drawScatter);
 
 let awaited = false;
 
-// Once per frame, however fast a slider moves.
+// Update once per frame, however fast a slider moves.
 function follow() {
   if (awaited) return;
   awaited = true;
@@ -335,7 +335,7 @@ function follow() {
   });
 }
 
-// ---- The start.
+// ---- Start of the page.
 
 function chooseTheme() {
   const button = document.getElementById("theme");
