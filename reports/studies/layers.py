@@ -73,7 +73,7 @@ def _grid(comparison: Comparison, families: Families, stem: str) -> Grid:
 
 
 def _answer(comparison: Comparison, families: Families) -> str:
-    """Whether the test over users tells any variant from the one with most layers."""
+    """Result of the paired tests of each variant against the variant with most layers."""
     sentences = []
     for members in families.values():
         whole, *others = [variant.method for variant in members]
@@ -82,10 +82,10 @@ def _answer(comparison: Comparison, families: Families) -> str:
             continue
         apart = [escape(other) for other, found in tested if found.shown]
         sentences.append(
-            f"From {escape(whole)}, {'none' if not apart else ', '.join(apart)} of {len(tested)} with fewer layers is "
-            "told apart in HR@10 over users (after Holm's correction)."
+            f"Variants with fewer layers that differ from {escape(whole)} in HR@10 over users, after Holm's "
+            f"correction: {', '.join(apart) or 'none'} of {len(tested)}."
         )
-    return " ".join([*sentences, "In brackets the ratio to the variant with most layers."])
+    return " ".join([*sentences, "The number in brackets is the ratio to the variant with most layers."])
 
 
 def _figure(comparison: Comparison, families: Families) -> Figure:

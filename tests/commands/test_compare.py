@@ -1,4 +1,4 @@
-"""Two runs: ratios by hand, thresholds that an interval supports or not, and what is refused."""
+"""Tests of the compare command: ratios by hand, thresholds with and without a supporting interval, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair_of(tmp_path: Path, **second: object) -> tuple[Path, Path]:
 
 
 def slow_down(run: Path, method: str, factor: float, columns: tuple[str, ...] = ("epoch_seconds",)) -> None:
-    """Let a method's cells have taken longer."""
+    """Multiply the times of the cells of a method."""
     for path in (run / "cells").glob(f"{method}--*/record.json"):
         record = json.loads(path.read_text())
         for column in columns:

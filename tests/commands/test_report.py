@@ -1,4 +1,4 @@
-"""Bad input through the command line: exit status 2, one line that names what is wrong, and nothing written."""
+"""Tests of bad input to the report commands: exit status 2, one line that names the error, and no output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADER = "method,time,params,memory\n"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs and some tables, in the working folder."""
+    """Change to a folder with three runs and some tables."""
     monkeypatch.chdir(tmp_path)
     for name, method, seed in (("a", "fft", 0), ("b", "fft", 1), ("c", "lora", 0)):
         make_run(tmp_path / name, [method], [seed])

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pipe by its own protocol (Chrome DevTools Protocol); no package is needed."""
+"""Headless Chromium, driven over a pipe by the Chrome DevTools Protocol, without a package for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _KEYS = {"Enter": ("\r", 13), "Tab": ("", 9), "ArrowRight": ("", 39), "ArrowLeft
 
 
 def find() -> str | None:
-    """The browser of this machine, or None."""
+    """Path of an installed Chromium or Chrome; None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One browser with one page; what the page asks for and complains of is kept in `events`."""
+    """Browser with one page; its requests, errors and warnings are kept in `events`."""
 
     def __init__(self, program: str, timeout: float = 30.0):
         self._timeout = timeout
@@ -66,7 +66,7 @@ class Browser:
         self.close()
 
     def close(self) -> None:
-        """End the browser and take its profile away."""
+        """Stop the browser and delete its profile."""
         self._process.kill()
         self._process.wait()
         os.close(self._commands)
@@ -74,7 +74,7 @@ class Browser:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give a command and wait for its answer."""
+        """Send a command and wait for its answer."""
         self._last += 1
         message: dict[str, Any] = {"id": self._last, "method": method, "params": parameters}
         if self._session:
@@ -102,7 +102,7 @@ class Browser:
         return message
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file in a window of this size, and wait until it is there."""
+        """Load a file in a window of this size, and wait until it is loaded."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 500)  # fmt: skip
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -115,18 +115,18 @@ class Browser:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the page has shown what it was about to."""
+        """Wait until the page has drawn its pending changes."""
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
+        """Value of an expression in the page; a promise is awaited."""
         found = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Press and release a key where the focus is."""
+        """Press and release a key in the focused element."""
         text, code = _KEYS[key]
         names = {"key": key, "code": key, "windowsVirtualKeyCode": code, "nativeVirtualKeyCode": code}
         self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **names)
@@ -137,17 +137,17 @@ class Browser:
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def busy(self) -> float:
-        """Seconds of processor time that the page's thread has worked."""
+        """Processor time of the main thread of the page, in seconds."""
         metrics = self.send("Performance.getMetrics")["metrics"]
         return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
     def requests(self) -> list[str]:
-        """The addresses that the page asked for since it was opened."""
+        """Addresses that the page has requested since it was opened."""
         return [event["params"]["request"]["url"] for event in self.events
                 if event["method"] == "Network.requestWillBeSent"]  # fmt: skip
 
     def complaints(self) -> list[str]:
-        """Errors and warnings since the page was opened: of its script, of its policy, of the network."""
+        """Errors and warnings of script, security policy and network since the page was opened."""
         kinds = (
             "Runtime.exceptionThrown",
             "Runtime.consoleAPICalled",
@@ -157,7 +157,7 @@ class Browser:
         return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
 
     def screenshot(self, path: Path) -> None:
-        """A picture of the whole page."""
+        """Save a picture of the whole page."""
         size = self.send("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         taken = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)

@@ -1,4 +1,4 @@
-"""Reports that several tests look at, each made once."""
+"""Fixtures: reports that several tests read, each made once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.reports.pages import Large, page_from
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with its report, in which the order of methods hangs on the weights of the TPME."""
+    """A run with its report, in which the order of methods depends on the weights of the TPME."""
     changes = {
         "adapter": {"epoch_seconds": 1.7, "trainable_params": 950_000},
         "prefix": {"peak_memory_bytes": 20 * 2**20},

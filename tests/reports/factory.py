@@ -1,4 +1,4 @@
-"""Synthetic run folders. Every figure here is made up by a formula; nothing was measured."""
+"""Synthetic run folders, with figures from formulas instead of measurements."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make_run(
 
 
 def add_ranks(folder: Path, record: dict[str, Any], users: int = USERS) -> None:
-    """Write ranks.csv with about the record's HR@10, and put the exact one into the record."""
+    """Write ranks.csv with about the HR@10 of the record, and put the exact HR@10 into the record."""
     row = record["row"]
     test = ranks_of(row["method"], row["seed"], row["hr@10"], users)
     valid = ranks_of(row["method"], row["seed"] + 100, row["valid_hr@10"], users)
@@ -83,7 +83,7 @@ def add_ranks(folder: Path, record: dict[str, Any], users: int = USERS) -> None:
 
 
 def ranks_of(method: str, seed: int, accuracy: float, users: int) -> NDArray[np.int64]:
-    """Ranks of which a share of about `accuracy` is at most 10; what a user likes is the same for all methods."""
+    """Ranks of which a share of about `accuracy` is at most 10; easy users are the same for all methods."""
     easy = np.random.default_rng(7).random(users)
     own = np.random.default_rng([seed, *method.encode()])
     drawn = np.where(own.random(users) < 0.6, easy, own.random(users))
@@ -91,7 +91,7 @@ def ranks_of(method: str, seed: int, accuracy: float, users: int) -> NDArray[np.
 
 
 def set_machine(run: Path, cpu: str) -> None:
-    """Let a run and all its cells have run on another CPU."""
+    """Change the CPU in the records of a run and of all its cells."""
     changed = {**environment(), "cpu": cpu}
     write_json(run / "environment.json", changed)
     for path in (run / "cells").glob("*/record.json"):
@@ -100,12 +100,12 @@ def set_machine(run: Path, cpu: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON."""
+    """Write a value to a JSON file."""
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:
-    """What environment.json holds."""
+    """Content of environment.json."""
     return {
         "python": "3.11.0",
         "torch": "2.9.0",
@@ -118,7 +118,7 @@ def environment() -> dict[str, Any]:
 
 
 def dataset() -> dict[str, Any]:
-    """What dataset.json holds."""
+    """Content of dataset.json."""
     return {
         "name": "shop",
         "digest": "0123abcd",
@@ -140,7 +140,7 @@ def dataset() -> dict[str, Any]:
 
 
 def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What record.json of one cell holds."""
+    """Content of record.json of one cell."""
     accuracy, step, params, mebibytes, shares = METHODS.get(method, UNKNOWN)
     draw = random.Random(f"{method} {seed}")
     accuracy += draw.gauss(0, 0.006)
@@ -187,7 +187,7 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
         row |= {"cache_seconds": 2.0 + seed, "cache_bytes": CACHE_BYTES + 256}
     name = method.replace("/", "-")
     row["cell_id"] = f"{name}--{row['text_model']}--{row['modality']}--s{seed}--{draw.randrange(16**6):06x}"
-    if not ok:  # what a cell that died leaves: no budget, no environment, no groups
+    if not ok:  # the record of a cell that died has no budget, no environment and no groups
         return {
             "schema": 1,
             "row": row,
@@ -238,7 +238,7 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
 
 
 def _account(peak: int, params: int) -> dict[str, int]:
-    """A made-up split of the peak."""
+    """Account of memory: a synthetic split of the peak."""
     weights = 4 * (params if params == METHODS["iisan-cached"][2] else 1_273_000 + params)
     parts = {"parameters": weights, "gradients": 4 * params, "optimizer": 8 * params, "cache": 0}
     activations = (peak - sum(parts.values())) // 2
@@ -246,14 +246,14 @@ def _account(peak: int, params: int) -> dict[str, int]:
 
 
 def _plan(row: Mapping[str, Any], account: dict[str, int]) -> dict[str, Any]:
-    """A plan that is right."""
+    """Plan that agrees with the measurement."""
     peak = account.pop("peak_bytes")
     same = {key: row[key] for key in ("trainable_params", "total_params", "flops_forward", "flops_backward")}
     return {**same, "peak_memory_bytes": peak, **account, "cache_bytes": CACHE_BYTES if row["cache_bytes"] else None}
 
 
 def _cache(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the cached method pays: two files, and the seconds of the one that built them."""
+    """Cost of the cache of a cached method: two files, and the seconds of building them."""
     if not row["cache_bytes"]:
         return None
     return {"seconds": row["cache_seconds"], "bytes": row["cache_bytes"], "bytes_per_step": 113_000.5, "reused": True}
@@ -274,13 +274,13 @@ def _curve(accuracy: float, step: float) -> list[dict[str, Any]]:
 
 
 def steps_csv(method: str, seed: int) -> str:
-    """A row per step, with a long tail like that of real step times."""
+    """Write a row per step, with a long tail as in real step times."""
     _, step, _, _, shares = METHODS.get(method, UNKNOWN)
     draw = random.Random(f"steps {method} {seed}")
     lines = ["epoch,step,seconds,data,transfer,backbone,forward,backward,optimizer,loss"]
     for place in range(STEPS * EPOCHS):
         seconds = step * draw.lognormvariate(0, 0.06) * (1.5 if draw.random() < 0.02 else 1)
         data, *rest = (f"{share * seconds:.9f}" if share else "" for share in shares)
-        phases = ",".join([data, "", *rest])  # nobody measured the transfer
+        phases = ",".join([data, "", *rest])  # the transfer was not measured
         lines.append(f"{place // STEPS + 1},{place + 1},{seconds:.9f},{phases},{5 - place / 100:.3f}")
     return "\n".join(lines) + "\n"

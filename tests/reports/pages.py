@@ -1,4 +1,4 @@
-"""Pages of synthetic runs, without the figures that take most of the time."""
+"""HTML pages of synthetic runs, without the figures, which take most of the time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from reports.render.markdown import chapters
 
 @dataclass(frozen=True)
 class Large:
-    """A page of 50 comparisons of eight methods."""
+    """Page of 50 comparisons of eight methods."""
 
     text: str
     seconds: float
-    """Of processor time to make it."""
+    """Processor time to make the page, in seconds."""
 
 
 def page_from(folders: list[Path], options: Options = DEFAULT) -> str:
-    """The page of some runs, without their figures."""
+    """HTML page of some runs, without their figures."""
     runs = [load_run(folder) for folder in folders]
     records, notes = merge(runs)
     cells = results(records, options)

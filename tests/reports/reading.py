@@ -1,4 +1,4 @@
-"""Reports of synthetic runs, and what is read out of their Markdown."""
+"""Build reports of synthetic runs, and read tables from their Markdown."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PARSER = MarkdownIt("commonmark").enable("table")
 
 
 def report_of(path: Path, **arguments: Any) -> str:
-    """The report of a synthetic run as it lies on disk."""
+    """Text of report.md of a synthetic run."""
     make_run(path, **arguments)
     build([path], path)
     return (path / "report.md").read_text(encoding="utf-8")
 
 
 def text_of(path: Path, **arguments: Any) -> str:
-    """The report of a synthetic run without its figures, which take most of the time."""
+    """Text of the report of a synthetic run without its figures, which take most of the time."""
     return text_from(make_run(path, **arguments))
 
 

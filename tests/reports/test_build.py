@@ -1,4 +1,4 @@
-"""Whole reports: files, links, parts, escaping, merging, and what is left alone."""
+"""Tests of whole reports: files, links, parts, escaping, merging, and files that must not change."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def set_settings(run: Path, budget: dict[str, Any], training: dict[str, Any]) ->
     return run
 
 
-def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
+def test_titles_name_differences_alone(tmp_path: Path) -> None:
     budgets = [{"epochs": 3, "seconds": None, "batch_size": 32}, {"epochs": None, "seconds": 2.0, "batch_size": 16}]
     trainings = [{"width": 64, "dropout": 0.1, "lr_schedule": "linear"}, {"width": 64, "dropout": 0.2}]
     runs = [
@@ -242,7 +242,7 @@ def test_two_backbone_pairs_have_a_comparison_each(tmp_path: Path) -> None:
     assert len(pd.read_csv(out / "results.csv")) == 8
     assert not (first / "report.md").exists()
     assert f"report {first} {second} --out {out}" in text
-    build([first, second], out)  # a report may be made again in its place
+    build([first, second], out)  # a report may be written over an older one
 
 
 def test_seeds_of_two_runs_are_merged(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Escaping held against a Markdown parser, and numbers as people read them."""
+"""Tests of escaping against a Markdown parser, and of number formats."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NASTY = [
 
 
 def shown(tokens: list[Token]) -> str:
-    """The text that a reader sees; markup of any kind makes the test fail."""
+    """Visible text of rendered Markdown; markup of any kind fails the test."""
     words = []
     for token in tokens:
         for child in token.children or []:

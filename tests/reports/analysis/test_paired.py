@@ -1,4 +1,4 @@
-"""Accuracy over users against pandas, the sign test, and hand-made ranks."""
+"""Tests of accuracy over users against pandas, the sign test and ranks made by hand."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_differences_are_paired_by_user(tmp_path: Path) -> None:
         assert [one.p_holm for one in family] == pytest.approx(resampling.holm(np.array([one.p for one in family])))
 
 
-def test_pairing_sees_what_intervals_apart_do_not(tmp_path: Path) -> None:
+def test_pairing_finds_differences_that_intervals_do_not(tmp_path: Path) -> None:
     users = 400
     easy = [int(place < 200) for place in range(users)]
     better = [int(place < 216) for place in range(users)]
@@ -100,7 +100,7 @@ def test_seeds_are_averaged_per_user_and_counted(tmp_path: Path) -> None:
     turned = comparison.tested("lora", "fft")
     assert turned is not None
     assert (turned.mean, turned.low, turned.high) == (-difference.mean, -difference.high, -difference.low)
-    # Only the first user differs in the mean over seeds, by 1/3; one user can never show anything.
+    # Only the first user differs in the mean over seeds, by 1/3; the test can show no difference from one user.
     assert difference.p == 1.0
 
 
@@ -156,7 +156,7 @@ def test_the_verdict_goes_by_the_paired_test(tmp_path: Path) -> None:
     assert "frozen" not in verdict(near)[0].split("paired test")[1]
 
 
-def test_seeds_that_may_turn_it_are_named(tmp_path: Path) -> None:
+def test_overlap_over_seeds_is_mentioned(tmp_path: Path) -> None:
     users = 300
     hits: dict[str, Any] = {
         "fft": [[int(place < count) for place in range(users)] for count in (150, 90)],

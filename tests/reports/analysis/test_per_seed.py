@@ -1,4 +1,4 @@
-"""Words for figures of several seeds."""
+"""Tests of the format of figures over several seeds."""
 
 from math import sqrt
 
@@ -19,5 +19,5 @@ T_OF_TWO_DEGREES = 4.302653  # 97.5 % point of Student's t, from a printed table
         ([1.0, 2.0, 3.0], f"2.0000 ± {T_OF_TWO_DEGREES / sqrt(3):.4f}"),
     ],
 )
-def test_a_spread_is_said_where_figures_differ(values: list[float], said: str) -> None:
+def test_an_interval_is_shown_if_figures_differ(values: list[float], said: str) -> None:
     assert spread(values, "{:.4f}".format) == said

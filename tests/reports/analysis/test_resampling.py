@@ -1,4 +1,4 @@
-"""Bootstrap, permutation test and Holm's correction against scipy, exact distributions and plain loops."""
+"""Tests of bootstrap, permutation test and Holm's correction against scipy, exact distributions and plain loops."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_permutation_of_hits_is_the_sign_test(wins: int, losses: int) -> None:
     assert resampling.permutation_p(differences[:, None])[0] == pytest.approx(exact, abs=tolerance)
 
 
-def test_permutation_of_any_values_is_all_turns() -> None:
+def test_permutation_test_of_all_sign_changes() -> None:
     differences = np.random.default_rng(5).normal(0.3, 1, (8, 3))
     sums = [(np.array(signs)[:, None] * differences).sum(axis=0) for signs in itertools.product((1, -1), repeat=8)]
     observed = differences.sum(axis=0)

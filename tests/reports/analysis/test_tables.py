@@ -1,4 +1,4 @@
-"""results.csv and summary.csv: columns, missing values, comparisons, intervals."""
+"""Tests of results.csv and summary.csv: columns, missing values, comparisons, intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comparisons are called when the data, or the folder of a model, set them apart."""
+"""Tests of the titles of comparisons that differ in their data or in the folder of a model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_the_seed_of_a_shop_says_which_data_it_is() -> None:
     assert titles(changed, [None, None]) == [f"shop · text · bert · data {d}" for d in ("11111111", "99999999")]
 
 
-def test_a_models_folder_is_cut_short_while_that_tells_models_apart() -> None:
+def test_paths_of_models_are_shortened_if_they_stay_unique() -> None:
     assert titles([key(text_model="/srv/models/hub/MiniLM/model")], [None]) == ["amazon · text · MiniLM/model"]
     two = [key(text_model=f"/srv/{name}/MiniLM/model") for name in "ab"]
     assert titles(two, [None, None]) == [f"amazon · text · /srv/{name}/MiniLM/model" for name in "ab"]
     assert titles([key(text_model="google-bert/bert-base")], [None]) == ["amazon · text · google-bert/bert-base"]
 
 
-def test_what_all_titles_say_is_left_out() -> None:
+def test_parts_shared_by_all_titles_are_left_out() -> None:
     assert differing(["shop · text · a", "shop · text · b"]) == ["a", "b"]
     assert differing(["shop · text", "shop · text · b"]) == ["shop · text", "b"]
 

@@ -1,4 +1,4 @@
-"""Intervals of the TPME against a plain bootstrap, pinned ranges and weights, PSCP and where the two disagree."""
+"""Tests of TPME and PSCP: intervals against a plain bootstrap, set ranges and weights, and disagreements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOUR = ["fft", "lora", "adapter", "iisan"]
 
 
 def plain_bootstrap(comparison: Comparison, draws: int = 1500) -> pd.DataFrame:
-    """TPME of drawn steps and seeds, one draw at a time and step by step."""
+    """Bootstrap of the TPME over steps and seeds in plain loops, one draw at a time."""
     draw = np.random.default_rng(11)
     cells = {
         (record.row["method"], record.row["seed"]): (record.row, pd.read_csv(record.steps_path)["seconds"].to_numpy())
@@ -64,7 +64,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(tmp_path: Path, seeds: list[in
     assert sum(spread.first.values()) == pytest.approx(1.0)
 
 
-def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_two_methods_without_a_difference(tmp_path: Path) -> None:
     same = {"epoch_seconds": 15.0, "peak_memory_bytes": 300 * 2**20, "trainable_params": 70_000}
     changes: dict[str, dict[str, Any]] = {"lora": same, "adapter": {**same, "epoch_seconds": 15.02}}
     comparison = comparison_of(tmp_path / "run", methods=FOUR, seeds=[0], changes=changes)
@@ -76,7 +76,7 @@ def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
     assert "| adapter |" in row
 
 
-def test_the_verdict_says_what_the_draws_say(tmp_path: Path) -> None:
+def test_the_verdict_reports_the_bootstrap(tmp_path: Path) -> None:
     from reports.sections.verdict import verdict
 
     assert verdict(comparison_of(tmp_path / "a", methods=FOUR))[1].endswith(

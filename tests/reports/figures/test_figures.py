@@ -1,4 +1,4 @@
-"""Figures: sizes, fixed styles, labels that keep clear of each other, and reasons where there is nothing to draw."""
+"""Tests of the figures: sizes, fixed styles, labels without overlap, and reasons for figures that are not drawn."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def reasons(comparison: Comparison) -> dict[str, str]:
     return {drawing.stem: drawing.reason for drawing in drawings if drawing.png is None}
 
 
-def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
+def test_figures_that_cannot_be_drawn_have_a_reason(tmp_path: Path) -> None:
     alone = reasons(comparison_of(tmp_path / "alone", methods=["lora"], seeds=[0], energy_joules=1.0))
     assert list(alone) == ["accuracy-tpme", "weights"]
     assert "alone" in alone["accuracy-tpme"]
@@ -142,7 +142,7 @@ def test_curves_of_different_length_meet_where_all_are_known() -> None:
 
 
 def many_parts(path: Path) -> Comparison:
-    """Ten methods that share the triangle of weights in large and small parts, two of them equal."""
+    """Ten methods with large and small regions in the triangle of weights; two of them have equal costs."""
     costs = {
         "a-method-with-quite-a-long-name": (1.0, 9, 9.0), "bitfit": (9.0, 1, 9.0), "lora": (9.0, 9, 1.0),
         "adapter": (4.0, 4, 3.0), "prefix": (3.9, 5, 3.1), "frozen": (2.5, 6, 7.0), "iisan": (6.0, 2, 6.0),
@@ -184,7 +184,7 @@ def drawn_by(make: Callable[[Comparison, Styles], Figure], comparison: Compariso
         return make(comparison, styles_of(comparison.methods))
 
 
-def test_computation_and_energy_are_what_was_counted(tmp_path: Path) -> None:
+def test_flops_and_energy_are_those_of_the_records(tmp_path: Path) -> None:
     comparison = comparison_of(tmp_path / "run", methods=["fft"], seeds=[0], energy_joules=3000.0)
     (record,) = comparison.records
     steps = [point["step"] for point in record.curve]
@@ -207,7 +207,7 @@ def test_the_marker_of_the_highest_point_is_not_cut(comparison: Comparison) -> N
 
 
 def widths(figure: Figure) -> dict[tuple[float, bool], float]:
-    """Lengths of the stacked bars of a figure's first axes, by the middle of their row and whether they are hatched."""
+    """Lengths of the stacked bars in the first axes of a figure, by the middle of their row and by hatching."""
     found: dict[tuple[float, bool], float] = {}
     for bar in figure.axes[0].patches:
         key = round(bar.get_y() + bar.get_height() / 2, 2), bool(bar.get_hatch())
@@ -215,7 +215,7 @@ def widths(figure: Figure) -> dict[tuple[float, bool], float]:
     return found
 
 
-def test_memory_stands_beside_its_plan(tmp_path: Path) -> None:
+def test_memory_and_plan_have_a_bar_each(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", seeds=[0])
     for path in run.glob("cells/*/record.json"):
         record = json.loads(path.read_text())
@@ -244,7 +244,7 @@ def test_phases_add_up_to_the_median_step(comparison: Comparison) -> None:
         )
 
 
-def test_the_front_holds_what_nothing_beats() -> None:
+def test_the_front_holds_methods_that_none_dominates() -> None:
     draw_from = random.Random(3)
     for _ in range(50):
         points = {str(place): (draw_from.randrange(6), draw_from.randrange(6)) for place in range(9)}
@@ -263,7 +263,7 @@ def test_only_so_many_methods_are_drawn(tmp_path: Path, monkeypatch: pytest.Monk
     columns = ("trainable_params", "peak_memory_bytes", "epoch_seconds")
     changes = {name: dict.fromkeys(columns, 1000 - place) for place, name in enumerate(names)}
     comparison = comparison_of(tmp_path / "run", methods=names, seeds=[0], changes=changes)
-    assert comparison.drawn == names[5:]  # the later, the cheaper
+    assert comparison.drawn == names[5:]  # later methods are cheaper
     monkeypatch.setattr(all_figures, "FIGURES", [entry for entry in FIGURES if entry[0] == "costs"])
     (costs,) = draw(comparison, styles_of(names))
     assert "Only 24 of 29 methods are drawn" in costs.caption

@@ -1,4 +1,4 @@
-"""Ranks from disk and the metrics that come from them."""
+"""Tests of reading ranks.csv and of the metrics computed from ranks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reports.load.run_folders import load_run
 from tests.reports.factory import make_run
 
 
-def test_what_cells_write_is_read(tmp_path: Path) -> None:
+def test_records_of_cells_are_read(tmp_path: Path) -> None:
     users = ['with "quotes", and a comma', "NA", "007"]
     write_ranks(tmp_path, users, [1, 2, 3], [30, 20, 10])
     found = load_ranks(tmp_path / "ranks.csv")

@@ -1,4 +1,4 @@
-"""Run folders: what is read, what is noted, what is refused."""
+"""Tests of reading run folders: their values, their notes and the errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_pairs_that_differ_in_pooling_or_quantisation_alone_come_in_the_order_of
     assert [record.row["text_model"] for record in load_run(path).records[:3]] == list(pairs)
 
 
-def test_what_is_missing_is_noted(tmp_path: Path) -> None:
+def test_missing_files_are_noted(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     record_of(path, "lora").unlink()
     (path / "dataset.json").unlink()
@@ -182,7 +182,7 @@ def test_a_cell_with_damaged_files_is_left_out(tmp_path: Path, file: str, text: 
     assert words in damage
 
 
-def test_a_record_vouches_for_itself_and_for_what_the_report_reads(tmp_path: Path) -> None:
+def test_checksums_cover_the_record_and_the_files_of_the_report(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=["fft", "lora", "iisan", "frozen"], seeds=[0], ranks=True)
     cells = {file.parent.name.split("--")[0]: file.parent for file in (path / "cells").glob("*/record.json")}
     for cell in cells.values():
@@ -244,8 +244,8 @@ def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> Non
     assert notes == ()
 
 
-def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: Path) -> None:
-    """A digit of the data's size is another: no file is malformed, and a report made of it does not hide that."""
+def test_a_file_with_another_checksum_is_named_each_time(tmp_path: Path) -> None:
+    """One changed digit in dataset.json leaves it well-formed; the report still says that the checksum differs."""
     run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     build([run], run)
     run_folder.seal(run)

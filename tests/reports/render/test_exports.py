@@ -1,4 +1,4 @@
-"""The main table as LaTeX and CSV: the numbers of the summary, and text from data that stays text."""
+"""Tests of the main table as LaTeX and CSV: its numbers, and the escaping of text from data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path:
     assert {path.name for path in (tmp_path / "out" / "tables").iterdir()} == {"main.csv", "main.tex"}
 
 
-def test_what_was_not_measured_is_missing(tmp_path: Path) -> None:
+def test_figures_not_measured_are_missing(tmp_path: Path) -> None:
     comparison = comparison_of(tmp_path / "run", seeds=[0], changes={"lora": {"status": "oom", "error": "x"}})
     row = frame(comparison).set_index("method").loc["lora"]
     assert row.drop(["kind", "seeds"]).isna().all()
@@ -86,7 +86,7 @@ def test_tables_of_studies_lie_beside_the_main_one(tmp_path: Path) -> None:
     assert not list((tmp_path / "out" / "tables").glob("backbones*"))
 
 
-def test_a_cell_that_stands_out_does_so_everywhere_and_text_stays_text() -> None:
+def test_bold_cells_in_all_formats_and_escaped_text() -> None:
     grid = Grid("t", ["Method", "a|b"], [["x_1*", Strong("+0.1")], ["y", "50% ± 1"]])
     assert grid.markdown().splitlines() == [
         r"| Method | a\|b |",

@@ -1,4 +1,4 @@
-"""report.html without a browser: what stands in it, what its policy allows, its size and the time that it takes."""
+"""Tests of report.html without a browser: content, security policy, size and time to render."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVIL = '</script><b>&amp;"]]>\u2028<!-- {{ 1 }}'
 
 
 class Tags(HTMLParser):
-    """Checks that what is opened is closed, and keeps the attributes of each tag."""
+    """Parser that checks that every tag is closed, and keeps the attributes of each tag."""
 
     VOID = frozenset({"meta", "link", "input", "br", "hr", "img"})
 

@@ -1,4 +1,4 @@
-"""report.html in a real browser: weights, sorting, filtering, sizes, hostile names; nothing leaves the page."""
+"""Tests of report.html in a browser: weights, sorting, filtering, sizes, hostile names, no network access."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def page(browser: Browser, run: Path) -> Browser:
 
 
 def costs_of(path: Path) -> dict[str, dict[str, float]]:
-    """Time, parameters and memory of the ok methods, in the mean over seeds, from the records themselves."""
+    """Time, parameters and memory of the methods that ended ok, as means over seeds, from the records."""
     rows = [json.loads(file.read_text())["row"] for file in path.glob("cells/*/record.json")]
     columns = {"time": "epoch_seconds", "params": "trainable_params", "memory": "peak_memory_bytes"}
     found: dict[str, dict[str, float]] = {}
@@ -56,7 +56,7 @@ def costs_of(path: Path) -> dict[str, dict[str, float]]:
 
 
 def move(page: Browser, place: int, value: float) -> list[float]:
-    """Move a slider as a hand does, and give the weights as the page says them."""
+    """Set a slider with an input event, and return the weights that the page shows."""
     page.run(
         f"(() => {{ const slider = document.querySelector('[data-weight=\"{place}\"]'); slider.value = {value}; "
         "slider.dispatchEvent(new Event('input', { bubbles: true })); })()"
@@ -124,7 +124,7 @@ def test_nothing_is_asked_for_and_nothing_complained_of(page: Browser, run: Path
     assert page.complaints() == []
 
 
-def test_the_policy_refuses_what_a_script_might_fetch(page: Browser) -> None:
+def test_the_policy_refuses_requests_of_scripts(page: Browser) -> None:
     assert page.run("fetch('https://example.org/').then(() => 'left', () => 'stayed')") == "stayed"
     assert any("Content Security Policy" in text for text in page.complaints())
     page.run("document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.ran = 1' }))")

@@ -1,4 +1,4 @@
-"""What the cache costs: the live twin is found from records, and epochs to break even by hand."""
+"""Tests of the section on the cache: the live twin found from records, and the break-even computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled steps in a report: what was compiled, and that nothing eager passes for a figure of theirs."""
+"""Tests of the section on compiled steps: compilations, and notes on figures that are of eager steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def comparison_of(path: Path, on: bool = True, **row: object) -> Comparison:
     return read_comparison(run)
 
 
-def test_what_was_compiled(tmp_path: Path) -> None:
+def test_compilations_are_listed(tmp_path: Path) -> None:
     header, *rows = tables(computing.section(comparison_of(tmp_path / "run")))[-1]
     assert [row[0] for row in rows] == ["fft", "lora"]
     cells = dict(zip(header, rows[0], strict=True))
@@ -38,11 +38,11 @@ def test_what_was_compiled(tmp_path: Path) -> None:
     assert "Graphs" not in computing.section(comparison_of(tmp_path / "eager", on=False))
 
 
-def test_what_is_of_eager_steps_says_so(tmp_path: Path) -> None:
+def test_figures_of_eager_steps_have_a_note(tmp_path: Path) -> None:
     for on in (True, False):
         comparison = comparison_of(tmp_path / str(on), on)
-        for room in (meters, plan_vs_measured, theory, computing):
-            assert (EAGER in room.section(comparison)) is on
+        for module in (meters, plan_vs_measured, theory, computing):
+            assert (EAGER in module.section(comparison)) is on
 
 
 def test_without_memory_there_is_no_tpme_and_it_says_why(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""FLOP/s, the share of a peak and where there is none, and the time of a step."""
+"""Tests of the section on computing: FLOP/s, share of the peak or why it is empty, and time of a step."""
 
 from __future__ import annotations
 

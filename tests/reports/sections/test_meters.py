@@ -1,4 +1,4 @@
-"""Memory by meter: what is there, how far from the account, and the account's parts."""
+"""Tests of the section on memory: the meters with figures, their ratios to the account, and its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planned against measured: what is equal, what parts, and which reason the device allows."""
+"""Tests of the section on the plan: equal and different quantities, and the reasons on each device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def section(path: Path, change: dict[str, Change] | None = None, seeds: tuple[in
     return plan_vs_measured.section(read_comparison(run))
 
 
-def test_a_plan_that_is_right_is_said_to_be(tmp_path: Path) -> None:
+def test_a_plan_equal_to_the_measurement(tmp_path: Path) -> None:
     text = section(tmp_path / "run", seeds=(0, 1))
     memory, counted = tables(text)
     assert memory[0] == ["Method", "Peak memory, planned", "Account"]
@@ -67,7 +67,7 @@ def test_where_they_part_depends_on_the_device(tmp_path: Path, device: str, why:
     assert "header" in lines["cache"]
 
 
-def test_one_seed_that_parts_is_enough(tmp_path: Path) -> None:
+def test_one_seed_with_a_difference_is_enough(tmp_path: Path) -> None:
     def change(record: dict[str, Any]) -> None:
         record["row"]["trainable_params"] += 2 * record["row"]["seed"] - 1  # the sum over both seeds stays the same
 

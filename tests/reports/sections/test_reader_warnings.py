@@ -1,4 +1,4 @@
-"""Warnings: what a reader must know before trusting the numbers, and nothing else."""
+"""Tests of the warnings of a report."""
 
 from __future__ import annotations
 

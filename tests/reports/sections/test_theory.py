@@ -1,4 +1,4 @@
-"""The paper's terms beside measurement: ratios by hand, statements that hold and that do not, unknown methods."""
+"""Tests of the section on theory: ratios by hand, confirmed and other statements, unknown methods."""
 
 from __future__ import annotations
 

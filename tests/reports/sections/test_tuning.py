@@ -1,4 +1,4 @@
-"""What tuning cost stands in the report of a run that says so, and nowhere else."""
+"""Tests of the section on tuning, which is in reports of tuned runs alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_report_and_tables_have_it_and_an_untuned_run_has_not(tmp_path: Path) ->
     results = pd.read_csv(run / "results.csv").set_index("method")
     assert results.loc["lora", "tuning_trials"].tolist() == [4, 4]
     assert results.loc["fft", "tuning_trials"].isna().all()
-    assert "tuning_joules" not in results  # nobody knows any
+    assert "tuning_joules" not in results  # no energy is known
     assert pd.read_csv(run / "summary.csv").set_index("method").loc["lora", "tuning_seconds"] == 123.4
     matrix = tomllib.loads((run / "matrix.toml").read_text())
     del matrix["tuning"]
@@ -116,6 +116,6 @@ def test_options_that_were_changed_afterwards_are_not_those_that_were_chosen(tmp
 @pytest.mark.parametrize(
     "broken", [{"trials": 0}, {"curve": [[1, 1.5]]}, {"seconds": float("inf")}, {"name": 3}, {"more": 1}]
 )
-def test_what_cannot_be_is_refused(broken: dict[str, Any], tmp_path: Path) -> None:
+def test_impossible_values_are_refused(broken: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"matrix\.toml: tuning: "):
         load_run(tuned_run(tmp_path / "run", {**LORA, **broken}))

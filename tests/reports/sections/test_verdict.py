@@ -1,4 +1,4 @@
-"""The sentences follow the numbers, whoever wins."""
+"""Tests of the verdict: its sentences follow from the numbers, whichever method is best."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> 
     return comparison_of(path, methods=list(values), changes=changes, **arguments)
 
 
-def test_the_best_is_named_whoever_it_is(tmp_path: Path) -> None:
+def test_the_most_accurate_method_is_named(tmp_path: Path) -> None:
     for place, best in enumerate(["fft", "frozen", "iisan"]):
         values = {name: 0.4 if name == best else 0.2 for name in ("fft", "frozen", "iisan")}
         sentences = verdict(with_accuracy(tmp_path / str(place), values, seeds=[0]))
@@ -58,7 +58,7 @@ def test_one_seed_has_the_standard_error_of_a_share(tmp_path: Path) -> None:
     assert ndcg.half is None
 
 
-def test_intervals_apart_and_overlapping_are_told_apart(tmp_path: Path) -> None:
+def test_overlapping_and_separate_intervals(tmp_path: Path) -> None:
     # One standard error is .011 to .012 here: .28 is apart from .20 and not from .26.
     first = verdict(with_accuracy(tmp_path / "run", {"fft": 0.28, "lora": 0.26, "iisan": 0.20}, seeds=[0]))[0]
     assert "overlap with **lora**: no difference shown from it" in first
@@ -85,7 +85,7 @@ def test_equal_methods_share_the_first_place(tmp_path: Path) -> None:
     assert sentences[0].startswith("**iisan** and **iisan-cached** share the highest HR@10")
 
 
-def test_unknown_spread_is_said(tmp_path: Path) -> None:
+def test_an_unknown_interval_is_mentioned(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
     (path / "dataset.json").unlink()
     run = load_run(path)
@@ -133,7 +133,7 @@ def test_without_fft_it_says_so(tmp_path: Path) -> None:
     assert "fft** did not end ok" in third
 
 
-def test_what_popularity_does_as_well_is_said(tmp_path: Path) -> None:
+def test_methods_not_better_than_popularity_are_mentioned(tmp_path: Path) -> None:
     cheap = {"epoch_seconds": 1.0, "trainable_params": 1, "peak_memory_bytes": 1}  # popularity has 0.094 here
     changes = {"fft": {"hr@10": 0.09}, "lora": {"hr@10": 0.05, **cheap}}
     comparison = comparison_of(tmp_path / "below", methods=["fft", "lora"], seeds=[0], changes=changes)

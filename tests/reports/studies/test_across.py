@@ -1,4 +1,4 @@
-"""Studies across comparisons: what stands at their axes, and that a method looks as it does everywhere else."""
+"""Tests of studies across comparisons: their axes, and the same style for a method in all figures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_encoders_stand_at_their_sizes_where_these_differ(tmp_path: Path) -> Non
     assert "parameters of the encoders, millions" not in alike
     larger = svg(found(pairs(tmp_path / "larger", total_params=30_000_000), styles)["Encoders"])
     assert "parameters of the encoders, millions" in larger
-    cached = {"total_params": 9_000, "trainable_params": 9_000}  # no encoder was loaded, so nobody knows its size
+    cached = {"total_params": 9_000, "trainable_params": 9_000}  # no encoder was loaded, so its size is unknown
     unknown = svg(found(pairs(tmp_path / "unknown", **cached), styles)["Encoders"])
     assert "parameters of the encoders, millions" not in unknown
 
@@ -59,7 +59,7 @@ def test_floor_and_ceiling_are_named(tmp_path: Path) -> None:
     assert "Bayes ceiling 0.509" in drawn
 
 
-def test_a_method_has_one_colour_whoever_else_is_drawn(tmp_path: Path) -> None:
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     taken, other = next(
         (f"m{first}", f"m{second}")
         for second in range(99)

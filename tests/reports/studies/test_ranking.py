@@ -1,4 +1,4 @@
-"""Average ranks over datasets: Friedman's test written out, and the critical values of Demsar (JMLR 7, 2006)."""
+"""Tests of average ranks over datasets: Friedman's test by formula, critical values of Demsar (JMLR 7, 2006)."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_methods_that_are_always_equal_share_their_ranks() -> None:
     assert found.p == 1.0
 
 
-def test_bars_join_what_is_within_the_difference() -> None:
+def test_bars_join_ranks_within_the_critical_difference() -> None:
     assert cliques([1.0, 1.5, 2.2, 3.9], 1.0) == [(1.0, 1.5), (1.5, 2.2)]
     assert cliques([1.0, 1.5, 1.9, 3.9], 1.0) == [(1.0, 1.9)]
     assert cliques([1.0, 3.0], 1.0) == []
