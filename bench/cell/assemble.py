@@ -1,4 +1,4 @@
-"""Puts a cell together: catalogue, backbones, item feed, method, user encoder."""
+"""Assembly of a cell: catalogue, backbones, item feed, method and user encoder."""
 
 from __future__ import annotations
 
@@ -37,14 +37,21 @@ from bench.training.budget import Budget
 from bench.utils.errors import UserError
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
-UNKNOWN_LIMIT = 0.5
-# Told of a cache that is being built: modality, items that are done, all items.
+# Largest share of unknown tokens in the titles, unless force_tokenizer is set.
+MAX_UNKNOWN_SHARE = 0.5
+# Called while a cache is built: modality, number of items done, number of all items.
 CacheProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Everything that does not depend on the method."""
+    """Data of a cell that do not depend on the method.
+
+    Attributes:
+        catalogue: items with titles and images.
+        splits: user sequences with training, validation and test targets.
+        sources: modality -> encoder before its weights are loaded.
+    """
 
     catalogue: Catalogue
     splits: Splits
@@ -52,18 +59,23 @@ class Data:
 
     @property
     def n_items(self) -> int:
-        """Size of the catalogue."""
+        """Number of items in the catalogue."""
         return len(self.catalogue.item_ids)
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A cell ready to train.
+    """Model and data of a cell that is ready to train.
 
     Attributes:
-        encoders: the backbones that run in every step; empty when the cache serves their states.
-        caches: modality -> cache file.
-        unknown_share: of the titles' tokens; None without text.
+        data: catalogue, splits and encoder sources.
+        model: recommender, on the device of the cell.
+        feed: gathers the model's inputs for a list of items.
+        groups: trained parameters and their learning rates, with those of the user encoder.
+        adapted: modality -> number of adapted modules.
+        encoders: backbones that run in every step; empty if the method reads cached hidden states.
+        caches: modality -> cache file; empty if the method reads no cache.
+        unknown_share: share of the titles' tokens that the tokenizer does not know, 0 to 1; None without text.
     """
 
     data: Data
@@ -77,19 +89,28 @@ class Assembly:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A model, the learning-rate groups of what trains in it, and the number of adapted modules by modality."""
+class BuiltModel:
+    """Model without data.
+
+    Attributes:
+        model: recommender.
+        groups: trained parameters and their learning rates, with those of the user encoder.
+        adapted: modality -> number of adapted modules.
+    """
 
     model: Recommender
     groups: tuple[Group, ...]
     adapted: dict[str, int]
 
 
-def locate_all(cell: Cell, weights: str) -> dict[str, Source]:
-    """Modality -> source of a cell's encoders.
+def locate_encoders(cell: Cell, weights: str) -> dict[str, Source]:
+    """Resolve the encoders of a cell: modality -> source.
+
+    Args:
+        weights: "pretrained" or "random".
 
     Raises:
-        UserError: for a model that cannot be had, or what quantises it.
+        UserError: a model cannot be found or used, or the library that quantises it is not installed.
     """
     if cell.backbones.quantise is not None:
         check_installed(cell.backbones.quantise)
@@ -101,8 +122,12 @@ def locate_all(cell: Cell, weights: str) -> dict[str, Source]:
 
 
 def load_data(cell: Cell) -> Data:
-    """Sources, catalogue and splits of a cell."""
-    sources = locate_all(cell, cell.backbones.weights)
+    """Load sources, catalogue and splits of a cell.
+
+    Raises:
+        UserError: a model or the dataset cannot be used; the message names the option.
+    """
+    sources = locate_encoders(cell, cell.backbones.weights)
     size = sources["image"].preprocessing.image_size if "image" in sources else None
     catalogue = datasets.load(cell.dataset, size)
     if size is not None and catalogue.images is None:
@@ -111,18 +136,19 @@ def load_data(cell: Cell) -> Data:
 
 
 def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
-    """Tokens and pixels, and the share of unknown tokens.
+    """Feed of tokens and pixels, and the share of unknown tokens, 0 to 1 (None without text).
 
     Raises:
-        UserError: when the tokenizer knows less than half of the titles' words.
+        UserError: the tokenizer knows less than half of the words of the titles.
     """
     tokens, arrays = None, {}
     if "text" in data.sources:
         tokens = tokenise(data.catalogue, data.sources["text"], cell.dataset.max_tokens)
-        if tokens.unknown_share > UNKNOWN_LIMIT and not cell.dataset.force_tokenizer:
+        if tokens.unknown_share > MAX_UNKNOWN_SHARE and not cell.dataset.force_tokenizer:
             raise UserError(
-                f"--text-model {data.sources['text'].name}: it does not know {tokens.unknown_share:.0%} of the "
-                f"words of dataset {data.catalogue.name}; choose another, or set force_tokenizer = true in [dataset]"
+                f"--text-model {data.sources['text'].name}: its tokenizer does not know {tokens.unknown_share:.0%} of "
+                f"the words of dataset {data.catalogue.name}; choose another model, or set force_tokenizer = true in "
+                "[dataset]"
             )
     if "image" in data.sources:
         size = data.sources["image"].preprocessing.image_size
@@ -132,10 +158,13 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
 
 
 def load_encoders(sources: Mapping[str, Source], cell: Cell, device: torch.device | None = None) -> dict[str, Encoder]:
-    """The backbones; random ones are drawn from the cell's seed, modality by modality.
+    """Load the backbones by modality; random weights are drawn from the cell's seed, per modality.
 
     Args:
-        device: where maps that are quantised go; the rest stays where it was loaded.
+        device: device that quantised maps are moved to; all other weights stay where they were loaded.
+
+    Raises:
+        UserError: an encoder cannot be loaded or quantised.
     """
     encoders = {}
     for index, (modality, source) in enumerate(sources.items()):
@@ -148,63 +177,72 @@ def load_encoders(sources: Mapping[str, Source], cell: Cell, device: torch.devic
 
 
 def reads_cache(method: Method) -> bool:
-    """Whether the cache serves what the method reads, so that its cells never load the backbones."""
+    """True if the method reads cached hidden states, so that its cells never load the backbones."""
     return isinstance(method, HiddenMethod) and method.cached
 
 
 def kept_layers(method: HiddenMethod, sources: Mapping[str, Source]) -> dict[str, tuple[int, ...]]:
-    """The layers whose states the method reads, by modality."""
+    """Modality -> layers whose hidden states the method reads."""
     return method.kept_of(shapes_of(sources))
 
 
 def shapes_of(sources: Mapping[str, Source]) -> dict[str, Shape]:
-    """Modality -> sizes of its encoder."""
+    """Modality -> sizes of the encoder."""
     return {m: Shape(s.width, s.depth, s.widths) for m, s in sources.items()}
 
 
 def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
-    """Builds what reads hidden states alone without memory, so that options which do not fit the backbones show early.
+    """Check that a method on hidden states fits the backbones, by building its network on the meta device.
+
+    Methods that run the backbones are not checked.
 
     Raises:
-        UserError: what does not fit, by method and modality.
+        UserError: an option does not fit; the message names the method and the modality.
     """
-    where = f"method {cell.method.name}"
     method = build_method(cell.method, "matrix")
     if not isinstance(method, HiddenMethod):
         return
     try:
         for modality, layers in kept_layers(method, sources).items():
             depth = sources[modality].depth
-            beyond = [layer for layer in layers if layer != OUTPUT and not 0 <= layer <= depth]
-            if beyond or not layers:
-                raise UserError(f"the {modality} encoder has layers 0 to {depth}, kept gave {list(layers)}")
+            missing = [layer for layer in layers if layer != OUTPUT and not 0 <= layer <= depth]
+            if missing or not layers:
+                raise UserError(
+                    f"the {modality} encoder has layers 0 to {depth}, but the method keeps {list(layers) or 'none'}"
+                )
         with torch.device("meta"):
             method.build(nn.Identity(), shapes_of(sources), cell.training.width)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"method {cell.method.name}: {error}") from error
 
 
 def check_budget(cell: Cell, splits: Splits) -> None:
-    """Whether the method can be trained with the cell's budget.
+    """Check that the method can be trained with the cell's budget.
 
     Raises:
-        UserError: it cannot, naming the method.
+        UserError: the method cannot use this budget; the message names the method.
     """
     steps = Budget.of(cell.budget, steps_per_epoch(len(splits.train), cell.budget.batch_size)).limit_steps
-    if why := build_method(cell.method, "matrix").check_budget(steps):
-        raise UserError(f"method {cell.method.name}: {why}")
+    if message := build_method(cell.method, "matrix").check_budget(steps):
+        raise UserError(f"method {cell.method.name}: {message}")
 
 
-def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]) -> Built:
-    """The model and what trains in it, on the device where encoders and new tensors are.
+def build_model(
+    cell: Cell, method: Method, sources: Mapping[str, Source], encoders: Mapping[str, Encoder]
+) -> BuiltModel:
+    """Build the recommender of a cell, on the device of its encoders and of new tensors.
 
     Args:
-        encoders: by modality; not looked at when the cache serves their states.
+        sources: modality -> encoder source.
+        encoders: modality -> loaded encoder; not used if the method reads cached hidden states.
+
+    Raises:
+        UserError: the method does not fit an encoder.
     """
     width = cell.training.width
     torch.manual_seed(cell.seed)
     items: ItemEncoder
-    plain = [encoder.model for encoder in encoders.values()]
+    backbones = [encoder.model for encoder in encoders.values()]
     if isinstance(method, HiddenMethod):
         shapes = shapes_of(sources)
         source: nn.Module
@@ -217,24 +255,25 @@ def build_model(cell: Cell, method: Method, sources: Mapping[str, Source], encod
         assert isinstance(method, EncoderMethod)
         items = method.build(encoders, width)
     if cell.training.gradient_checkpointing:
-        # Not before: peft would have the embeddings' output ask for a gradient, which only the old way needs.
-        for model in plain:
+        # After the method: peft would make the output of the embeddings require a gradient, which only the reentrant
+        # kind of checkpointing needs.
+        for model in backbones:
             checkpoint_gradients(model)
-    # A seed of its own: every method starts from the same user encoder, whatever its own parameters drew.
+    # A separate seed, so that all methods start from the same user encoder, however many random numbers they drew.
     torch.manual_seed(cell.seed + 1)
     users = UserEncoder(width, dropout=cell.training.dropout)
     groups = (*items.groups, Group("user", method.lr_head, tuple(users.parameters())))
-    return Built(Recommender(items, users, cell.training.logit_scale), groups, items.adapted)
+    return BuiltModel(Recommender(items, users, cell.training.logit_scale), groups, items.adapted)
 
 
 def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = None) -> Assembly:
-    """Loads, builds and moves to the device.
+    """Load the data, build the model and move it to the device.
 
     Args:
-        progress: told of a hidden-state cache that is being built.
+        progress: called while a hidden-state cache is built.
 
     Raises:
-        UserError: for anything wrong with data, models or options.
+        UserError: data, models or options cannot be used.
     """
     data = load_data(cell)
     check_budget(cell, data.splits)
@@ -260,7 +299,20 @@ def build_caches(
     device: torch.device,
     progress: CacheProgress | None = None,
 ) -> dict[str, CacheFile]:
-    """Opens or builds the hidden-state cache of every modality; a backbone is loaded only to build one."""
+    """Open or build the hidden-state cache of every modality; a backbone is loaded only to build its cache.
+
+    Args:
+        feed: tokens and pixels of the items.
+        kept: modality -> layers whose states are stored.
+        device: device that computes the states.
+        progress: called after every block of items.
+
+    Returns:
+        Modality -> cache file.
+
+    Raises:
+        UserError: a cache cannot be built or written.
+    """
     caches = {}
     for modality, source in data.sources.items():
         shape = (data.n_items, len(kept[modality]), source.width)
@@ -285,22 +337,22 @@ def build_caches(
             "modality": modality,
             "layers": " ".join(map(str, kept[modality])),
         }
-        told = None if progress is None else partial(progress, modality)
+        modality_progress = None if progress is None else partial(progress, modality)
         caches[modality] = open_or_build(
-            cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, told
+            cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, modality_progress
         )
     return caches
 
 
 def encoder_digest(source: Source, cell: Cell) -> str:
-    """Names what a cell's encoder computes; a quantised one computes in the cell's precision."""
+    """Digest of an encoder's weights and arithmetic; with quantisation its kind and the cell's precision count too."""
     digest = source_digest(source, cell.seed)
     kind = cell.backbones.quantise
     return digest if kind is None else f"{digest} {kind} {cell.precision}"
 
 
 def source_digest(source: Source, seed: int) -> str:
-    """Names an encoder's weights without loading them: digest of its files, or of configuration and seed if random."""
+    """Digest of an encoder's weights without loading them: of its files, or of configuration and seed if random."""
     digest = hashlib.sha256(source.config.to_json_string().encode())
     if source.random:
         digest.update(f"random {seed} torch {torch.__version__}".encode())
@@ -312,7 +364,11 @@ def source_digest(source: Source, seed: int) -> str:
 
 
 def weight_files(location: str) -> list[Path]:
-    """The safetensors files of a folder, or of a hub id in the local hub cache (fetched if allowed)."""
+    """Safetensors files of a folder, or of a hub id in the local hub cache (fetched if allowed).
+
+    Raises:
+        UserError: there are none.
+    """
     folder = Path(location)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -320,5 +376,5 @@ def weight_files(location: str) -> list[Path]:
         folder = Path(snapshot_download(location, allow_patterns=["*.safetensors", "*.json"]))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(f"model {location}: no .safetensors weights")
+        raise UserError(f"model {location}: has no .safetensors files")
     return files

@@ -1,4 +1,4 @@
-"""Loads the data and tokenizers of all cells once, before the first of them runs."""
+"""Check of the data and models of all cells before the first cell runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.utils.errors import UserError
 
 
 def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Loads data and tokenizers for every pair of encoders and modality, so that bad input shows before anything runs.
+    """Load data and tokenizers for every pair of encoders and modality, so that bad input is found before a cell runs.
 
     Returns:
         Content of ``dataset.json``.
@@ -24,20 +24,20 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
             budget.
     """
     folder = cells[0].dataset.data_dir
-    if folder is not None and not os.path.isdir(folder):  # before a hub is asked for models
+    if folder is not None and not os.path.isdir(folder):  # before models are fetched from the hub
         raise UserError(f"--data-dir {folder}: no such folder")
     facts: dict[str, Any] = {}
     unknown_shares: dict[str, float] = {}
     for key in dict.fromkeys((cell.backbones, cell.modality) for cell in cells):
-        alike = [cell for cell in cells if (cell.backbones, cell.modality) == key]
-        data = load_data(alike[0])
-        for cell in alike:
+        group = [cell for cell in cells if (cell.backbones, cell.modality) == key]
+        data = load_data(group[0])
+        for cell in group:
             check_network(cell, data.sources)
             check_budget(cell, data.splits)
-        _, unknown = raw_feed(data, alike[0])
+        _, unknown = raw_feed(data, group[0])
         if not facts:
-            facts = describe(alike[0].dataset, data.catalogue, data.splits)
-            facts["references"] = references(alike[0].dataset, data.catalogue, data.splits)
+            facts = describe(group[0].dataset, data.catalogue, data.splits)
+            facts["references"] = references(group[0].dataset, data.catalogue, data.splits)
         if unknown is not None:
-            unknown_shares[str(alike[0].model("text"))] = unknown
+            unknown_shares[str(group[0].model("text"))] = unknown
     return facts | {"unknown_token_share": unknown_shares}

@@ -1,8 +1,8 @@
-"""What a checkpoint of a cell holds, and how a cell goes on from one as if nothing had happened.
+"""Checkpoints of a cell: their contents, and resuming a training from them with identical results.
 
-Tensors are in a safetensors file: trained values now and at the best epoch, buffers, Adam's moments and step counts,
-the ranks of the best epoch, the states of torch's random numbers. The rest is JSON. Nothing else draws at random while
-a cell trains: batches are a function of seed and epoch, so the number of steps done says which one is next.
+Tensors are in a safetensors file: trained values of the last and of the best epoch, buffers, Adam's moments and step
+counts, the ranks of the best epoch, and the states of torch's random number generators. The rest is in JSON. No other
+state is random: batches are a function of seed and epoch, so the number of steps done determines the next batch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from bench.cell.checkpoint_files import (
     CheckpointError,
-    Count,
+    ResumeCount,
     StepCounter,
-    check,
     checkpoint_folder,
-    checkpoints,
+    list_checkpoints,
+    verify_checkpoint,
     write_checkpoint,
 )
 from bench.config.cells import Cell
@@ -40,19 +40,20 @@ from bench.utils.text import printable
 
 SCHEMA = 1
 TENSORS, STATE = "tensors.safetensors", "state.json"
-# Of Adam per parameter; the step count has no dimensions.
+# Adam's state of a parameter: a step count without dimensions and two moments of the parameter's shape.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
-class Saved:
-    """Where a cell stood after one of its epochs.
+class SavedTraining:
+    """State of a cell's training as read from a checkpoint.
 
     Attributes:
-        rows: of the clock.
-        ranks: of the validation targets at the best epoch, (users,).
-        readings: what the meters had said.
-        times: how often the cell had been resumed when this was written.
+        training: curve, losses and best trained values.
+        rows: rows of the clock, one per step.
+        ranks: ranks of the validation targets at the best epoch, (users,).
+        readings: readings of the meters until the checkpoint.
+        times: number of times the cell had been resumed when the checkpoint was written.
     """
 
     training: Training
@@ -63,23 +64,27 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of one cell.
+    """Writes, finds and restores the checkpoints of one cell.
+
+    Attributes:
+        warnings: for the reader of the report.
+        count: number of resumes, steps lost and steps done.
 
     Args:
-        cell: says how often.
-        folder: of the cell.
-        batch_digest: of the batches that it trains on.
+        cell: cell, with the number of epochs between checkpoints.
+        folder: folder of the cell.
+        batch_digest: digest of the batches that the cell trains on.
         steps_per_epoch: optimizer steps of a pass over all users.
     """
 
     def __init__(self, cell: Cell, folder: Path, batch_digest: str, steps_per_epoch: int):
         self.warnings: list[str] = []
-        self.count = Count()
+        self.count = ResumeCount()
         self._every, self._steps_per_epoch = cell.checkpoint_every, steps_per_epoch
         self._parent = checkpoint_folder(folder)
         self._counter: StepCounter | None = None
         device = torch.device(cell.device)
-        # Another machine or torch computes other digits in other times, and two of them are never mixed.
+        # Another machine or version of torch gives other digits and other times, which must not be mixed in one cell.
         self._identity = {
             "schema": SCHEMA,
             "cell": cell.cell_id,
@@ -90,47 +95,47 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
         }
 
-    def resume(self, trainer: Trainer) -> Saved | None:
-        """Puts the trainer and torch's random numbers where the newest checkpoint left them, if there is one.
+    def resume(self, trainer: Trainer) -> SavedTraining | None:
+        """Restore trainer and random number generators from the newest usable checkpoint; None if there is none.
 
-        One that is damaged or of another cell is named on standard error and left alone.
+        A checkpoint that is damaged or of another cell is named on standard error and ignored.
 
         Args:
-            trainer: in any state, of the same cell.
+            trainer: trainer of the same cell, in any state.
         """
         saved = None
-        for folder in checkpoints(self._parent):
+        for folder in list_checkpoints(self._parent):
             try:
                 saved = self._load(folder, trainer)
                 break
             except CheckpointError as error:
-                print(f"{printable(error)}: ignored", file=sys.stderr)
+                print(f"{printable(error)}; this checkpoint is ignored", file=sys.stderr)
         if saved is not None or self._every is not None:
             with suppress(OSError):
                 self._counter = StepCounter(self._parent)
-                self._begin(saved)
+                self._start_counting(saved)
         return saved
 
-    def _begin(self, saved: Saved | None) -> None:
-        """Says in the counter's file that another process has taken over."""
+    def _start_counting(self, saved: SavedTraining | None) -> None:
+        """Count a resume, and the steps that it lost, in the counter's file."""
         assert self._counter is not None
         if saved is not None:
             step, count = len(saved.training.losses), self._counter.read()
-            self.count = Count(saved.times + 1, None, step)
+            self.count = ResumeCount(saved.times + 1, None, step)
             if count is not None and count.step >= step and count.times >= saved.times:
                 lost = None if count.lost is None else count.lost + count.step - step
-                self.count = Count(count.times + 1, lost, step)
+                self.count = ResumeCount(count.times + 1, lost, step)
         self._counter.write(self.count)
 
-    def follow(self, steps: int) -> None:
-        """Told after every step how many are done; a kill then loses no count of them."""
+    def count_steps(self, steps: int) -> None:
+        """Write the number of steps done; called after every step, so that a kill does not lose the number."""
         if self._counter is not None:
-            self.count = Count(self.count.times, self.count.lost, steps)
+            self.count = ResumeCount(self.count.times, self.count.lost, steps)
             with suppress(OSError):
                 self._counter.write(self.count)
 
-    def due(self, last: Evaluation) -> bool:
-        """Whether a checkpoint is to be written after this evaluation: one at the end of every n-th epoch."""
+    def is_due(self, last: Evaluation) -> bool:
+        """True if a checkpoint has to be written after this evaluation: at the end of every n-th epoch."""
         return self._every is not None and last.step % self._steps_per_epoch == 0 and last.epoch % self._every == 0
 
     def save(
@@ -141,7 +146,15 @@ class Checkpoints:
         ranks: NDArray[np.int64],
         readings: MeterReadings,
     ) -> None:
-        """Writes a checkpoint. One that cannot be written is a warning: the cell goes on without it."""
+        """Write a checkpoint; a failure is a warning, and the cell continues.
+
+        Args:
+            trainer: trained values, optimizer and loss scaler.
+            training: progress so far, with an evaluation of the last step.
+            rows: rows of the clock, one per step.
+            ranks: ranks of the validation targets at the best epoch, (users,).
+            readings: readings of the meters so far.
+        """
         tensors = _tensors(trainer, training.best_state) | {"ranks": torch.from_numpy(ranks)}
         state = {
             "identity": self._identity,
@@ -171,24 +184,28 @@ class Checkpoints:
             )
         except (OSError, RuntimeError, SafetensorError) as error:
             print(
-                f"{printable(self._parent)}: no checkpoint after epoch {state['epoch']}: {printable(error)}",
+                f"{printable(self._parent)}: no checkpoint written after epoch {state['epoch']}: {printable(error)}",
                 file=sys.stderr,
             )
             self.warnings = ["a checkpoint could not be written"]
 
-    def _load(self, folder: Path, trainer: Trainer) -> Saved:
-        """Reads and checks everything before it touches anything."""
-        check(folder)
+    def _load(self, folder: Path, trainer: Trainer) -> SavedTraining:
+        """Read and verify a checkpoint, then restore the trainer; the trainer is unchanged if anything is wrong.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or belongs to another cell, machine or version of torch.
+        """
+        verify_checkpoint(folder)
         try:
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            for key, now in self._identity.items():
-                if (there := state["identity"][key]) != now:
-                    raise CheckpointError(f"checkpoint {folder}: {key} was {there!r} and is {now!r}")
+            for key, current in self._identity.items():
+                if (written := state["identity"][key]) != current:
+                    raise CheckpointError(f"checkpoint {folder}: {key} was {written!r} and is now {current!r}")
             tensors = load_file(folder / TENSORS)
             _check_shapes(tensors, trainer)
-            saved = Saved(
-                # Copies, so that the file is not held open by them.
-                _training(state["training"], [tensor.clone() for tensor in _of(tensors, trainer, "best")]),
+            saved = SavedTraining(
+                # Copies: tensors of the file would keep it open.
+                _training(state["training"], [tensor.clone() for tensor in _select(tensors, trainer, "best")]),
                 state["rows"],
                 tensors["ranks"].clone().numpy(),
                 MeterReadings.from_dict(state["meters"]),
@@ -207,30 +224,36 @@ def _training(values: Mapping[str, Any], best_state: list[Tensor]) -> Training:
 
 
 def _names(trainer: Trainer) -> list[str]:
-    """The names of the trained parameters, in the trainer's order."""
+    """Names of the trained parameters, in the trainer's order."""
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     return [names[id(parameter)] for parameter in trainer.parameters]
 
 
-def _of(tensors: Mapping[str, Tensor], trainer: Trainer, what: str) -> list[Tensor]:
-    return [tensors[f"{what}.{name}"] for name in _names(trainer)]
+def _select(tensors: Mapping[str, Tensor], trainer: Trainer, prefix: str) -> list[Tensor]:
+    """One tensor of the prefix per trained parameter, in the trainer's order."""
+    return [tensors[f"{prefix}.{name}"] for name in _names(trainer)]
 
 
 def _tensors(trainer: Trainer, best_state: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Everything that is a tensor, on the host."""
+    """All tensors of a checkpoint by name, on the host."""
     moments = trainer.optimizer.state_dict()["state"]
-    found: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
+    tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
     if trainer.device.type == "cuda":
-        found["rng.cuda"] = torch.cuda.get_rng_state(trainer.device)
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(trainer.device)
     for index, (name, value, best) in enumerate(zip(_names(trainer), trainer.parameters, best_state, strict=True)):
-        found |= {f"trained.{name}": value.detach(), f"best.{name}": best}
-        found |= {f"adam.{name}.{key}": moments[index][key] for key in MOMENTS if index in moments}
-    found |= {f"buffer.{name}": buffer for name, buffer in trainer.model.named_buffers()}
-    return {name: tensor.to("cpu").contiguous() for name, tensor in found.items()}
+        tensors |= {f"trained.{name}": value.detach(), f"best.{name}": best}
+        tensors |= {f"adam.{name}.{key}": moments[index][key] for key in MOMENTS if index in moments}
+    tensors |= {f"buffer.{name}": buffer for name, buffer in trainer.model.named_buffers()}
+    return {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
 
 
 def _check_shapes(tensors: Mapping[str, Tensor], trainer: Trainer) -> None:
-    """Raises ValueError or KeyError where the tensors are not those of the model."""
+    """Check that the tensors of a checkpoint fit the model.
+
+    Raises:
+        KeyError: a tensor is missing.
+        ValueError: a tensor has another shape; the message names it.
+    """
     expected = {f"buffer.{name}": tuple(buffer.shape) for name, buffer in trainer.model.named_buffers()}
     for name, parameter in zip(_names(trainer), trainer.parameters, strict=True):
         shape = tuple(parameter.shape)
@@ -244,10 +267,10 @@ def _check_shapes(tensors: Mapping[str, Tensor], trainer: Trainer) -> None:
 
 @torch.no_grad()
 def _restore(trainer: Trainer, tensors: Mapping[str, Tensor], scaler: dict[str, Any]) -> None:
-    trainer.restore(_of(tensors, trainer, "trained"))
+    trainer.restore(_select(tensors, trainer, "trained"))
     for name, buffer in trainer.model.named_buffers():
         buffer.copy_(tensors[f"buffer.{name}"])
-    # Copies: tensors of the file lie at any address, those that an optimizer makes at one that suits the processor.
+    # Copies: tensors of the file lie at any address, tensors that the optimizer makes are aligned for the processor.
     moments = {
         index: {key: tensors[f"adam.{name}.{key}"].clone() for key in MOMENTS}
         for index, name in enumerate(_names(trainer))

@@ -1,11 +1,10 @@
-"""Checkpoints on disk: a folder each, written whole or not at all, checked before it is read. Imports nothing heavy.
+"""Checkpoint folders on disk: written atomically and verified by checksums before they are read.
 
     cells/<cell-id>/checkpoint/
       step-<n>/{tensors.safetensors, state.json, SHA256SUMS}
       steps.json
 
-What goes in is ``bench.cell.checkpoint``'s business. Beside ``bench.records.record`` nothing else writes into a run
-folder.
+``bench.cell.checkpoint`` defines the contents of the files. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ _COUNT_BYTES = 256
 
 
 class CheckpointError(Exception):
-    """A checkpoint is not what was written, or not of this cell; the message names it."""
+    """A checkpoint is damaged or belongs to another cell, machine or version of torch; the message names its folder."""
 
 
 def checkpoint_folder(cell_folder: Path) -> Path:
-    """Where a cell keeps its checkpoints."""
+    """Folder of a cell's checkpoints."""
     return cell_folder / "checkpoint"
 
 
 def remove_checkpoints(cell_folder: Path) -> None:
-    """Removes all of them: nothing will go on from there."""
+    """Remove all checkpoints of a cell that has a record and will not be resumed."""
     shutil.rmtree(checkpoint_folder(cell_folder), ignore_errors=True)
 
 
 def write_checkpoint(parent: Path, step: int, files: Mapping[str, Callable[[Path], object]]) -> Path:
-    """Writes a checkpoint and then removes the older ones; a crash at any moment leaves the old or the new one.
+    """Write a checkpoint and then remove older ones; a crash at any moment leaves the old or the new one intact.
 
     Args:
-        parent: the cell's checkpoint folder; made if there is none.
-        step: steps done, which names the checkpoint.
-        files: name -> writes the file of that name to the path it is given.
+        parent: the cell's checkpoint folder; created if it does not exist.
+        step: number of steps done, which names the checkpoint.
+        files: file name -> function that writes the file to the path that it is given.
 
     Returns:
-        its folder.
+        Folder of the checkpoint.
 
     Raises:
-        OSError: it could not be written; the older ones are still there.
+        OSError: the checkpoint could not be written; older ones are kept.
     """
     parent.mkdir(parents=True, exist_ok=True)
     target, partial = parent / f"step-{step:09d}", parent / f".{uuid.uuid4().hex}.tmp"
@@ -63,7 +62,7 @@ def write_checkpoint(parent: Path, step: int, files: Mapping[str, Callable[[Path
         (partial / SUMS).write_text("".join(_sums(partial, sorted(files))), encoding="utf-8")
         flush_to_disk(partial / SUMS)
         flush_to_disk(partial)
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one that was ignored
+        shutil.rmtree(target, ignore_errors=True)  # a damaged checkpoint of the same step
         os.rename(partial, target)
         flush_to_disk(parent)
     finally:
@@ -74,36 +73,37 @@ def write_checkpoint(parent: Path, step: int, files: Mapping[str, Callable[[Path
     return target
 
 
-def checkpoints(parent: Path) -> list[Path]:
-    """The checkpoints that lie there, the newest first; none of them checked."""
-    found = [(int(match[1]), path) for path in _entries(parent) if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+def list_checkpoints(parent: Path) -> list[Path]:
+    """List the checkpoints in a folder, newest first, without verifying them."""
+    numbered = [(int(match[1]), path) for path in _entries(parent) if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def check(folder: Path) -> None:
-    """Checks every file of a checkpoint.
+def verify_checkpoint(folder: Path) -> None:
+    """Verify the checksum of every file of a checkpoint.
 
     Raises:
-        CheckpointError: a file is missing or is not what was written.
+        CheckpointError: a file is missing, added or changed; the message names it.
     """
     try:
-        said = (folder / SUMS).read_bytes()
+        recorded = (folder / SUMS).read_bytes()
         lines = _sums(folder, sorted(path.name for path in folder.iterdir() if path.name != SUMS))
     except OSError as error:
         raise CheckpointError(f"checkpoint {folder}: {error}") from error
-    if said != "".join(lines).encode():
-        odd = {line.strip().partition("  ")[2] for line in {*said.decode(errors="replace").splitlines(True)} ^ {*lines}}
-        raise CheckpointError(f"checkpoint {folder}: {', '.join(sorted(odd))}: not what was written")
+    if recorded != "".join(lines).encode():
+        different = {*recorded.decode(errors="replace").splitlines(True)} ^ {*lines}
+        names = sorted({line.strip().partition("  ")[2] for line in different})
+        raise CheckpointError(f"checkpoint {folder}: {', '.join(names)}: checksum mismatch")
 
 
 @dataclass(frozen=True)
-class Count:
-    """How far a cell has come, told so often that a kill loses nothing of it.
+class ResumeCount:
+    """Number of resumes and steps of a cell, written after every step so that a kill loses none.
 
     Attributes:
-        times: how often it has been resumed.
-        lost: steps that were done and are not in the checkpoint that it went on from, over all times; None is unknown.
-        step: steps done, counted from the start of training.
+        times: number of times the cell was resumed.
+        lost: steps done after the checkpoint that was resumed from, summed over all resumes; None is unknown.
+        step: steps done since the start of training.
     """
 
     times: int = 0
@@ -112,30 +112,30 @@ class Count:
 
 
 class StepCounter:
-    """Keeps a :class:`Count` in a file that outlives the process, though not a crash of the machine.
+    """File with a :class:`ResumeCount`; it survives a kill of the process, but not always a crash of the machine.
 
-    One short write into the same place, so that it may follow every step: it is no more than a copy into the kernel.
+    A write is one short copy into the kernel, cheap enough for every step.
     """
 
     def __init__(self, parent: Path):
         parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(parent / "steps.json", os.O_RDWR | os.O_CREAT, 0o666)
 
-    def read(self) -> Count | None:
-        """What was last written; None if nothing was, or nothing that makes sense."""
+    def read(self) -> ResumeCount | None:
+        """Read the last count; None if there is none or the file is damaged."""
         try:
-            count = Count(**json.loads(os.pread(self._file, _COUNT_BYTES, 0)))
+            count = ResumeCount(**json.loads(os.pread(self._file, _COUNT_BYTES, 0)))
         except (ValueError, TypeError, OSError):
             return None
         numbers = (count.times, 0 if count.lost is None else count.lost, count.step)
         return count if all(type(number) is int and number >= 0 for number in numbers) else None
 
-    def write(self, count: Count) -> None:
-        """Takes the place of what was there."""
+    def write(self, count: ResumeCount) -> None:
+        """Overwrite the count in the file."""
         os.pwrite(self._file, json.dumps(asdict(count)).encode().ljust(_COUNT_BYTES), 0)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         os.close(self._file)
 
 

@@ -1,4 +1,4 @@
-"""How a cell ended that did not end ok, and the record of it."""
+"""Classification of exceptions that end a cell, and the record of a failed cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.cell.planner import planned
+from bench.cell.planner import plan_entry
 from bench.cell.sanity_checks import SanityCheckError
 from bench.config.cells import Cell
 from bench.measure.host import peak_rss_bytes
@@ -21,38 +21,43 @@ from bench.training.loop import Diverged
 from bench.utils.errors import UserError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-# As torch says it of a card, and of the host.
+# Torch's wording for a GPU and for the host.
 REQUESTED = re.compile(r"[Tt]ried to allocate (\d+(?:\.\d+)?) (bytes|[KMGT]iB)")
-# Memory of a card that is asked for past torch's allocator, for a context or inside a library.
+# Allocations on a GPU that bypass torch's allocator: a CUDA context, or workspaces of a library.
 DEVICE_ALLOCATION = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED")
 HOST_ALLOCATION = "DefaultCPUAllocator: can't allocate memory"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a cell ended with.
+class Failure:
+    """Status and cause of a cell that did not end ok.
 
     Attributes:
         status: oom, oom-host, diverged or failed.
-        error: for the row.
-        traceback: of the exception.
-        facts: further entries of the record.
+        error: message for the row of results.csv.
+        traceback: traceback of the exception, as text.
+        entries: further entries of the record.
     """
 
     status: str
     error: str
     traceback: str
-    facts: dict[str, Any]
+    entries: dict[str, Any]
 
 
-def outcome_of(error: Exception, device: torch.device) -> Outcome:
-    """What an exception out of a cell means. It must still be at hand, and the failed frames with it."""
-    status, facts = _status(error), {}
-    # Those that are made for users say by themselves what is wrong.
-    told = isinstance(error, UserError | SanityCheckError | Diverged | torch.OutOfMemoryError)
-    text = str(error) if told else f"{type(error).__name__}: {error}"
+def classify_failure(error: Exception, device: torch.device) -> Failure:
+    """Status, message and record entries for an exception; call it in the handler, before the exception is dropped.
+
+    Args:
+        error: exception that ended the cell.
+        device: device of the cell.
+    """
+    status, entries = _status(error), {}
+    # Messages of these classes are complete without the name of the class.
+    self_explanatory = isinstance(error, UserError | SanityCheckError | Diverged | torch.OutOfMemoryError)
+    text = str(error) if self_explanatory else f"{type(error).__name__}: {error}"
     if isinstance(error, Diverged):
-        facts["diverged"] = {
+        entries["diverged"] = {
             "what": error.what,
             "value": str(error.value),
             "step": error.step,
@@ -60,8 +65,8 @@ def outcome_of(error: Exception, device: torch.device) -> Outcome:
             "last_good_epoch": error.last_good_epoch,
         }
     if status in ("oom", "oom-host"):
-        facts["oom"] = _memory(str(error), device)
-    return Outcome(status, text, "".join(traceback.format_exception(error)), facts)
+        entries["oom"] = _memory_entry(str(error), device)
+    return Failure(status, text, "".join(traceback.format_exception(error)), entries)
 
 
 def _status(error: Exception) -> str:
@@ -69,18 +74,18 @@ def _status(error: Exception) -> str:
         return "diverged"
     if isinstance(error, torch.OutOfMemoryError) or DEVICE_ALLOCATION.search(str(error)):
         return "oom"
-    of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError) or of_system or HOST_ALLOCATION in str(error):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or no_memory or HOST_ALLOCATION in str(error):
         return "oom-host"
     return "failed"
 
 
-def _memory(message: str, device: torch.device) -> dict[str, Any]:
-    """What was held at most before the request that was refused, and how much that one was for; None is unknown."""
-    found = REQUESTED.search(message)
+def _memory_entry(message: str, device: torch.device) -> dict[str, Any]:
+    """Bytes of the refused request and peaks of the memory held before it; None is unknown."""
+    request = REQUESTED.search(message)
     allocated, reserved = allocator_peaks(device)
     return {
-        "requested_bytes": int(float(found[1]) * UNITS[found[2]]) if found else None,
+        "requested_bytes": int(float(request[1]) * UNITS[request[2]]) if request else None,
         "peak_allocated_bytes": allocated,
         "peak_reserved_bytes": reserved,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -88,12 +93,12 @@ def _memory(message: str, device: torch.device) -> dict[str, Any]:
     }
 
 
-def failure_record(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    """The record of an outcome; after an allocation that failed it has what was predicted beside it.
+def failure_record(cell: Cell, cause: Failure) -> dict[str, Any]:
+    """Make the record of a failed cell; after a failed allocation it includes the prediction for the cell.
 
-    What the cell held must be free by now.
+    Drop model, data and optimizer of the cell first: the prediction needs memory too.
     """
-    record = failure(cell, outcome.status, outcome.error, outcome.traceback) | outcome.facts
+    record = failure(cell, cause.status, cause.error, cause.traceback) | cause.entries
     if "oom" in record:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -102,9 +107,9 @@ def failure_record(cell: Cell, outcome: Outcome) -> dict[str, Any]:
 
 
 def plan_beside(cell: Cell) -> dict[str, Any] | None:
-    """What ``plan`` predicts for a cell, made when nothing is measured any more; None where it cannot be planned."""
+    """Prediction of ``plan`` for a cell, made after all measurements; None if the cell cannot be planned."""
     try:
-        return planned(cell)
+        return plan_entry(cell)
     except (UserError, MemoryError, RuntimeError, ValueError, TypeError) as error:
-        print(f"no plan: {one_line(str(error))}", file=sys.stderr)
+        print(f"the cell cannot be planned: {one_line(str(error))}", file=sys.stderr)
         return None

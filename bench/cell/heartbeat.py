@@ -1,4 +1,4 @@
-"""Says from time to time that the cell's process is alive, so that whoever started it can tell slow from hung."""
+"""Heartbeat of a cell's process, which lets the supervisor tell a slow cell from a hung one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ INTERVAL = 1.0
 
 
 class Heartbeat:
-    """Called wherever something has been got done; an event of it at most once a second.
+    """Rate-limited liveness event, at most one per second; call it after each unit of work.
 
-    There is no thread behind it: one would go on saying so when nothing is done any more.
+    It has no thread: a thread would report life even when the work hangs.
+
+    Args:
+        report: called with the event.
+        now: clock, in seconds.
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], Any], now: Callable[[], float] = monotonic):
@@ -20,8 +24,8 @@ class Heartbeat:
         self._last = now()
 
     def __call__(self) -> None:
-        """Something has been got done."""
-        at = self._now()
-        if at - self._last >= INTERVAL:
-            self._last = at
+        """Report the event, unless the last one is less than ``INTERVAL`` seconds old."""
+        now = self._now()
+        if now - self._last >= INTERVAL:
+            self._last = now
             self._report({"event": "alive"})

@@ -1,12 +1,12 @@
-"""What a cell will cost, before it runs: exact sizes from a step on fake tensors, without weights and without a GPU.
+"""Cost of a cell before it runs: exact tensor sizes of a step on fake tensors, without weights and without a GPU.
 
-The model is built and stepped by the code that a cell runs (``build_model``, ``Trainer``, ``probe``). Only the tensors
-are others: they have sizes and no contents, so a card's worth of them fits anywhere.
+The model is built and trained by the code that a cell runs (``build_model``, ``Trainer``, ``probe``), on tensors that
+have sizes and no contents, so that a plan for a large GPU fits into any host memory.
 
-What a plan cannot know: torch without CUDA has no fake CUDA tensors, so the step is planned with the operations of the
-CPU. On a card autocast also computes in 32 bit each softmax whose model does not itself ask for that, the kernel of
-``sdpa`` keeps other things for backward, and the allocator takes more than what is live (rounding, workspaces,
-fragmentation, the context).
+Limits: torch without CUDA has no fake CUDA tensors, so the step is planned with the operations of the CPU. On a GPU
+autocast also computes in 32 bit each softmax whose model does not itself ask for it, the ``sdpa`` kernel saves other
+tensors for backward, and the allocator takes more memory than the live tensors (rounding, workspaces, fragmentation,
+the CUDA context).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.cell.assemble import build_model, kept_layers, load_data, load_encoders, locate_all, reads_cache
+from bench.cell.assemble import build_model, kept_layers, load_data, load_encoders, locate_encoders, reads_cache
 from bench.config.cells import Cell
 from bench.config.matrix import build_method
 from bench.data.batches import largest_batch
@@ -40,24 +40,25 @@ from methods.base import Group, HiddenMethod
 
 CPU = torch.device("cpu")
 SMALLEST = 2
-"""Users of the smallest batch that trains: one alone has nobody to be told apart from."""
+"""Users of the smallest batch that can be trained: the loss needs items of another user as negatives."""
 PAPER_ITEMS = 20_314
-"""Items of the IISAN paper's Scientific dataset (arXiv 2404.02059) that remain once short sequences are left out."""
+"""Items of the IISAN paper's Scientific dataset (arXiv 2404.02059) after short sequences have been left out."""
 ADAM_BYTES = 40
-"""Per trained 32-bit value: clipping reads the gradient for its norm, reads and writes it scaled; Adam reads weight,
-gradient and two moments and writes weight and moments."""
+"""Memory traffic of an update per trained 32-bit value, in bytes: clipping reads the gradient for its norm, then reads
+and writes it scaled; Adam reads weight, gradient and two moments and writes weight and moments."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What one step is fed with.
+    """Size of the input of one step.
 
     Attributes:
-        users: rows of the batch.
-        items: distinct items.
-        inputs: real input positions.
-        tokens: of the longest title; 0 without text.
-        padded: some title is shorter. transformers drops a mask that hides nothing, which saves memory.
+        users: number of users, the rows of the batch.
+        items: number of distinct items.
+        inputs: number of input positions without padding.
+        tokens: number of tokens of the longest title; 0 without text.
+        padded: True if a title is shorter than the longest. transformers drops an attention mask without padding, which
+            saves memory.
     """
 
     users: int
@@ -68,12 +69,12 @@ class Sizes:
 
 
 class Workload(Protocol):
-    """Where the sizes of a step come from.
+    """Source of the sizes of a step.
 
     Attributes:
         name: "full" or "data".
-        n_items: size of the catalogue.
-        most_users: a larger batch there is not.
+        n_items: number of items in the catalogue.
+        most_users: number of users of the largest possible batch.
     """
 
     name: str
@@ -81,11 +82,17 @@ class Workload(Protocol):
     most_users: int
 
     def sizes(self, users: int) -> Sizes:
-        """Of the step that memory peaks in, with batches of ``users``."""
+        """Sizes of the step with the highest memory peak, for batches of ``users`` users."""
 
 
 class FullBatches:
-    """Every user with 11 items, all of them distinct, every title as long as titles may be: no data is looked at."""
+    """Worst case without data: 11 items per user, all items of a batch distinct, all titles of the maximal length.
+
+    Args:
+        max_tokens: maximal number of tokens of a title.
+        n_items: number of items in the catalogue.
+        most_users: number of users of the largest possible batch.
+    """
 
     name = "full"
 
@@ -95,16 +102,17 @@ class FullBatches:
         self._tokens = max_tokens
 
     def sizes(self, users: int) -> Sizes:
-        """Nothing is padded."""
+        """Sizes of a batch without padding."""
         return Sizes(users, users * (MAX_INPUTS + 1), users * MAX_INPUTS, self._tokens, False)
 
 
 class DataBatches:
-    """The batch that a cell is probed with: the one of the first epoch with the most distinct items.
+    """Sizes of a cell's probe batch: the batch of the first epoch with the most distinct items.
 
     Args:
-        lengths: tokens per title, (items,); None without text.
-        seed: of the cell, which orders the users.
+        splits: user sequences.
+        lengths: number of tokens per title, (items,); None without text.
+        seed: seed of the cell, which determines the order of the users.
     """
 
     name = "data"
@@ -116,10 +124,10 @@ class DataBatches:
 
     @classmethod
     def of(cls, cell: Cell) -> DataBatches:
-        """Loads the cell's catalogue and tokenises its titles.
+        """Load the cell's catalogue and tokenise its titles.
 
         Raises:
-            UserError: for anything wrong with data or models.
+            UserError: data or models cannot be used.
         """
         data = load_data(cell)
         text = data.sources.get("text")
@@ -127,7 +135,7 @@ class DataBatches:
         return cls(data.splits, lengths, cell.seed)
 
     def sizes(self, users: int) -> Sizes:
-        """Of the probe batch."""
+        """Sizes of the probe batch."""
         batch = largest_batch(self._splits, users, self._seed)
         tokens, padded = 0, False
         if self._lengths is not None:
@@ -139,15 +147,17 @@ class DataBatches:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one cell will cost.
+    """Predicted cost of one cell.
 
     Attributes:
-        sizes: of the step that was planned.
-        trainable_params, total_params: exact.
-        memory: account of a training step at its peak.
-        flops: of that step.
-        cache_bytes: hidden states of ``n_items`` items on disk, without the files' headers; None for a cell without.
-        work: forward, backward and update, for the roofline.
+        sizes: sizes of the planned step.
+        trainable_params, total_params: exact numbers of values.
+        memory: bytes of live tensors at the peak of a training step.
+        flops: FLOPs of the step.
+        cache_bytes: bytes of the hidden states of ``n_items`` items on disk, without file headers; None for a cell
+            without a cache.
+        n_items: number of items in the catalogue.
+        work: FLOPs and memory traffic of forward, backward and update, for the roofline.
     """
 
     sizes: Sizes
@@ -161,38 +171,38 @@ class Plan:
 
 
 class Planner:
-    """One cell's model on fake tensors, ready to be probed with batches of any size.
+    """Model of one cell on fake tensors; plans steps with batches of any size.
 
     Raises:
-        UserError: for anything wrong with models or options.
+        UserError: models or options cannot be used.
     """
 
     def __init__(self, cell: Cell):
         self._cell = cell
         self._method = build_method(cell.method, "matrix")
-        # Weights are not needed, so random ones do for every model: they are never drawn.
-        self._sources = locate_all(cell, "random")
+        # "random" needs no weight files, and fake tensors are never filled.
+        self._sources = locate_encoders(cell, "random")
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._padded = True
         self._trainer = self._build()
 
     def _build(self) -> Trainer:
-        # On the meta device first: under a fake mode peft fails to move modules, and ViT to draw its weights.
+        # First on the meta device: under a fake mode peft cannot move modules and ViT cannot draw its weights.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             encoders = {} if reads_cache(self._method) else load_encoders(self._sources, self._cell)
             built = build_model(self._cell, self._method, self._sources, encoders)
         if "text" in encoders:
-            encoders["text"].model.register_forward_pre_hook(self._drop_idle_mask, with_kwargs=True)
+            encoders["text"].model.register_forward_pre_hook(self._drop_empty_mask, with_kwargs=True)
         with self._mode:
-            groups = _emptied(built.model, built.groups)
+            groups = _allocate_empty(built.model, built.groups)
             return Trainer(built.model, groups, self._cell.training, self._cell.precision, CPU)
 
-    def _drop_idle_mask(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """As transformers does with a mask that hides nothing, if it can look inside it: in a fake one it cannot."""
+    def _drop_empty_mask(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Drop an attention mask without padding, as transformers does for real masks, whose values it can read."""
         return args, kwargs if self._padded else {**kwargs, "attention_mask": None}
 
     def plan(self, workload: Workload, users: int) -> Plan:
-        """Plans a step with batches of ``users``."""
+        """Plan a step with batches of ``users`` users."""
         sizes = workload.sizes(users)
         with self._mode:
             memory, flops = probe(self._trainer, self._batch(sizes))
@@ -208,23 +218,26 @@ class Planner:
         )
 
     def peak(self, workload: Workload, users: int) -> int:
-        """Bytes at the peak of a step with batches of ``users``; a plan comes first."""
+        """Peak bytes of live tensors in a step with batches of ``users`` users; call :meth:`plan` first."""
         with self._mode:
             return step_account(self._trainer, self._batch(workload.sizes(users))).peak_bytes
 
     def cache_bytes(self, n_items: int) -> int | None:
-        """Items × kept layers × width × bytes of a number, over the modalities."""
+        """Bytes of the hidden-state cache: items × kept layers × width × bytes per value, summed over modalities.
+
+        None if the method reads no cache.
+        """
         if not reads_cache(self._method):
             return None
         itemsize = np.dtype(self._cell.training.cache_dtype).itemsize
-        return sum(n_items * kept * width * itemsize for kept, width in self._cached(self._method).values())
+        return sum(n_items * kept * width * itemsize for kept, width in self._cached_shapes(self._method).values())
 
-    def _cached(self, method: HiddenMethod) -> dict[str, tuple[int, int]]:
-        """Modality -> kept layers and width."""
+    def _cached_shapes(self, method: HiddenMethod) -> dict[str, tuple[int, int]]:
+        """Modality -> number of kept layers and width."""
         return {m: (len(kept), self._sources[m].width) for m, kept in kept_layers(method, self._sources).items()}
 
     def _batch(self, sizes: Sizes) -> TrainBatch:
-        """A batch without contents; sizes and types are those that feed and trainer make."""
+        """Fake batch with the shapes and types that ``ItemFeed`` and ``Trainer.transfer`` produce."""
         self._padded = sizes.padded
         return TrainBatch(
             self._inputs(sizes),
@@ -237,7 +250,7 @@ class Planner:
         n = sizes.items
         if reads_cache(self._method):
             dtype = getattr(torch, self._cell.training.cache_dtype)
-            shapes = self._cached(self._method)
+            shapes = self._cached_shapes(self._method)
             return {HIDDEN_KEY.format(m): torch.empty(n, *shape, dtype=dtype) for m, shape in shapes.items()}
         inputs = {}
         if "image" in self._sources:
@@ -252,46 +265,50 @@ class Planner:
         return inputs
 
 
-def _emptied(model: Recommender, groups: tuple[Group, ...]) -> tuple[Group, ...]:
-    """Moves a model from the meta device to empty tensors; the groups with the parameters that it has then."""
+def _allocate_empty(model: Recommender, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Replace a model's meta tensors by empty ones; return the groups with the model's new parameters."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     to_empty(model, CPU)
-    now = dict(model.named_parameters())
+    allocated = dict(model.named_parameters())
     return tuple(
-        dataclasses.replace(group, parameters=tuple(now[names[id(p)]] for p in group.parameters)) for group in groups
+        dataclasses.replace(group, parameters=tuple(allocated[names[id(p)]] for p in group.parameters))
+        for group in groups
     )
 
 
-def planned(cell: Cell) -> dict[str, Any]:
-    """The ``plan`` entry of a record: what would have been said beforehand of the step that a cell is probed with.
+def plan_entry(cell: Cell) -> dict[str, Any]:
+    """Make the ``plan`` entry of a record: the prediction for the cell's probe step, parts of memory in bytes.
 
     Raises:
-        UserError: for anything wrong with data, models or options.
-        RuntimeError: the model has an operation without a fake counterpart.
+        UserError: data, models or options cannot be used.
+        RuntimeError: the model has an operation that fake tensors do not support.
     """
-    found = Planner(cell).plan(DataBatches.of(cell), cell.budget.batch_size)
-    parts = found.memory.as_dict()
+    plan = Planner(cell).plan(DataBatches.of(cell), cell.budget.batch_size)
+    memory = plan.memory.as_dict()
     return {
-        "trainable_params": found.trainable_params,
-        "total_params": found.total_params,
-        "peak_memory_bytes": parts.pop("peak_bytes"),
-        **parts,
-        "flops_forward": found.flops.forward,
-        "flops_backward": found.flops.backward,
-        "cache_bytes": found.cache_bytes,
+        "trainable_params": plan.trainable_params,
+        "total_params": plan.total_params,
+        "peak_memory_bytes": memory.pop("peak_bytes"),
+        **memory,
+        "flops_forward": plan.flops.forward,
+        "flops_backward": plan.flops.backward,
+        "cache_bytes": plan.cache_bytes,
     }
 
 
 def step_work(model: nn.Module, memory: MemoryAccount, flops: Flops) -> tuple[Work, Work, Work]:
-    """What forward, backward and update of a step cannot do without, for a bound from below.
+    """Least FLOPs and memory traffic of forward, backward and update of a step, for a lower bound of its time.
 
-    Forward reads every weight once, lookup tables excepted, and writes what is kept for backward; backward reads that
-    and writes the gradients; the update is traffic alone. Everything else (temporaries, inputs, weights read again,
-    results that pass through memory more than once) is left out. What stays in the card's caches from one stretch to
-    the next is not: it is small against any step that is worth planning.
+    Forward reads every weight once, except lookup tables, and writes the tensors saved for backward; backward reads
+    them and writes the gradients; the update is memory traffic alone. All other traffic is left out (temporaries,
+    inputs, weights read again, results that pass through memory more than once). Data that stay in the GPU's caches
+    from one part to the next are counted as traffic: they are few compared with any step that is worth planning.
 
     Args:
-        memory: the account of the step. What is live at its peak of what backward needs may be less than all of it.
+        model: recommender on real or fake tensors.
+        memory: memory account of the step; its activations are those live at the peak, which may be fewer than all
+            that backward needs.
+        flops: FLOPs of the step.
     """
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     read = sum(part.nbytes for p in model.parameters() if id(p) not in tables for part in storage_tensors(p))
@@ -304,19 +321,20 @@ def step_work(model: nn.Module, memory: MemoryAccount, flops: Flops) -> tuple[Wo
 
 
 def largest_batch_size(peak: Callable[[int], int], limit: int, most: int, known: Mapping[int, int]) -> int | None:
-    """The largest number of users with which a step stays within ``limit`` bytes.
+    """Find the largest number of users for which a step stays within ``limit`` bytes.
 
-    By bisection: the answer fits and one user more does not. Peaks grow almost in proportion, so the line through two
-    of them guesses better where to cut than the middle does; every third cut is in the middle all the same, so that a
-    curve that bends cannot make it slow.
+    By bisection: the answer fits and one user more does not. Peaks grow almost in proportion to the users, so the cut
+    is placed by linear interpolation; every third cut is in the middle, so that a curve that bends cannot make the
+    search slow.
 
     Args:
-        peak: users -> bytes.
-        most: the answer is at most this.
-        known: users -> bytes, what is already known, of batches up to ``most``.
+        peak: function from users to peak bytes.
+        limit: available bytes.
+        most: largest possible answer.
+        known: users -> peak bytes that are already known, of batches up to ``most``.
 
     Returns:
-        None when not even a batch of two users fits.
+        Number of users; None if not even a batch of two users fits.
     """
     peaks = dict(known)
 
@@ -341,7 +359,10 @@ def largest_batch_size(peak: Callable[[int], int], limit: int, most: int, known:
 
 
 def _crossing(peaks: Mapping[int, int], low: int, high: int, limit: int) -> int:
-    """Where the line through the peak of ``low`` and another one meets the limit, strictly between low and high."""
+    """Number of users where the line through the peaks of ``low`` and another batch meets the limit.
+
+    The result is strictly between ``low`` and ``high``.
+    """
     other = high if high in peaks else max((users for users in peaks if users < low), default=0)
     slope = (peaks.get(other, 0) - peaks[low]) / (other - low)
     cut = low + int((limit - peaks[low]) / slope) if slope > 0 else (low + high) // 2

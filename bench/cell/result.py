@@ -1,4 +1,4 @@
-"""From the state of a finished cell to the columns of its row, its ranks and its record."""
+"""Columns of the row, ranks and record of a finished cell, from its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Ranks = NDArray[np.int64]
 
 
 def size_columns(cell: Cell, assembly: Assembly) -> dict[str, Any]:
-    """Columns known once a cell is assembled: parameters, items per step and the size of its caches."""
+    """Columns of a cell that is assembled: parameters, items per step, and seconds and bytes of its caches."""
     batches = epoch_batches(assembly.data.splits, cell.budget.batch_size, cell.seed, 1)
     columns: dict[str, Any] = {
         "trainable_params": sum(group.count for group in assembly.groups),
@@ -41,34 +41,39 @@ def size_columns(cell: Cell, assembly: Assembly) -> dict[str, Any]:
 
 
 def accuracy_columns(chosen: Evaluation, test_ranks: Ranks | None) -> dict[str, Any]:
-    """Columns of the accuracy at the chosen epoch, on the test targets too if they were ranked."""
+    """Columns of the validation accuracy at the chosen epoch, and of the test accuracy if test targets were ranked."""
     columns: dict[str, Any] = {
         "valid_hr@10": chosen.valid_hr,
         "valid_ndcg@10": chosen.valid_ndcg,
         "best_epoch": chosen.epoch,
     }
     if test_ranks is not None:
-        found = accuracy(test_ranks)
-        columns |= {"hr@10": found.hr, "ndcg@10": found.ndcg}
+        test = accuracy(test_ranks)
+        columns |= {"hr@10": test.hr, "ndcg@10": test.ndcg}
     return columns
 
 
 def save_ranks(folder: Path, assembly: Assembly, valid: Ranks, test: Ranks | None) -> None:
-    """Writes ``ranks.csv``: a row per user with a validation or test target."""
+    """Write ``ranks.csv``: a row per user with a validation or test target.
+
+    Args:
+        valid: ranks of the validation targets at the chosen epoch, (users,).
+        test: ranks of the test targets, (users,); None if they were not ranked.
+    """
     splits, users = assembly.data.splits, assembly.data.catalogue.user_ids
-    of_valid = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))
-    of_test = {} if test is None else dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
-    evaluated = sorted({*of_valid, *of_test})
+    valid_ranks = dict(zip(splits.valid_users.tolist(), valid.tolist(), strict=True))
+    test_ranks = {} if test is None else dict(zip(splits.test_users.tolist(), test.tolist(), strict=True))
+    evaluated = sorted({*valid_ranks, *test_ranks})
     write_ranks(
         folder,
         (users[user] for user in evaluated),
-        (of_valid.get(user) for user in evaluated),
-        (of_test.get(user) for user in evaluated),
+        (valid_ranks.get(user) for user in evaluated),
+        (test_ranks.get(user) for user in evaluated),
     )
 
 
 def curve_entries(curve: list[Evaluation]) -> list[dict[str, Any]]:
-    """The training curve as it stands in a record."""
+    """Entries of a training curve in a record."""
     return [
         {
             "epoch": point.epoch,
@@ -84,7 +89,7 @@ def curve_entries(curve: list[Evaluation]) -> list[dict[str, Any]]:
 
 
 def progress_entries(run: CellState) -> dict[str, Any]:
-    """Entries that the record of a failed cell has too: how far it came."""
+    """Entries on the progress of a cell, for records of finished and of failed cells."""
     return {
         "curve": curve_entries(run.training.curve),
         "resumed": run.resumed,
@@ -95,18 +100,18 @@ def progress_entries(run: CellState) -> dict[str, Any]:
 
 
 def record_of(run: CellState) -> dict[str, Any]:
-    """The record of a cell that ended ok; completes its row.
+    """Make the record of a cell that ended ok, and complete its row.
 
     Args:
         run: the cell after its last phase.
     """
     cell, assembly, readings = run.cell, run.assembly, run.readings
     splits, size = assembly.data.splits, cell.budget.batch_size
-    times, doubts = epoch_times(run.clock.rows, steps_per_epoch(len(splits.train), size))
-    # The account is that of an eager step and says nothing about a compiled one.
+    times, warnings = epoch_times(run.clock.rows, steps_per_epoch(len(splits.train), size))
+    # The memory account is of an eager step and not valid for a compiled one.
     run.row |= memory_columns(readings, None if run.compiler.on else run.memory.peak_bytes)
     run.row |= {**times, "train_seconds": run.training.seconds}
-    run.warnings += doubts
+    run.warnings += warnings
     run.row |= {"status": "ok", "error": "", "warnings": "; ".join(run.warnings)}
     return {
         "schema": SCHEMA,
@@ -130,7 +135,7 @@ def record_of(run: CellState) -> dict[str, Any]:
 
 
 def _method_entries(cell: Cell, assembly: Assembly) -> dict[str, Any]:
-    """Entries on the method that its configuration does not tell."""
+    """Entries on the method beyond its configuration."""
     entry = known()[cell.method.kind]
     return {
         "class": entry.target,

@@ -1,7 +1,7 @@
 """One cell from its configuration to its record: a list of phases, each timed, in the order of the paper's protocol.
 
-Runs in a process of its own (``bench.launch.worker``). Progress goes to standard output as JSON lines; the record goes
-to the cell's folder, whatever happens.
+It runs in a process of its own (``bench.launch.worker``). Progress goes to standard output as JSON lines; the record is
+written to the cell's folder, also if the cell fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.cell.assemble import assemble
 from bench.cell.checkpoint import Checkpoints
 from bench.cell.checkpoint_files import remove_checkpoints
-from bench.cell.failure import Outcome, failure_record, outcome_of, plan_beside
+from bench.cell.failure import Failure, classify_failure, failure_record, plan_beside
 from bench.cell.result import accuracy_columns, progress_entries, record_of, save_ranks, size_columns
 from bench.cell.sanity_checks import check_sanity
 from bench.cell.saved_weights import save_adapters
@@ -60,10 +60,10 @@ Ranks = NDArray[np.int64]
 
 
 class CellRun(CellState):
-    """The phases of a cell. Each reads what earlier phases left in the state and fills its own part."""
+    """Phases of a cell; each reads the results of earlier phases from the state and adds its own."""
 
     def run(self) -> dict[str, Any]:
-        """Runs all phases in their order; returns the record."""
+        """Run all phases in their order; return the record."""
         for name, phase in PHASES:
             self.report({"event": "phase", "phase": name})
             started = time.perf_counter()
@@ -74,7 +74,7 @@ class CellRun(CellState):
         return record_of(self)
 
     def assemble(self) -> None:
-        """Loads data and encoders, opens or builds the hidden-state cache, builds the model and its optimizer."""
+        """Load data and encoders, open or build the hidden-state cache, build the model and its optimizer."""
         started = time.perf_counter()
         assembly = assemble(self.cell, self.device, self._cache_progress)
         self.trainer = Trainer(assembly.model, assembly.groups, self.cell.training, self.cell.precision, self.device)
@@ -84,7 +84,7 @@ class CellRun(CellState):
         self.row["setup_seconds"] = time.perf_counter() - started
 
     def check(self) -> None:
-        """Trains some steps on a small batch and checks what moved, then puts the model back."""
+        """Run the sanity checks on a small batch, then restore the model."""
         batch = self._batch(make_batch(self.assembly.data.splits.train[:CHECKED_USERS]))
         self.assembly.model.train()
         self.trainer.set_progress(self.cell.training.lr_warmup_steps, 0.0)
@@ -97,32 +97,35 @@ class CellRun(CellState):
         self._start_over()
 
     def probe(self) -> None:
-        """Counts memory and FLOPs of a step on the largest batch, and FLOPs on the median batch."""
+        """Count memory and FLOPs of a step on the largest batch, and FLOPs of a step on the median batch."""
         self.memory, flops = probe(self.trainer, self._batch(largest_batch(*self._batching)))
         self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
         median = median_batch(*self._batching)
-        moved = self._batch(median)
-        self.median_work = count_flops(lambda: self.trainer.objective(self.trainer.forward(moved))), len(median.unique)
+        batch = self._batch(median)
+        self.median_work = (
+            count_flops(lambda: self.trainer.objective(self.trainer.forward(batch))),
+            len(median.unique),
+        )
         self._start_over()
 
     def warm_up(self) -> None:
-        """Runs untimed steps, compiled if the cell asks for it, and puts the model back."""
+        """Run untimed steps, compiled if the cell asks for it, then restore the model."""
         self.compiler.compile(self.assembly.model, self.assembly.encoders)
         batches: Iterable[Batch] = islice(all_batches(*self._batching), self.cell.training.timing_warmup_steps)
         if self.compiler.on:
-            # A graph holds for sizes between bounds; these batches are the outermost.
+            # A compiled graph is valid between bounds of the sizes; these two batches are the extremes.
             batches = chain((largest_batch(*self._batching), smallest_batch(*self._batching)), batches)
         with self.compiler.running():
             for batch in batches:
                 self.trainer.step(self._batch(batch))
                 self.alive()
-        self.compiler.settle()
+        self.compiler.end_warm_up()
         self._start_over()
 
     def train(self) -> None:
-        """Trains under clock and meters, resuming from a checkpoint if there is one."""
+        """Train under clock and meters; resume from a checkpoint if there is one."""
         del self.start
-        # Every method draws the same dropout masks, whatever its checks and probes have drawn.
+        # All methods get the same dropout masks, however many random numbers their checks and probes drew.
         torch.manual_seed(self.cell.seed)
         reset_allocator_peaks(self.device)
         splits = self.assembly.data.splits
@@ -141,7 +144,7 @@ class CellRun(CellState):
         self.warnings += checkpoints.warnings
 
     def test(self) -> None:
-        """Ranks the test targets with the model of the chosen epoch, unless the cell is a trial of a search."""
+        """Rank the test targets with the model of the chosen epoch, unless the cell is a trial of a search."""
         splits = self.assembly.data.splits
         ranks = None
         if self.cell.test:
@@ -153,28 +156,28 @@ class CellRun(CellState):
         write_steps(self.folder, self.clock.rows, self.training.losses)
 
     def save_weights(self) -> None:
-        """Writes the trained weights of the chosen epoch, if asked for.
+        """Write the trained weights of the chosen epoch, if the cell asks for them.
 
-        A failure is a warning: the figures are kept.
+        A failure is a warning; the measurements are kept.
         """
         if not self.cell.save_adapters:
             return
         try:
             save_adapters(self.cell, self.assembly.model.item_encoder, self.assembly.data.sources, self.folder)
         except (UserError, OSError, RuntimeError, ValueError) as error:
-            self.warnings.append(f"no adapters: {one_line(str(error))}")
+            self.warnings.append(f"no adapters written: {one_line(str(error))}")
 
     def trace(self) -> None:
-        """Writes a trace of some more steps, if asked for; a failure is a warning."""
+        """Write a trace of some further steps, if the cell asks for it; a failure is a warning."""
         if self.cell.profile is None:
             return
         try:
             trace_steps(self.trainer, self._training_data(), self.cell.profile, self.folder)
         except (UserError, RuntimeError) as error:
-            self.warnings.append(f"no trace: {one_line(str(error))}")
+            self.warnings.append(f"no trace written: {one_line(str(error))}")
 
     def predict(self) -> None:
-        """Plans the cell on fake tensors, so that prediction and measurement stand beside each other."""
+        """Plan the cell on fake tensors, so that the record has prediction and measurement."""
         self.plan = plan_beside(self.cell)
 
     def ranks(self, inputs: NDArray[np.int32], targets: NDArray[np.int32], history: NDArray[np.int32]) -> Ranks:
@@ -185,21 +188,21 @@ class CellRun(CellState):
 
     def meter_readings(self) -> MeterReadings:
         """Readings of the meters so far, with the compiler's warnings."""
-        found = self.meters.readings()
-        return replace(found, warnings=(*found.warnings, *self.compiler.warnings))
+        readings = self.meters.readings()
+        return replace(readings, warnings=(*readings.warnings, *self.compiler.warnings))
 
-    def failed(self, outcome: Outcome) -> dict[str, Any]:
-        """The record of a cell that did not end ok, with its progress; its steps are kept too."""
+    def failed(self, cause: Failure) -> dict[str, Any]:
+        """Record of a cell that did not end ok, with its progress; ``steps.csv`` is written too."""
         self.release()
         losses = self.training.losses
-        rows = self.clock.rows[: len(losses)]  # a step whose loss could not be read has a row and no loss
+        rows = self.clock.rows[: len(losses)]  # a step that failed when its loss was read has a row and no loss
         if rows:
             write_steps(self.folder, rows, losses)
-        return failure_record(self.cell, outcome) | progress_entries(self)
+        return failure_record(self.cell, cause) | progress_entries(self)
 
     @property
     def _batching(self) -> tuple[Any, int, int]:
-        """Splits, users per step and seed: the arguments of functions on batches."""
+        """Splits, users per step and seed: arguments of the functions in ``bench.data.batches``."""
         return self.assembly.data.splits, self.cell.budget.batch_size, self.cell.seed
 
     def _batch(self, batch: Batch) -> TrainBatch:
@@ -207,12 +210,12 @@ class CellRun(CellState):
         return self.trainer.transfer(batch, inputs, log_popularity(self.assembly.data.splits))
 
     def _training_data(self, done: int = 0) -> TrainingData:
-        """Batches from the one after ``done`` steps on."""
+        """Training data whose first batch is the one after ``done`` steps."""
         batches = all_batches(*self._batching, done)
         return TrainingData(batches, self.assembly.feed, log_popularity(self.assembly.data.splits))
 
     def _start_over(self) -> None:
-        """Puts the model back to its start, with an optimizer that has seen nothing."""
+        """Restore the initial trained values and reset the optimizer."""
         self.trainer.restore(self.start)
         self.trainer.reset_optimizer()
 
@@ -220,7 +223,7 @@ class CellRun(CellState):
         self.report({"event": "cache", "modality": modality, "done": done, "total": total})
 
     def _resume(self, checkpoints: Checkpoints) -> MeterReadings | None:
-        """Resumes from a checkpoint if there is one; returns the readings of the meters until then."""
+        """Resume from a checkpoint if there is one; return the readings of the meters until then."""
         saved = checkpoints.resume(self.trainer)
         if saved is None:
             return None
@@ -243,7 +246,7 @@ PHASES: tuple[tuple[str, Callable[[CellRun], None]], ...] = (
     ("trace", CellRun.trace),
     ("plan", CellRun.predict),
 )
-"""The protocol of a cell. Nothing is timed but the steps of "train"; the record is written after the last phase."""
+"""Phases of a cell in their order. Only the steps of "train" are timed; the record is written after the last phase."""
 
 
 class CellHooks(TrainingHooks):
@@ -254,55 +257,59 @@ class CellHooks(TrainingHooks):
         self.run, self.checkpoints = run, checkpoints
 
     def validate(self) -> tuple[float, float]:
-        """Ranks the validation targets."""
+        """Rank the validation targets; return HR@10 and NDCG@10."""
         run, splits = self.run, self.run.assembly.data.splits
         with run.meters.paused():
             run.last_ranks = run.ranks(splits.valid_inputs, splits.valid_target, splits.valid_history)
-            found = accuracy(run.last_ranks)
-        return found.hr, found.ndcg
+            valid = accuracy(run.last_ranks)
+        return valid.hr, valid.ndcg
 
     def observe(self) -> Observed:
-        """Values that the method reports of itself."""
+        """Values that the method reports, such as gates."""
         with self.run.meters.paused():
             return self.run.assembly.model.item_encoder.observe()  # type: ignore[operator]
 
     def evaluated(self) -> None:
-        """Keeps the ranks of the best epoch, and writes a checkpoint when one is due."""
+        """Keep the ranks of the best epoch, and write a checkpoint if one is due."""
         run, training = self.run, self.run.training
         if training.best == len(training.curve) - 1:
             run.best_ranks = run.last_ranks
-        if self.checkpoints.due(training.curve[-1]):
+        if self.checkpoints.is_due(training.curve[-1]):
             with run.meters.paused():
                 self.checkpoints.save(run.trainer, training, run.clock.rows, run.best_ranks, run.meter_readings())
             run.report({"event": "checkpoint", "step": len(training.losses)})
 
     def report(self, event: dict[str, Any]) -> None:
-        """Counts the step for the checkpoints and passes the event on."""
-        self.checkpoints.follow(len(self.run.training.losses))
+        """Count the steps for the checkpoints and pass the event on."""
+        self.checkpoints.count_steps(len(self.run.training.losses))
         self.run.report(event)
 
 
 def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
-    """Runs a cell, writes its record also when it fails, removes its checkpoints, and returns the record."""
-    folder.mkdir(exist_ok=True)  # not its parents: a run folder that vanished is not made again
-    run, outcome = CellRun(cell, folder, report), None
+    """Run a cell, write its record (also if the cell fails), remove its checkpoints, and return the record."""
+    folder.mkdir(exist_ok=True)  # without parents: a run folder that was deleted during the run is not made again
+    run, cause = CellRun(cell, folder, report), None
     try:
         if cell.method_file is not None:
             load_recorded(cell.method_file)
         record = run.run()
     except Exception as error:
         traceback.print_exc()
-        outcome = outcome_of(error, run.device)
-    # Outside the handler: the exception is gone, and with its frames everything that the cell held.
-    if outcome is not None:
-        record = run.failed(outcome)
+        cause = classify_failure(error, run.device)
+    # Outside the handler: the exception and its frames are dropped, and with them all that the cell held in memory.
+    if cause is not None:
+        record = run.failed(cause)
     write_record(folder, record)
     remove_checkpoints(folder)
     return record
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the cell of a JSON file in a folder; ``bench.launch.worker`` calls it."""
+    """Run the cell of a JSON file; ``bench.launch.worker`` calls it.
+
+    Args:
+        arguments: path of the JSON file, and the folder of the cell.
+    """
     spec, folder = arguments
 
     def report(event: dict[str, Any]) -> None:

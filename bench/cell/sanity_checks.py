@@ -1,4 +1,4 @@
-"""Sanity checks of a model before its training is timed; a check that fails ends the cell and names itself."""
+"""Sanity checks of a model before its training is timed; a failed check ends the cell with the name of the check."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LOSS_STEPS = (5, 15, 30)
 
 
 class SanityCheckError(Exception):
-    """Raised when a sanity check fails."""
+    """A sanity check failed; the message names the check."""
 
-    def __init__(self, check: str, why: str):
-        super().__init__(f"sanity check {check}: {why}")
+    def __init__(self, check: str, message: str):
+        super().__init__(f"sanity check {check}: {message}")
 
 
 def _fingerprint(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
-    """Sum and sum of squares in 64 bit of each parameter: tells whether values changed without a copy of them."""
+    """Sum and sum of squares of each parameter in 64 bit; they show a change of values without a copy of the values."""
     with torch.no_grad():
         return [
             (sum(t.double().sum().item() for t in tensors), sum(t.double().square().sum().item() for t in tensors))
@@ -36,17 +36,21 @@ def check_sanity(
     declared: list[nn.Parameter],
     adapted: dict[str, int],
 ) -> dict[str, object]:
-    """Trains some steps on one batch and checks which parameters changed. The caller restores the model afterwards.
+    """Train some steps on one batch and check which parameters changed; the caller restores the model afterwards.
 
     Args:
-        step: runs one optimizer step; returns the loss before it.
-        batch: a small batch.
-        declared: parameters that the method declares as trained, with those of the user encoder.
+        model: recommender in train mode.
+        step: function that runs one optimizer step and returns the loss before it.
+        batch: small batch.
+        declared: parameters that the method declares as trained, and the parameters of the user encoder.
         adapted: modality -> number of adapted modules.
 
+    Returns:
+        ``gates`` entry of the record: losses before and after the steps, and the number of adapted modules.
+
     Raises:
-        SanityCheckError: adapted_modules, item_vectors_differ, loss_finite, frozen_untouched, frozen_without_gradient,
-            trained_changes, loss_decreases.
+        SanityCheckError: one of the checks failed: adapted_modules, item_vectors_differ, loss_finite, frozen_untouched,
+            frozen_without_gradient, trained_changes, loss_decreases.
     """
     for modality, hits in adapted.items():
         if hits < 1:
@@ -70,13 +74,17 @@ def check_sanity(
     if _fingerprint(frozen) != before_frozen:
         raise SanityCheckError("frozen_untouched", "a frozen parameter changed")
     after = _fingerprint(declared)
-    still = [p for p, now, then in zip(declared, after, before_trained, strict=True) if now == then]
-    if still:
+    unchanged = [p for p, now, then in zip(declared, after, before_trained, strict=True) if now == then]
+    if unchanged:
         names = {id(p): name for name, p in model.named_parameters()}
-        example = names.get(id(still[0]), "a parameter that is not in the model")
-        raise SanityCheckError("trained_changes", f"{len(still)} of {len(declared)} did not change, e.g. {example}")
+        example = names.get(id(unchanged[0]), "a parameter that is not in the model")
+        raise SanityCheckError(
+            "trained_changes", f"{len(unchanged)} of {len(declared)} parameters did not change, e.g. {example}"
+        )
     if not last < first:
-        raise SanityCheckError("loss_decreases", f"{first:.4f} before, {last:.4f} after {done} steps on one batch")
+        raise SanityCheckError(
+            "loss_decreases", f"the loss is {first:.4f} before and {last:.4f} after {done} steps on one batch"
+        )
     return {"loss_decreases": {"before": first, "after": last, "steps": done}, "adapted_modules": adapted}
 
 
@@ -88,12 +96,12 @@ def _item_vectors_differ(model: Recommender, batch: TrainBatch) -> None:
     if not torch.isfinite(vectors).all():
         raise SanityCheckError("loss_finite", "item vectors are not finite")
     if len(vectors) > 1 and bool((vectors - vectors[0]).abs().max() == 0):
-        raise SanityCheckError("item_vectors_differ", "all item vectors of a batch are alike")
+        raise SanityCheckError("item_vectors_differ", "all item vectors of a batch are equal")
 
 
 @torch.no_grad()
 def _loss(model: Recommender, batch: TrainBatch) -> float:
-    """Loss in eval mode, so that dropout does not decide whether it fell."""
+    """Loss in eval mode, so that dropout does not affect whether it decreases."""
     model.eval()
     loss = model(batch).item()
     model.train()

@@ -1,10 +1,10 @@
-"""What a cell trained, on disk: a folder per encoder with a safetensors file and a JSON of what it belongs to.
+"""Trained weights of a cell on disk: a folder per encoder with a safetensors file and a JSON description.
 
     cells/<cell-id>/adapter/<modality>/{adapter_model.safetensors, adapter_config.json}
 
-Where peft trains, the folder is what peft itself writes, and ``PeftModel.from_pretrained`` reads it on the plain
-backbone. Everything else is in the format of this file: of a method that changes an encoder its trained weights there
-(:func:`load_encoder`), of one that reads hidden states its whole network, head included (:func:`load_network`).
+Folders of peft methods are in peft's own format; ``PeftModel.from_pretrained`` reads them on the unchanged backbone.
+All other folders are in the format of this module. Methods that change an encoder save the encoder's trained weights
+(:func:`load_encoder`); methods that read hidden states save their whole network with its head (:func:`load_network`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapters(cell: Cell, items: nn.Module, sources: Mapping[str, Source], folder: Path) -> None:
-    """Writes ``adapter/`` into a cell's folder; a method that trains nothing in an encoder leaves nothing of it.
+    """Write ``adapter/`` into a cell's folder; an encoder without trained weights gets no folder.
+
+    Args:
+        items: trained item encoder of the cell.
+        sources: modality -> encoder source.
+        folder: folder of the cell.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
     assert isinstance(items, ItemEncoder)
     facts = {
@@ -68,17 +73,18 @@ def _write(folder: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
 
 
 def load_encoder(folder: Path, encoder: Encoder) -> None:
-    """Adapts a plain encoder as the saved one was and gives it the trained weights.
+    """Adapt an unchanged encoder as the method did and load the trained weights into it.
 
     Args:
-        folder: ``adapter/<modality>`` of a method that changes encoders and is not peft's.
+        folder: ``adapter/<modality>`` of a method that changes encoders without peft.
+        encoder: encoder of the same model, changed in place.
 
     Raises:
-        UserError: the folder cannot be read, or does not belong to such an encoder.
+        UserError: the folder cannot be read, or its weights are not of this encoder.
     """
     facts, method = _read(folder)
     if not isinstance(method, EncoderMethod) or facts.get("modality") != encoder.modality:
-        raise UserError(f"{folder / CONFIG}: is of no method for an encoder of {encoder.modality}")
+        raise UserError(f"{folder / CONFIG}: these are not weights of the {encoder.modality} encoder")
     encoder.requires_grad_(False)
     for parameter in method.adapt(encoder).parameters:
         parameter.requires_grad_(True)
@@ -86,18 +92,18 @@ def load_encoder(folder: Path, encoder: Encoder) -> None:
 
 
 def load_network(folder: Path, source: nn.Module) -> ItemEncoder:
-    """The item encoder that was saved, over hidden states live or cached.
+    """Load a saved item encoder on live or cached hidden states.
 
     Args:
         folder: ``adapter/<modalities>`` of a method that reads hidden states.
-        source: gives them, see ``bench.models.hidden_states``.
+        source: source of the hidden states, from ``bench.models.hidden_states``.
 
     Raises:
-        UserError: the folder cannot be read, or is of another kind.
+        UserError: the folder cannot be read, or its weights are of another kind of method.
     """
     facts, method = _read(folder)
     if not isinstance(method, HiddenMethod):
-        raise UserError(f"{folder / CONFIG}: is of no method that reads hidden states")
+        raise UserError(f"{folder / CONFIG}: these are not weights of a method that reads hidden states")
     shapes = {
         m: Shape(s["width"], s["depth"], None if s["widths"] is None else tuple(s["widths"]))
         for m, s in facts["shapes"].items()
@@ -115,23 +121,27 @@ def _read(folder: Path) -> tuple[dict[str, Any], Method]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not what was written here ({type(error).__name__})") from error
+        raise UserError(f"{path}: is not a description of saved weights ({type(error).__name__})") from error
     return facts, build_method(config, str(path))
 
 
 @torch.no_grad()
 def _fill(folder: Path, module: nn.Module) -> None:
-    """Puts saved values into what trains in ``module``: all of it, and nothing else."""
+    """Load saved values into the trained parameters of ``module``; names and shapes must be the same.
+
+    Raises:
+        UserError: the file cannot be read, or does not fit.
+    """
     path = folder / TENSORS
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    there = _trained(module)
-    odd = sorted({name for name in {*there, *tensors} if _shape(there, name) != _shape(tensors, name)})
-    if odd:
-        raise UserError(f"{path}: does not fit this encoder, e.g. {odd[0]}")
-    for name, parameter in there.items():
+    trained = _trained(module)
+    different = sorted({name for name in {*trained, *tensors} if _shape(trained, name) != _shape(tensors, name)})
+    if different:
+        raise UserError(f"{path}: does not fit this encoder, e.g. {different[0]}")
+    for name, parameter in trained.items():
         parameter.copy_(tensors[name])
 
 

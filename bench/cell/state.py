@@ -26,26 +26,33 @@ Report = Callable[[dict[str, Any]], Any]
 
 
 class CellState:
-    """Everything that the phases of a cell hand on to each other.
+    """State that the phases of a cell share.
 
     Attributes:
+        cell: cell that runs.
+        folder: folder of the cell.
         report: called with every event of the cell's progress.
+        device: device of the cell.
         row: columns of results.csv, filled as they become known.
         alive: heartbeat, called after every unit of work.
         warnings: for the reader of the report.
         phase_seconds: phase -> wall-clock seconds, for the phases that have begun.
         training: progress of the training; saved by checkpoints.
+        clock: times of steps and phases.
+        compiler: compiles the training step if the cell asks for it.
         checks: results of the sanity checks.
-        plan: prediction for the cell; None if it could not be planned.
-        resumed: how often the cell was resumed and what that lost; None if it never was.
+        plan: prediction for the cell; None before its phase, or if the cell could not be planned.
+        resumed: number of resumes, steps lost, and position of the last resume; None if the cell was not resumed.
         last_ranks, best_ranks: ranks of the validation targets, (validated,), at the last and at the best evaluation.
 
     Set by a phase:
-        assembly, trainer: model, data and optimizer.
-        start: trained values before any step, on the host; until training begins.
-        memory: account of a step on the largest batch.
-        median_work: FLOPs and distinct items of a step on the median batch.
-        meters, readings: around the training, and what they read at its end.
+        assembly: model and data.
+        trainer: model with its optimizer.
+        start: trained values before any step, on the host; dropped when training begins.
+        memory: memory account of a step on the largest batch.
+        median_work: FLOPs and number of distinct items of a step on the median batch.
+        meters: meters that run during training.
+        readings: readings of the meters at the end of training.
     """
 
     assembly: Assembly
@@ -75,6 +82,6 @@ class CellState:
         self.best_ranks: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def release(self) -> None:
-        """Drops model, data and optimizer, so that their memory is free."""
+        """Drop model, data, optimizer and meters, so that their memory is freed."""
         for name in ("assembly", "trainer", "start", "meters"):
             self.__dict__.pop(name, None)

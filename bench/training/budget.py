@@ -1,4 +1,4 @@
-"""When training ends: after epochs, steps or seconds of training, whichever the matrix names."""
+"""Budget of a training: a number of epochs, of steps or of seconds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from bench.training.config import BudgetConfig
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget of a cell.
+    """Budget of a cell, in steps or in seconds.
 
     Attributes:
-        limit_steps: None for a budget in seconds.
-        limit_seconds: of training alone; None otherwise.
+        limit_steps: number of optimizer steps; None for a budget in seconds.
+        limit_seconds: seconds of training, without evaluations and set-up; None for a budget in steps.
         steps_per_epoch: optimizer steps of a pass over all users.
     """
 
@@ -23,17 +23,22 @@ class Budget:
 
     @classmethod
     def of(cls, config: BudgetConfig, steps_per_epoch: int) -> Budget:
-        """The budget in steps or seconds."""
+        """Make a budget from its configuration; epochs are converted to steps."""
         steps = config.epochs * steps_per_epoch if config.epochs is not None else config.steps
         return cls(steps, config.seconds, steps_per_epoch)
 
     def progress(self, steps: int, seconds: float) -> float:
-        """How much of it is spent, 0 to 1."""
+        """Share of the budget that is spent, 0 to 1.
+
+        Args:
+            steps: number of steps done.
+            seconds: seconds of training so far.
+        """
         if self.limit_steps is not None:
             return min(1.0, steps / self.limit_steps)
         assert self.limit_seconds is not None
         return min(1.0, seconds / self.limit_seconds)
 
     def evaluate_after(self, steps: int, spent: bool) -> bool:
-        """At the end of every epoch, and at the end of the budget."""
+        """True if the model has to be evaluated after this number of steps: at the end of an epoch or of the budget."""
         return spent or steps % self.steps_per_epoch == 0

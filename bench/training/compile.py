@@ -1,12 +1,12 @@
-"""torch.compile as a setting of training: what is compiled, by one rule for every method, and what is known of it.
+"""Compilation of the training step with torch.compile, by one rule for every method.
 
-Compiled are each layer of every encoder that runs, the head of the item encoder (of a method that reads hidden states
+Compiled are each layer of every encoder that runs, the head of the item encoder (for a method that reads hidden states
 its whole network), and the user encoder together with the loss. Embeddings, pooling and the optimizer stay eager.
-Layers go one by one for two reasons: hooks on them stay outside of what is compiled (inside, torch would keep the ones
-it met first and never look again), and layers that are alike share a graph.
+Layers are compiled one by one for two reasons: hooks on a layer stay outside its compiled function (torch would trace
+the hooks present at first and ignore later ones), and equal layers share a graph.
 
-It happens in place, so that names, hooks and what is saved stay what they are, and after gates and probes, which are
-of eager steps. Sizes are symbols, and two sizes that happen to be equal are two symbols.
+Modules are compiled in place, which keeps parameter names, hooks and saved files the same, and after sanity checks and
+probes, which run eager steps. Sizes are symbolic, and two sizes that happen to be equal get two symbols.
 """
 
 from __future__ import annotations
@@ -25,37 +25,38 @@ from bench.models.structure import layers
 from bench.records.record import one_line
 from bench.utils.errors import UserError
 
-# Graphs of one function. Prefixes, say, make every layer one of its own; beyond this the cell fails, where torch on its
-# own would go on uncompiled after eight.
-MOST_GRAPHS = 256
+# Largest number of graphs of one function; with prefixes, for example, every layer needs its own graph. Beyond it the
+# cell fails; torch by default continues without compilation after eight graphs.
+MAX_GRAPHS = 256
 
 
 class StepCompiler:
-    """Compiles the training step of a cell and keeps count of it; one that is off does nothing at all.
+    """Compiles the training step of a cell and counts compilations.
 
     Args:
-        on: whether the cell asks for it.
-        alive: called after every compilation.
+        on: True if the cell asks for compilation; if False, all methods do nothing.
+        alive: heartbeat, called after every compilation.
     """
 
     def __init__(self, on: bool, alive: Callable[[], None]):
         self.on = on
         self._alive = alive
         self._started = 0.0
-        # Compilations and their seconds, and how they stood when the clock started.
+        # Number of compilations and their seconds: so far, and at the end of the warm-up.
         self._count, self._seconds = 0, 0.0
-        self._settled: tuple[int, float] | None = None
+        self._at_warm_up: tuple[int, float] | None = None
         self._counters: dict[str, int] = {}
 
     def compile(self, model: Recommender, encoders: Iterable[Encoder]) -> None:
-        """Compiles in place; torch does the work at the first step.
+        """Mark the parts of a model for compilation, in place; torch compiles them in the first step.
 
         Args:
-            encoders: those that run in every step, as the method left them.
+            model: recommender of the cell.
+            encoders: encoders that run in every step, after the method has changed them.
         """
         if not self.on:
             return
-        torch.compiler.reset()  # what another cell of this process left would count as nothing compiled
+        torch.compiler.reset()  # graphs of an earlier cell in this process would be reused and not counted
         parts: dict[int, Any] = {id(layer): layer for encoder in encoders for layer in layers(encoder.model)}
         for part in (*parts.values(), model.item_encoder.head):
             _compile(part, "forward")
@@ -63,10 +64,11 @@ class StepCompiler:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around compiled steps: counts what torch compiles.
+        """Context for compiled steps, in which compilations are counted.
 
         Raises:
-            UserError: something cannot be compiled, and why.
+            UserError: a part cannot be compiled; the message has torch's reason.
+            torch.OutOfMemoryError, MemoryError: a compilation failed for lack of memory.
         """
         if not self.on:
             yield
@@ -79,17 +81,15 @@ class StepCompiler:
 
         before = _counters()
         with ExitStack() as stack:
-            # Without it a batch of as many items as vectors are wide would get a graph for that size alone.
+            # With duck shapes a batch with as many items as the width of vectors would get a graph for that size alone.
             stack.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]
             stack.enter_context(
-                dynamo.config.patch(
-                    recompile_limit=MOST_GRAPHS, fail_on_recompile_limit_hit=True, suppress_errors=False
-                )
+                dynamo.config.patch(recompile_limit=MAX_GRAPHS, fail_on_recompile_limit_hit=True, suppress_errors=False)
             )
-            callback_handler.register_start_callback(self._begin)
-            stack.callback(callback_handler.remove_start_callback, self._begin)
-            callback_handler.register_end_callback(self._end)
-            stack.callback(callback_handler.remove_end_callback, self._end)
+            callback_handler.register_start_callback(self._compilation_begins)
+            stack.callback(callback_handler.remove_start_callback, self._compilation_begins)
+            callback_handler.register_end_callback(self._compilation_ends)
+            stack.callback(callback_handler.remove_end_callback, self._compilation_ends)
             try:
                 yield
             except (
@@ -108,44 +108,46 @@ class StepCompiler:
                     self._counters[name] = self._counters.get(name, 0) + value - before[name]
 
     def eager(self) -> AbstractContextManager[Any]:
-        """Runs what is compiled as it was written, so that an evaluation compiles nothing of its own."""
+        """Context in which compiled parts run eagerly, so that evaluations cause no compilation."""
         return torch.compiler.set_stance("force_eager") if self.on else nullcontext()
 
-    def settle(self) -> None:
-        """After a warm-up, outside of ``running``: what is compiled from here on falls into timed steps.
+    def end_warm_up(self) -> None:
+        """Mark the end of the warm-up; later compilations fall into timed steps. Call it outside of :meth:`running`.
 
         Raises:
-            UserError: nothing has been compiled.
+            UserError: torch has compiled nothing.
         """
         if self.on and not self._counters.get("graphs"):
             raise UserError("--compile: torch found nothing to compile in a step of this method")
-        self._settled = self._count, self._seconds
+        self._at_warm_up = self._count, self._seconds
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """That steps were timed which torch compiled in."""
-        count, seconds = self._since()
+        """Warning if compilations fell into timed steps; empty if none did."""
+        count, seconds = self._timed()
         if not count:
             return ()
-        return (f"--compile: {count} compilations of {seconds:.1f} s fell into timed steps",)
+        return (f"--compile: {count} compilations, {seconds:.1f} s together, fell into timed steps",)
 
-    def _since(self) -> tuple[int, float]:
-        if self._settled is None:
+    def _timed(self) -> tuple[int, float]:
+        """Number and seconds of the compilations since the end of the warm-up."""
+        if self._at_warm_up is None:
             return 0, 0.0
-        return self._count - self._settled[0], self._seconds - self._settled[1]
+        return self._count - self._at_warm_up[0], self._seconds - self._at_warm_up[1]
 
     def as_dict(self) -> dict[str, Any] | None:
-        """The ``compile`` entry of a record; None for a cell that asks for no compilation.
+        """``compile`` entry of a record; None for a cell without compilation.
 
         Returns:
-            ``seconds`` that compiling took before the clock started; ``graphs``; ``graph_breaks``: places where torch
-            had to leave one; ``from_cache``: graphs that torch's cache on disk had, which then took no compiling;
-            ``timed`` and ``timed_seconds``: compilations that fell into timed steps, which have these seconds too.
-            All of this process; what falls into steps before a checkpoint is told by a warning that goes with it.
+            ``seconds``: time of the compilations before the timed steps; ``graphs``: number of graphs;
+            ``graph_breaks``: number of places where torch had to leave a graph; ``from_cache``: number of graphs that
+            were in torch's cache on disk and not compiled; ``timed`` and ``timed_seconds``: compilations in timed
+            steps, whose times include these seconds. The values are of this process; compilations in the timed steps of
+            an earlier process are in the warnings that its checkpoint keeps.
         """
         if not self.on:
             return None
-        count, seconds = self._since()
+        count, seconds = self._timed()
         return {
             "seconds": self._seconds - seconds,
             **{name: self._counters.get(name, 0) for name in ("graphs", "graph_breaks", "from_cache")},
@@ -153,22 +155,22 @@ class StepCompiler:
             "timed_seconds": seconds,
         }
 
-    def _begin(self, _: object) -> None:
+    def _compilation_begins(self, _: object) -> None:
         self._started = time.perf_counter()
 
-    def _end(self, _: object) -> None:
+    def _compilation_ends(self, _: object) -> None:
         self._count += 1
         self._seconds += time.perf_counter() - self._started
         self._alive()
 
 
 def _compile(module: nn.Module, name: str) -> None:
-    # Not nn.Module.compile, which takes the hooks of the module in.
+    # nn.Module.compile would compile the hooks of the module too.
     setattr(module, name, torch.compile(getattr(module, name), dynamic=True))
 
 
 def _counters() -> dict[str, int]:
-    """What torch has counted in this process."""
+    """Torch's counters of this process: graphs, graph breaks and graphs from the cache on disk."""
     from torch._dynamo.utils import counters
 
     return {

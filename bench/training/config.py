@@ -1,4 +1,4 @@
-"""The parts of a matrix that say how long and with which settings a cell trains."""
+"""Parts of a matrix on training: the budget and the settings of the loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class BudgetConfig:
-    """The same for every method: exactly one of epochs, steps and seconds of training."""
+    """Budget of training, the same for every method; exactly one of epochs, steps and seconds is given.
+
+    Attributes:
+        epochs: passes over all users.
+        steps: optimizer steps.
+        seconds: seconds of training, without evaluations and set-up.
+        batch_size: users per step.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
@@ -20,11 +27,20 @@ class BudgetConfig:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
-    """What the loop does, for every method alike.
+    """Settings of the training loop, the same for every method.
 
     Attributes:
-        gradient_checkpointing: layers of the encoders keep their input alone and run again for the backward pass.
-        compile: torch.compile for what ``bench.training.compile`` names.
+        width: width d of item and user vectors.
+        dropout: dropout rate of the user encoder.
+        logit_scale: factor of the dot products in the loss.
+        lr_schedule: learning rate after warm-up: constant, or linear to zero over the budget.
+        lr_warmup_steps: steps in which the learning rate rises linearly.
+        clip_norm: largest norm of the gradients of a step.
+        attention: implementation of attention in the encoders.
+        gradient_checkpointing: True if layers of the encoders keep only their input and run again in the backward pass.
+        compile: True if the parts named in ``bench.training.compile`` are compiled with torch.compile.
+        cache_dtype: type of cached hidden states.
+        timing_warmup_steps: untimed steps before training.
     """
 
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 64

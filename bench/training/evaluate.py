@@ -1,4 +1,4 @@
-"""Ranking over the whole catalogue: HR@10 and NDCG@10, ties broken against the model, the history excluded."""
+"""Evaluation by HR@10 and NDCG@10: ranks over the whole catalogue without the history, ties against the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.models.recommender import Recommender
 from bench.scoring.ranking import mean
 
 TOP = 10
-# Scores held at once, 16 MiB in 32 bit: small enough to stay near the cores, which is twice as fast as 128 MiB.
+# Scores held at once, 16 MiB in 32 bit: they fit into a CPU's cache, which is twice as fast as 128 MiB.
 SCORES_AT_ONCE = 1 << 22
 ITEMS_AT_ONCE = 256
 USERS_AT_ONCE = 4096
@@ -24,8 +24,8 @@ USERS_AT_ONCE = 4096
 Alive = Callable[[], None]
 
 
-def nobody() -> None:
-    """Listens to no heartbeat."""
+def no_heartbeat() -> None:
+    """No-op heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +41,45 @@ def accuracy(ranks: NDArray[np.int64]) -> Accuracy:
     return Accuracy(mean(ranks, "hr", TOP), mean(ranks, "ndcg", TOP))
 
 
-def ranks_of(
-    users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32], alive: Alive = nobody
+def rank_targets(
+    users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32], alive: Alive = no_heartbeat
 ) -> NDArray[np.int64]:
-    """Rank of each user's target among all items, in chunks of bounded memory.
+    """Compute the rank of each user's target among all items, in chunks of bounded memory.
 
     Scores are computed in 32 bit, whatever the precision of the cell. An item that scores as high as the target
     counts as ranked above it. A score that is not a number ranks the target last.
 
     Args:
-        users: (users, d).
-        items: (items, d).
-        targets: (users,).
-        history: items to leave out, (users, n) with PAD; never the target.
-        alive: called after every chunk, as in all that follows here.
+        users: user vectors, (users, d).
+        items: vectors of all items, (items, d).
+        targets: item index of each user's target, (users,).
+        history: item indices to leave out, (users, n), padded with PAD; must not contain the target.
+        alive: heartbeat, called after every chunk.
+
+    Returns:
+        Ranks, best 1, (users,).
     """
     # Under 16-bit autocast scores would tie, and ties count against the model.
     with torch.autocast(users.device.type, enabled=False):
-        return _ranks_of(users.float(), items.float(), targets, history, alive)
+        return _rank_targets(users.float(), items.float(), targets, history, alive)
 
 
-def _ranks_of(
+def _rank_targets(
     users: Tensor, items: Tensor, targets: NDArray[np.int32], history: NDArray[np.int32], alive: Alive
 ) -> NDArray[np.int64]:
     device, n_items = users.device, len(items)
     target = torch.from_numpy(targets.astype(np.int64)).to(device)[:, None]
-    out = torch.from_numpy(np.where(history == PAD, targets[:, None], history).astype(np.int64)).to(device)
+    excluded = torch.from_numpy(np.where(history == PAD, targets[:, None], history).astype(np.int64)).to(device)
     ranks = torch.empty(len(users), dtype=torch.long, device=device)
     chunk = max(1, SCORES_AT_ONCE // n_items)
     for start in range(0, len(users), chunk):
         rows = slice(start, start + chunk)
         scores = users[rows] @ items.T
-        own = scores.gather(1, target[rows])
-        # Left out: the history and the target's own column, which must not tie with itself.
-        scores.scatter_(1, out[rows], float("-inf")).scatter_(1, target[rows], float("-inf"))
-        # Counting who is beaten, not who wins: a comparison with NaN is false and must not help the model.
-        beaten = torch.count_nonzero(scores < own, dim=1)
+        target_scores = scores.gather(1, target[rows])
+        # Exclude the history, and the target's own column, which must not tie with itself.
+        scores.scatter_(1, excluded[rows], float("-inf")).scatter_(1, target[rows], float("-inf"))
+        # Count the items below the target, not those above: a comparison with NaN is false and must not help the model.
+        beaten = torch.count_nonzero(scores < target_scores, dim=1)
         ranks[rows] = (1 + n_items - beaten).clamp_max(n_items)
         alive()
     return ranks.cpu().numpy()
@@ -84,9 +87,17 @@ def _ranks_of(
 
 @torch.no_grad()
 def encode_catalogue(
-    model: Recommender, feed: ItemFeed, n_items: int, device: torch.device, alive: Alive = nobody
+    model: Recommender, feed: ItemFeed, n_items: int, device: torch.device, alive: Alive = no_heartbeat
 ) -> Tensor:
-    """All item vectors, (items, d)."""
+    """Compute the vectors of all items, (items, d).
+
+    Args:
+        model: recommender in eval mode.
+        feed: gathers the model's inputs for a list of items.
+        n_items: number of items in the catalogue.
+        device: device of the model.
+        alive: heartbeat, called after every chunk of items.
+    """
     parts = []
     for start in range(0, n_items, ITEMS_AT_ONCE):
         inputs = feed.gather(np.arange(start, min(start + ITEMS_AT_ONCE, n_items)))
@@ -96,8 +107,17 @@ def encode_catalogue(
 
 
 @torch.no_grad()
-def encode_users(model: Recommender, vectors: Tensor, sequences: NDArray[np.int32], alive: Alive = nobody) -> Tensor:
-    """User vectors after the newest input, (users, d); sequences (users, 10) of item indices with PAD."""
+def encode_users(
+    model: Recommender, vectors: Tensor, sequences: NDArray[np.int32], alive: Alive = no_heartbeat
+) -> Tensor:
+    """Compute user vectors after the newest input, (users, d).
+
+    Args:
+        model: recommender in eval mode.
+        vectors: vectors of all items, (items, d).
+        sequences: item indices, (users, 10), padded on the left with PAD.
+        alive: heartbeat, called after every chunk of users.
+    """
     items = torch.from_numpy(sequences.astype(np.int64)).to(vectors.device)
     parts = []
     for chunk in items.split(USERS_AT_ONCE):
@@ -114,13 +134,17 @@ def evaluate(
     history: NDArray[np.int32],
     n_items: int,
     device: torch.device,
-    alive: Alive = nobody,
+    alive: Alive = no_heartbeat,
 ) -> NDArray[np.int64]:
-    """Ranks of all users' targets under the model in eval mode, (users,); leaves the model in the mode it was in."""
+    """Compute the ranks of all users' targets, best 1, (users,).
+
+    The model runs in eval mode; its mode is restored afterwards. For the arguments see :func:`encode_catalogue`,
+    :func:`encode_users` and :func:`rank_targets`.
+    """
     training = model.training
     model.eval()
     try:
         vectors = encode_catalogue(model, feed, n_items, device, alive)
-        return ranks_of(encode_users(model, vectors, sequences, alive), vectors, targets, history, alive)
+        return rank_targets(encode_users(model, vectors, sequences, alive), vectors, targets, history, alive)
     finally:
         model.train(training)

@@ -25,18 +25,18 @@ from methods.base import Group, Observed, Step, StepHook
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-# In 16 bit, gradients overflow until the scale of the loss has been found. The scale starts at 2^16 and is halved each
-# time: after twenty times in a row it is 1/16, and an overflow then is that of the gradient itself.
+# Skipped steps in a row that end a training. In 16 bit, gradients overflow until a suitable scale of the loss is found.
+# The scale starts at 2^16 and is halved each time: after twenty times it is 1/16, and the gradient itself overflows.
 SKIPS = 20
 
 
 class Diverged(Exception):
-    """Raised when the loss or the gradient norm is not finite.
+    """The loss or the gradient norm is not finite.
 
     Attributes:
         what: "loss" or "gradient norm".
         value: inf, -inf or nan.
-        step, epoch: the step, counted from 1, and the epoch that it belongs to.
+        step, epoch: step and its epoch, counted from 1.
         last_good_epoch: last epoch that was evaluated; None if none was.
     """
 
@@ -56,7 +56,7 @@ class Evaluation:
         train_seconds: seconds of training alone until here.
         loss: mean loss of the steps since the last evaluation.
         valid_hr, valid_ndcg: validation HR@10 and NDCG@10.
-        observed: values that the method reports of itself, such as its gates.
+        observed: values that the method reports, such as gates.
     """
 
     epoch: int
@@ -69,7 +69,15 @@ class Evaluation:
 
 
 class Trainer:
-    """Model with its optimizer: Adam with a learning rate per group, gradient clipping, autocast."""
+    """Model with its optimizer: Adam with a learning rate per group, gradient clipping, autocast.
+
+    Args:
+        model: recommender, on the device.
+        groups: trained parameters and their learning rates.
+        config: settings of the loop.
+        precision: "fp32", "bf16" or "fp16".
+        device: device of the training.
+    """
 
     def __init__(
         self, model: Recommender, groups: Iterable[Group], config: TrainingConfig, precision: str, device: torch.device
@@ -84,10 +92,10 @@ class Trainer:
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """Clears gradients, Adam's moments, the loss scale, and the state of the method's step hooks."""
+        """Clear gradients, Adam's moments, the loss scale, and the state of the method's step hooks."""
         for parameter in self.parameters:
             parameter.grad = None
-        # Fused, because the plain step reads a counter with .item(), which fake tensors do not have.
+        # Fused, because the plain step reads a counter with .item(), which fake tensors do not support.
         self.optimizer = torch.optim.Adam(
             [{"params": list(group.parameters), "lr": group.lr} for group in self.groups], fused=True
         )
@@ -96,7 +104,7 @@ class Trainer:
             hook.reset()
 
     def set_progress(self, step: int, progress: float) -> None:
-        """Sets the learning rates of a step: linear warm-up, then constant, or linear to zero over the budget.
+        """Set the learning rates of a step: linear warm-up, then constant, or linear to zero over the budget.
 
         Args:
             step: steps done so far.
@@ -109,13 +117,13 @@ class Trainer:
             entry["lr"] = group.lr * factor
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Context of mixed precision with 32-bit weights; empty for fp32."""
+        """Context of mixed precision with 32-bit weights; no-op for fp32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def transfer(self, batch: Batch, inputs: dict[str, Tensor], log_popularity: NDArray[np.float32]) -> TrainBatch:
-        """Moves one batch and its items' inputs to the device."""
+        """Move a batch and the inputs of its items to the device."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self.device)
@@ -128,21 +136,21 @@ class Trainer:
         )
 
     def forward(self, batch: TrainBatch) -> Tensor:
-        """Computes the loss of a batch."""
+        """Compute the loss of a batch."""
         with self.autocast():
             return self.model(batch)
 
     def objective(self, loss: Tensor) -> Tensor:
-        """The loss plus the penalties of the method's step hooks."""
+        """Objective that is minimised: the loss plus the penalties of the method's step hooks."""
         penalties = [hook.penalty() for hook in self.hooks]
         return sum((penalty for penalty in penalties if penalty is not None), loss)
 
     def backward(self, loss: Tensor) -> None:
-        """Computes the gradients of the trained parameters."""
+        """Compute the gradients of the trained parameters."""
         self.scaler.scale(self.objective(loss)).backward()
 
     def update(self, number: int = 0, of: int = 0) -> Tensor:
-        """Clips the gradients, updates the weights and frees the gradients.
+        """Clip the gradients, update the weights and free the gradients.
 
         Args:
             number, of: step and number of steps, as in :class:`methods.base.Step`.
@@ -162,33 +170,33 @@ class Trainer:
         return norm
 
     def step(self, batch: TrainBatch) -> Tensor:
-        """Runs one whole step without a clock; returns the loss."""
+        """Run one whole step without a clock; return the loss."""
         loss = self.forward(batch)
         self.backward(loss)
         self.update()
         return loss.detach()
 
     def state(self) -> list[Tensor]:
-        """Copies the trained values to the host."""
+        """Copy the trained values to the host."""
         return [p.detach().to("cpu", copy=True) for p in self.parameters]
 
     @torch.no_grad()
     def restore(self, state: list[Tensor]) -> None:
-        """Sets the trained values to a :meth:`state`."""
+        """Set the trained values to a copy made by :meth:`state`."""
         for parameter, value in zip(self.parameters, state, strict=True):
             parameter.copy_(value)
 
 
 @dataclass
 class Training:
-    """Progress of a training. With the trainer's state and torch's random numbers it is all that a step depends on.
+    """Progress of a training; with the trainer's state and torch's random state it determines the next step.
 
     Attributes:
         curve: one entry per evaluation.
         best: index into ``curve`` of the best validation HR@10, the first of equals; -1 before the first.
         best_state: trained values at ``best``, on the host.
         losses: loss of every step.
-        seconds: of training alone.
+        seconds: seconds of training, without evaluations.
         skipped: number of last steps in a row that the loss scaler skipped because a gradient was not finite.
     """
 
@@ -200,12 +208,12 @@ class Training:
     skipped: int = 0
 
     def check(self, norm: float, epoch: int, scaled: bool) -> None:
-        """Checks that the last step was finite.
+        """Check that the last step was finite.
 
         Args:
             norm: gradient norm of the step, before clipping.
             epoch: epoch of the step.
-            scaled: there is a loss scaler, which skips steps with infinite gradients and halves its scale.
+            scaled: True if there is a loss scaler, which skips steps with infinite gradients and halves its scale.
 
         Raises:
             Diverged: the loss, or the gradient norm, is not finite.
@@ -222,12 +230,12 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data that the loop trains on.
+    """Data for the training loop.
 
     Attributes:
         batches: the batches that are still to come, in order.
         feed: gathers the inputs of the items of a batch.
-        log_popularity: per item, (items,), from training interactions.
+        log_popularity: logarithm of each item's popularity in the training interactions, (items,).
     """
 
     batches: Iterator[Batch]
@@ -246,11 +254,11 @@ class TrainingHooks:
         self.clock = clock
 
     def validate(self) -> tuple[float, float]:
-        """Returns validation HR@10 and NDCG@10 of the model as it is; NaN is unknown."""
+        """Return validation HR@10 and NDCG@10 of the model's current weights; NaN is unknown."""
         return math.nan, math.nan
 
     def observe(self) -> Observed:
-        """Returns values of the method that are kept with an evaluation."""
+        """Return values of the method to record with an evaluation."""
         return {}
 
     def evaluated(self) -> None:
@@ -263,14 +271,14 @@ class TrainingHooks:
 def train(
     trainer: Trainer, data: TrainingData, budget: Budget, hooks: TrainingHooks, training: Training | None = None
 ) -> None:
-    """Trains until the budget is spent and leaves the model at the epoch that validation chose.
+    """Train until the budget is spent, then restore the trained values of the epoch with the best validation HR@10.
 
     Args:
         trainer: model and optimizer.
         data: batches and inputs.
         budget: epochs, steps or seconds of training.
         hooks: validation, observers and the clock.
-        training: progress so far; updated after every step. None starts anew.
+        training: progress so far; updated after every step. None starts a new training.
 
     Raises:
         Diverged: the loss or the gradient norm is not finite.
@@ -296,7 +304,7 @@ def train(
             with clock.phase("optimizer"):
                 norm = trainer.update(len(done.losses) + 1, budget.limit_steps or 0)
         elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
-        assert elapsed is not None  # a step that ended has its seconds
+        assert elapsed is not None  # a finished step has its seconds
         done.seconds += elapsed
         done.losses.append(loss.item())
         done.check(norm.item(), epoch, trainer.scaler.is_enabled())
@@ -308,7 +316,7 @@ def train(
 
 
 def _evaluate(trainer: Trainer, done: Training, epoch: int, hooks: TrainingHooks) -> None:
-    """Adds a point to the curve and keeps the trained values if validation HR@10 is better than ever before."""
+    """Add a point to the curve, and keep the trained values if validation HR@10 is the best so far."""
     hr, ndcg = hooks.validate()
     since = done.curve[-1].step if done.curve else 0
     loss = float(np.mean(done.losses[since:]))

@@ -1,4 +1,4 @@
-"""The probe of a training step: the same code measures a cell and, on fake tensors, plans it."""
+"""Probe of a training step for memory and FLOPs; it measures a cell and, on fake tensors, plans it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bench.training.loop import Trainer
 
 
 def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
-    """Memory account and FLOPs of a step with a fresh optimizer.
+    """Measure memory and FLOPs of a training step.
 
-    The operations are counted in a first step. It leaves Adam's moments behind, so that the account of the second one
-    is that of every later step.
+    FLOPs are counted in a first step with a fresh optimizer. Memory is measured in a second step, when Adam's moments
+    exist as in all later steps. Both steps change the model.
     """
     trainer.reset_optimizer()
     trainer.model.train()
@@ -22,7 +22,7 @@ def probe(trainer: Trainer, batch: TrainBatch) -> tuple[MemoryAccount, Flops]:
 
 
 def step_account(trainer: Trainer, batch: TrainBatch, steps: int = 1) -> MemoryAccount:
-    """Memory account of one more step, or of several."""
+    """Measure the memory of one or more further steps."""
     return account(
         lambda: trainer.step(batch),
         modules=[trainer.model],

@@ -1,7 +1,7 @@
-"""A trace of some training steps, for Perfetto or Chrome's tracing view, on steps that no clock sees.
+"""Trace of some untimed training steps, for Perfetto or Chrome's tracing view.
 
-A profiler makes steps slower and, on CUDA, can leave its hooks in the driver after it has been stopped; its events take
-host memory too. So the traced steps come after everything else has been measured.
+A profiler makes steps slower, and its events take host memory. On CUDA it can leave its hooks in the driver after it
+has been stopped. Therefore the traced steps run after all measurements.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class _Labels(StepClock):
 
 
 def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) -> None:
-    """Runs one step to settle the profiler, then ``count`` traced steps, and writes ``trace.json`` into the folder.
+    """Run one step to warm up the profiler, then ``count`` traced steps, and write ``trace.json`` into the folder.
 
-    The steps are those of the training loop itself, each phase under its name. They change the model.
+    The steps are run by the training loop, with the names of its phases. They change the model.
 
     Args:
         trainer: model and optimizer.
-        data: at least ``count`` + 1 batches.
+        data: data with at least ``count`` + 1 batches.
         count: number of traced steps, at least 1.
-        folder: of the cell.
+        folder: folder of the cell.
 
     Raises:
         UserError: the trace cannot be written.

@@ -24,7 +24,7 @@ from bench.models.hidden_states import CachedHiddenStates, open_or_build
 from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender, UserEncoder, sequence_loss
 from bench.training.config import TrainingConfig
-from bench.training.evaluate import ranks_of
+from bench.training.evaluate import rank_targets
 from bench.training.loop import Trainer
 from methods.base import Group, Shape
 from methods.iisan import IISAN
@@ -176,7 +176,7 @@ def main() -> None:
     history[history == target[:, None]] = PAD
     show(
         "ranking 12,076 users x 20,314",
-        median_seconds(lambda: ranks_of(users, catalogue, target, history), 3),
+        median_seconds(lambda: rank_targets(users, catalogue, target, history), 3),
         median_seconds(lambda: plain_ranks(users, catalogue, target, history), 1),
     )
     show("start-up: --help", start_up("--help"))

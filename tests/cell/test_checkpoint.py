@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bench.cell.checkpoint import STATE, Checkpoints
-from bench.cell.checkpoint_files import checkpoint_folder, checkpoints
+from bench.cell.checkpoint_files import checkpoint_folder, list_checkpoints
 from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, to_toml
@@ -90,7 +90,7 @@ def test_a_stopped_cell_goes_on_as_if_undisturbed(
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         run_cell(cell, folder, stop_at(5))  # two steps into the second epoch
-    (checkpoint,) = checkpoints(checkpoint_folder(folder))
+    (checkpoint,) = list_checkpoints(checkpoint_folder(folder))
     before = json.loads((checkpoint / STATE).read_text())["rows"]
     assert [row["step"] for row in before] == [1, 2, 3]
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_named_and_the_cell_starts_over(
     folder = tmp_path / "cell"
     with pytest.raises(KeyboardInterrupt):
         run_cell(first, folder, stop_at(4))
-    (checkpoint,) = checkpoints(checkpoint_folder(folder))
+    (checkpoint,) = list_checkpoints(checkpoint_folder(folder))
     if damage == "flipped":
         content = bytearray((checkpoint / STATE).read_bytes())
         content[len(content) // 2] ^= 1

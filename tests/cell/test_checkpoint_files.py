@@ -8,12 +8,12 @@ import pytest
 
 from bench.cell.checkpoint_files import (
     CheckpointError,
-    Count,
+    ResumeCount,
     StepCounter,
-    check,
     checkpoint_folder,
-    checkpoints,
+    list_checkpoints,
     remove_checkpoints,
+    verify_checkpoint,
     write_checkpoint,
 )
 
@@ -22,12 +22,12 @@ FILES = {"a.bin": lambda path: path.write_bytes(bytes(range(200))), "b.json": la
 
 def test_the_newest_takes_the_place_of_the_older(tmp_path: Path) -> None:
     parent = checkpoint_folder(tmp_path)
-    assert checkpoints(parent) == []
+    assert list_checkpoints(parent) == []
     first = write_checkpoint(parent, 9, FILES)
-    assert checkpoints(parent) == [first]
+    assert list_checkpoints(parent) == [first]
     second = write_checkpoint(parent, 10, FILES)
     assert [path.name for path in parent.iterdir()] == [second.name]
-    check(second)
+    verify_checkpoint(second)
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=second, check=True)
     remove_checkpoints(tmp_path)
     assert not parent.exists()
@@ -37,7 +37,7 @@ def test_the_newest_takes_the_place_of_the_older(tmp_path: Path) -> None:
 def test_the_order_is_that_of_the_numbers(tmp_path: Path) -> None:
     for name in ("step-000000009", "step-000000010", "step-2", "step-x", ".1.tmp"):
         (tmp_path / name).mkdir()
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000010", "step-000000009", "step-2"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000000010", "step-000000009", "step-2"]
 
 
 def test_a_write_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_write_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(tmp_path, 2, {**FILES, "c": full})
     assert list(tmp_path.iterdir()) == [first]
-    check(first)
+    verify_checkpoint(first)
 
 
 def test_what_a_kill_left_half_done_goes_with_the_next(tmp_path: Path) -> None:
@@ -69,9 +69,9 @@ def test_any_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
         for bit in (0, 7):
             path.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
             with pytest.raises(CheckpointError):
-                check(path.parent)
+                verify_checkpoint(path.parent)
     path.write_bytes(content)
-    check(path.parent)
+    verify_checkpoint(path.parent)
 
 
 @pytest.mark.parametrize("name", ["a.bin", "b.json", "SHA256SUMS"])
@@ -79,21 +79,21 @@ def test_files_cut_missing_or_added_are_noticed(name: str, tmp_path: Path) -> No
     folder = write_checkpoint(tmp_path, 1, FILES)
     (folder / "more").touch()
     with pytest.raises(CheckpointError, match="more"):
-        check(folder)
+        verify_checkpoint(folder)
     (folder / "more").unlink()
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:-1])
     with pytest.raises(CheckpointError):
-        check(folder)
+        verify_checkpoint(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=name):
-        check(folder)
+        verify_checkpoint(folder)
 
 
 def test_the_counter_outlives_its_process(tmp_path: Path) -> None:
     counter = StepCounter(tmp_path)
     assert counter.read() is None
-    for count in (Count(1, 20, 123_456_789), Count(2, None, 3)):
+    for count in (ResumeCount(1, 20, 123_456_789), ResumeCount(2, None, 3)):
         counter.write(count)
         other = StepCounter(tmp_path)
         assert other.read() == count
@@ -110,5 +110,5 @@ def test_a_count_without_sense_is_none(text: str, tmp_path: Path) -> None:
 
 
 def test_the_counter_is_json(tmp_path: Path) -> None:
-    StepCounter(tmp_path).write(Count(1, None, 7))
+    StepCounter(tmp_path).write(ResumeCount(1, None, 7))
     assert json.loads((tmp_path / "steps.json").read_text()) == {"times": 1, "lost": None, "step": 7}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.cell.failure import outcome_of
+from bench.cell.failure import classify_failure
 from bench.cell.run_cell import CellHooks, run_cell
 from bench.training.loop import Diverged, Evaluation, Training
 from bench.utils.errors import UserError
@@ -36,11 +36,11 @@ def caught(fail: Callable[[], object]) -> Exception:
 
 def test_the_host_really_refuses() -> None:
     for fail, requested in ((lambda: torch.empty(2**50), 2**52), (lambda: bytearray(2**60), None)):
-        outcome = outcome_of(caught(fail), CPU)
+        outcome = classify_failure(caught(fail), CPU)
         assert outcome.status == "oom-host"
-        assert outcome.facts["oom"]["requested_bytes"] == requested
-        assert outcome.facts["oom"]["peak_rss_bytes"] > 2**20
-        assert outcome.facts["oom"]["device_bytes"] is None
+        assert outcome.entries["oom"]["requested_bytes"] == requested
+        assert outcome.entries["oom"]["peak_rss_bytes"] > 2**20
+        assert outcome.entries["oom"]["device_bytes"] is None
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_the_host_really_refuses() -> None:
     ],
 )
 def test_errors_are_told_apart(error: Exception, status: str, requested: int | None) -> None:
-    outcome = outcome_of(error, CPU)
+    outcome = classify_failure(error, CPU)
     assert outcome.status == status
-    assert outcome.facts.get("oom", {}).get("requested_bytes") == requested
-    assert ("oom" in outcome.facts) == (status != "failed")
+    assert outcome.entries.get("oom", {}).get("requested_bytes") == requested
+    assert ("oom" in outcome.entries) == (status != "failed")
 
 
 def test_an_error_made_for_users_says_no_type() -> None:
-    assert outcome_of(UserError("--data-dir x: no such folder"), CPU).error == "--data-dir x: no such folder"
-    assert outcome_of(KeyError("x"), CPU).error == "KeyError: 'x'"
+    assert classify_failure(UserError("--data-dir x: no such folder"), CPU).error == "--data-dir x: no such folder"
+    assert classify_failure(KeyError("x"), CPU).error == "KeyError: 'x'"
 
 
 def after_the_first_epoch(monkeypatch: pytest.MonkeyPatch, poison: Poison, evaluation: int = 1) -> None:

@@ -70,9 +70,9 @@ def test_an_encoder_comes_back(name: str, model_folders: Folders, tmp_path: Path
         folder = tmp_path / "adapter" / e.modality
         load_encoder(folder, fresh)
         assert torch.equal(fresh.eval()(x), e(x))
-    with pytest.raises(UserError, match="no method for an encoder of text"):
+    with pytest.raises(UserError, match="not weights of the text encoder"):
         load_encoder(folder, plain(model_folders, "text"))
-    with pytest.raises(UserError, match="no method that reads hidden states"):
+    with pytest.raises(UserError, match="not weights of a method that reads hidden states"):
         load_network(folder, torch.nn.Identity())
 
 
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_told(model_folders: Folders, tmp_path: Path) -> No
     (folder / CONFIG).write_text(json.dumps(facts | {"options": {"bottleneck": 5}}))
     with pytest.raises(UserError, match=f"{TENSORS}: does not fit this encoder, e.g. "):
         load_encoder(folder, plain(model_folders, "text"))
-    for content, said in (("{}", "is not what was written here"), ("[", "is not what was written here")):
+    for content, said in (("{}", "not a description of saved"), ("[", "not a description of saved")):
         (folder / CONFIG).write_text(content)
         with pytest.raises(UserError, match=said):
             load_encoder(folder, plain(model_folders, "text"))

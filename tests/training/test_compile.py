@@ -82,7 +82,7 @@ class Rig:
         with self.compiler.running():
             for batch in (largest_batch(*of), smallest_batch(*of)):
                 self.loss(batch)
-        self.compiler.settle()
+        self.compiler.end_warm_up()
 
     def evaluate(self) -> None:
         """Ranks some users, as between two epochs."""
@@ -140,14 +140,14 @@ def test_compilations_while_steps_are_timed_are_told(model_folders: Folders) -> 
 
 @pytest.mark.usefixtures("quick")
 def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile, "MOST_GRAPHS", 1)
+    monkeypatch.setattr(compile, "MAX_GRAPHS", 1)
     rig = Rig(plain(model_folders))
     rig.warm()
     rig.trainer.precision = "bf16"
     with pytest.raises(UserError, match=r"^--compile: FailOnRecompileLimitHit: "), rig.compiler.running():
         rig.loss(rig.batches(1)[0])
     with pytest.raises(UserError, match="--compile: torch found nothing to compile"):
-        StepCompiler(True, lambda: None).settle()
+        StepCompiler(True, lambda: None).end_warm_up()
 
 
 @needs_compiler

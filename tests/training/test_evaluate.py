@@ -6,7 +6,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 from bench.cell.heartbeat import Heartbeat
 from bench.data.splits import PAD
 from bench.training import evaluate
-from bench.training.evaluate import accuracy, ranks_of
+from bench.training.evaluate import accuracy, rank_targets
 
 
 def table(users: int = 50, items: int = 40, seed: int = 0):  # type: ignore[no-untyped-def]
@@ -22,7 +22,7 @@ def table(users: int = 50, items: int = 40, seed: int = 0):  # type: ignore[no-u
 
 def test_against_torchmetrics() -> None:
     u, v, target, history = table()
-    found = accuracy(ranks_of(u, v, target, history))
+    found = accuracy(rank_targets(u, v, target, history))
     scores, preds, truth, index = u @ v.T, [], [], []
     for row in range(len(u)):
         kept = [i for i in range(len(v)) if i not in history[row]]
@@ -38,10 +38,10 @@ def test_against_torchmetrics() -> None:
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_ranks_are_the_same_under_autocast(precision: torch.dtype) -> None:
     u, v, target, history = table(users=96, items=600)
-    plain = ranks_of(u, v, target, history)
+    plain = rank_targets(u, v, target, history)
     with torch.autocast("cpu", precision):
         assert (u @ v.T).dtype == precision  # a score computed here would be rounded
-        inside = ranks_of(u, v, target, history)
+        inside = rank_targets(u, v, target, history)
     assert np.array_equal(inside, plain)
     scores = (u.double() @ v.double().T).numpy()
     out = [set(row[row != PAD]) | {own} for row, own in zip(history, target, strict=True)]
@@ -53,16 +53,16 @@ def test_ranks_are_the_same_under_autocast(precision: torch.dtype) -> None:
 
 def test_chunks_do_not_matter(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     u, v, target, history = table()
-    whole = ranks_of(u, v, target, history)
+    whole = rank_targets(u, v, target, history)
     monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", 7 * len(v))
-    assert np.array_equal(ranks_of(u, v, target, history), whole)
+    assert np.array_equal(rank_targets(u, v, target, history), whole)
 
 
 def test_every_chunk_is_a_sign_of_life(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     u, v, target, history = table(users=50)
     monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", 7 * len(v))
     signs: list[int] = []
-    ranks_of(u, v, target, history, lambda: signs.append(1))
+    rank_targets(u, v, target, history, lambda: signs.append(1))
     assert len(signs) == 8  # 50 users, 7 at a time
 
 
@@ -78,20 +78,20 @@ def test_signs_of_life_are_told_once_a_second() -> None:
 def test_ties_go_against_the_model() -> None:
     nothing = np.full((1, 12), PAD, dtype=np.int32)
     target = np.array([3], dtype=np.int32)
-    alike = ranks_of(torch.ones(1, 2), torch.ones(20, 2), target, nothing)
+    alike = rank_targets(torch.ones(1, 2), torch.ones(20, 2), target, nothing)
     assert alike.tolist() == [20]
     history = nothing.copy()
     history[0, :2] = [0, 1]
-    assert ranks_of(torch.ones(1, 2), torch.ones(20, 2), target, history).tolist() == [18]
+    assert rank_targets(torch.ones(1, 2), torch.ones(20, 2), target, history).tolist() == [18]
 
 
 def test_a_score_that_is_no_number_ranks_last() -> None:
     v = torch.ones(20, 2)
     v[3] = float("nan")
     nothing = np.full((1, 12), PAD, dtype=np.int32)
-    assert ranks_of(torch.ones(1, 2), v, np.array([3], dtype=np.int32), nothing).tolist() == [20]
+    assert rank_targets(torch.ones(1, 2), v, np.array([3], dtype=np.int32), nothing).tolist() == [20]
     v[3] = float("-inf")
-    assert ranks_of(torch.ones(1, 2), v, np.array([3], dtype=np.int32), nothing).tolist() == [20]
+    assert rank_targets(torch.ones(1, 2), v, np.array([3], dtype=np.int32), nothing).tolist() == [20]
 
 
 def test_metrics_by_hand() -> None:
