@@ -39,7 +39,7 @@ def test_a_shop_seed_with_amazon(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([*AMAZON, "--shapes", "full"], "--data-dir: --shapes full looks at no data"),
+        ([*AMAZON, "--shapes", "full"], "--data-dir: not with --shapes full, which reads no data"),
         (["--dataset", "amazon", "--shapes", "data"], "dataset amazon needs --data-dir DIR, or --shapes full"),
     ],
 )
