@@ -1,8 +1,8 @@
 """The command line.
 
-python run_bench.py                       the default matrix on the built-in shop
-python run_bench.py run --preset smoke    all eight methods in a minute
-python run_bench.py COMMAND --help        options of a command, with an example
+python run_bench.py                       runs the default matrix on the generated shop
+python run_bench.py run --preset smoke    runs all eight methods in a minute
+python run_bench.py COMMAND --help        shows the options of a command and an example
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from bench.utils.text import printable
 # Command -> module with add_arguments(parser) and run(arguments) -> exit status, and a line of help. A module is
 # imported when its command is given, so that --help and list answer at once.
 COMMANDS = {
-    "run": ("bench.commands.run", "run a matrix"),
-    "tune": ("bench.commands.tune.command", "find learning rates and sizes, as many trials for every method"),
-    "report": ("bench.commands.report", "render again, from records alone; several runs are merged"),
-    "score": ("bench.commands.score", "TPME (columns method, time, params, memory) or PSCP of any table"),
-    "compare": ("bench.commands.compare", "two runs cell by cell, as ratios with intervals"),
-    "plan": ("bench.commands.plan", "predicted memory per method, without a GPU and without weights"),
+    "run": ("bench.commands.run", "run the cells of a matrix and write a report"),
+    "tune": ("bench.commands.tune.command", "search learning rates and sizes, with equally many trials per method"),
+    "report": ("bench.commands.report", "write the report again from records, or one report over several runs"),
+    "score": ("bench.commands.score", "compute TPME or PSCP for the methods of a CSV table"),
+    "compare": ("bench.commands.compare", "compare two runs cell by cell, as ratios with intervals"),
+    "plan": ("bench.commands.plan", "predict the memory and FLOPs of each method, without a GPU and without weights"),
     "data": ("bench.commands.data.command", "check a dataset before a long run"),
-    "check": ("bench.commands.check.command", "does a method keep the contract: yours by file, or any by name"),
-    "doctor": ("bench.commands.doctor.command", "what on this machine would make the numbers wrong"),
+    "check": ("bench.commands.check.command", "check that a method, from your file or by name, keeps the contract"),
+    "doctor": ("bench.commands.doctor.command", "find conditions on this machine that make measurements wrong"),
     "cache": ("bench.commands.cache", "list, verify or clear hidden states and converted data on disk"),
-    "list": ("bench.commands.list", "methods, presets, datasets, built-in backbones"),
+    "list": ("bench.commands.list", "list methods, presets, datasets and built-in encoders"),
 }
 
 
 def build_parser(chosen: str | None = None) -> Parser:
-    """The parser of all commands.
+    """The argument parser.
 
     Args:
-        chosen: the command whose options are needed; None for those of all commands.
+        chosen: command whose options are added; None for the options of all commands.
     """
     parser = Parser(
         prog="run_bench.py",
-        description="What fine-tuning a multimodal foundation model costs, and what it buys. "
-        "Without a command the default matrix runs on the built-in shop.",
+        description="Measures the costs (time, memory, parameters) and the accuracy of methods that fine-tune a "
+        "multimodal foundation model. Without a command, the default matrix runs on the generated shop.",
         epilog="example: python run_bench.py run --preset smoke --out runs/try",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
@@ -55,9 +55,13 @@ def build_parser(chosen: str | None = None) -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit status: 0 ok, 1 a cell or check that failed, 2 bad usage or input."""
+    """Runs a command and returns the exit status: 0 ok, 1 a cell or check failed, 2 bad usage or input.
+
+    Args:
+        arguments: words of the command line after the program; None for the program's own.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # where it is not UTF-8, a method's name is no reason to fail
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may not be UTF-8, and names may hold any character
         sys.stdout.reconfigure(errors="backslashreplace")
     words = given or ["run"]
     parser = build_parser(words[0])
@@ -72,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"run_bench.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("run_bench.py: interrupted; what is finished is kept", file=sys.stderr)
+        print("run_bench.py: interrupted; finished cells are kept", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0
-    except OSError as error:  # a disk that is full, a folder that may not be written
+    except OSError as error:  # the disk is full, or a folder is not writable
         print(f"run_bench.py: {printable(error.filename or 'system')}: {error.strerror or error}", file=sys.stderr)
         return 2
 

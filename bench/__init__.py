@@ -2,7 +2,7 @@
 
 import logging
 
-# Where bitsandbytes and torchao are installed, transformers and peft import them, and they tell everybody which of
-# their kernels are for other machines. What goes wrong in earnest is raised.
+# If bitsandbytes and torchao are installed, transformers and peft import them, and both warn about kernels that are
+# for other machines. Real errors are raised as exceptions, so nothing is lost.
 for _name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)

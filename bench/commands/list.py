@@ -1,4 +1,4 @@
-"""The ``list`` command: methods, presets, datasets and encoders that can be named. Imports nothing heavy."""
+"""The ``list`` command: names of methods, presets, datasets and built-in encoders. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from methods.loading import load_file
 from methods.registry import known
 
 BACKBONES = {
-    "shop-partial": "12 layers x 64, pretrained; never taught purpose (titles) and pattern (pictures)",
+    "shop-partial": "12 layers x 64, pretrained without the attributes purpose (titles) and pattern (images)",
     "shop-full": "12 layers x 64, pretrained on all attributes",
-    "bert-base": "text, configuration only (--weights random)",
-    "vit-base": "image, 224 x 224, patch 16, configuration only (--weights random)",
-    "clip-base": "text and image, 224 x 224, patch 32, configuration only (--weights random)",
+    "bert-base": "text, configuration without weights (--weights random)",
+    "vit-base": "image, 224 x 224, patch 16, configuration without weights (--weights random)",
+    "clip-base": "text and image, 224 x 224, patch 32, configuration without weights (--weights random)",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
+    parser.description = "Lists methods, presets, kinds of datasets and built-in encoders, each with a summary."
     parser.epilog = "example: python run_bench.py list --json"
     add_options(parser, "method_file")
-    parser.add_argument("--peft", action="store_true", help="the tuners of the installed peft: which run here")
+    parser.add_argument(
+        "--peft",
+        action="store_true",
+        help="list the tuners of the installed peft, with the encoders that each was tried on",
+    )
     add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per method, preset, dataset and encoder.
+    """Prints a line per method, preset, dataset and encoder, and returns exit status 0.
 
     Raises:
-        UserError: anything wrong with a method file.
+        UserError: a method file cannot be run.
     """
     for path in args.method_file or ():
         load_file(path)
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _first_comment(path: Path) -> str:
-    """A preset says in its first comment what it is for."""
+    """Summary of a preset: the first sentence of the comment at the top of its file."""
     tomllib.loads(path.read_text(encoding="utf-8"))
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -62,7 +67,7 @@ def _first_comment(path: Path) -> str:
 
 
 def tuners_of_peft() -> dict[str, list[dict[str, str]]]:
-    """The tuners of the installed peft, each with the encoders that it has run on here and why not on others."""
+    """Tuners of the installed peft, each with the encoders that it has run on, and why it does not run on others."""
     from methods.peft.tried_tuners import tuners
 
     return {

@@ -1,4 +1,4 @@
-"""The ``report`` command: renders tables, figures and pages again, from records alone."""
+"""The ``report`` command: renders tables, figures and pages from the records of one or several runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.commands.arguments import add_options, integers
+from bench.commands.arguments import integers
 from bench.commands.score import add_scores, penalties
 from bench.records import run_folder
 from bench.utils.errors import UserError
@@ -16,14 +16,18 @@ from bench.utils.text import printable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.description = (
-        "Writes report.md, report.html, figures/, results.csv and summary.csv from the records of cells. A cell with "
-        "damaged files is left out and named. If several runs hold the same cell, one that ended ok counts, and of "
-        "these the one given last. Exit status: 0 the report is written, however its cells ended; 2 bad usage or "
+        "Writes report.md, report.html, figures/, results.csv and summary.csv from the records of one or several runs. "
+        "A cell with damaged files is left out and named. If several runs hold the same cell, the last of them in "
+        "which it ended ok counts. Exit status: 0 the report is written, however its cells ended; 2 bad usage or "
         "input, such as a folder without a readable record."
     )
     parser.epilog = "example: python run_bench.py report runs/seed0 runs/seed1 --out runs/both"
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="of a run, or of several datasets' runs")
-    add_options(parser, "out")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN_DIR", help="run folder, or folder of the runs over several datasets"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the report (default: RUN_DIR, if only one is given)"
+    )
     parser.add_argument("--k", type=integers, metavar="5,10,20", help="cut-offs of HR, NDCG and MRR (default: 10)")
     add_scores(parser)
 
@@ -32,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the report of one or several run folders.
 
     Raises:
-        UserError: no folder for the result of several runs, or anything wrong with the folders.
+        UserError: several runs without ``--out``, or a folder has no readable record.
     """
     from reports.analysis.options import DEFAULT
     from reports.build import build

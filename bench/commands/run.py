@@ -1,4 +1,4 @@
-"""The ``run`` command: recipe and options to matrices, matrices to cells, cells to records and a report."""
+"""The ``run`` command: resolves the matrix of each dataset, runs its cells and writes the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ from bench.utils.text import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
-    parser.description = "Runs a matrix and leaves a run folder. Options go over what the preset or file says."
+    parser.description = (
+        "Runs all cells of a matrix and writes records and a report into a run folder. Options take precedence over "
+        "the preset or matrix file. The same command resumes a run that was stopped. Exit status: 0 all cells ended "
+        "ok; 1 some cell did not; 2 bad usage or input."
+    )
     parser.epilog = (
         "example: python run_bench.py run --methods iisan-cached,lora --seeds 0,1,2 --epochs 5 --out runs/mine"
     )
@@ -40,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run whose inputs have been checked, and the folder that it goes to."""
+    """A run that is ready to start, its inputs checked.
+
+    Attributes:
+        dataset: content of ``dataset.json``.
+        out: run folder.
+    """
 
     matrix: Matrix
     cells: list[Cell]
@@ -49,17 +58,20 @@ class PreparedRun:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the matrix of each dataset; 0 if every cell ended ok, 1 otherwise.
+    """Runs the matrix of each dataset.
+
+    Returns:
+        Exit status: 0 if every cell ended ok, 1 otherwise.
 
     Raises:
-        UserError: for anything wrong with options, files or models, before anything is written.
+        UserError: an option, file or model is invalid; nothing has been written then.
     """
     variables = cache_options.apply(args)
     resolved = resolve(request_of(args))
     for method in resolved.matrices[0].methods:
         build_method(method, resolved.origin)
     if args.launcher == "ray" and resolved.matrices[0].save_adapters:
-        raise UserError("--save-adapters: not with --launcher ray, which brings records back and no folders")
+        raise UserError("--save-adapters: not with --launcher ray, which returns records but no folders")
     launch = Launch(limits(args), args.parallel, args.retry_failed, variables)
     if args.launcher == "local":
         device = resolve_device(resolved.matrices[0].device)
@@ -70,34 +82,38 @@ def run(args: argparse.Namespace) -> int:
         return _run_all(args, resolved, device, partial(ray_cluster.run_ray, ray, launch=launch))
 
 
-def _run_all(args: argparse.Namespace, resolved: Resolved, device: str, go: Callable[..., None]) -> int:
-    """Checks the inputs of every matrix, then runs one after the other and merges their reports."""
+def _run_all(args: argparse.Namespace, resolved: Resolved, device: str, run_cells: Callable[..., None]) -> int:
+    """Checks the inputs of every matrix, runs one matrix after the other, and writes a report over all of them.
+
+    Args:
+        run_cells: function of cells, run folder and reporter that runs the cells with the chosen launcher.
+    """
     from bench.cell.check_inputs import check_inputs
 
     cache_options.check_writable()
     cells_of = [cells(matrix, device) for matrix in resolved.matrices]
-    datasets = [check_inputs(own) | {"command": args.command_line} for own in cells_of]
+    datasets = [check_inputs(its_cells) | {"command": args.command_line} for its_cells in cells_of]
     folders = choose_folders(args.out, resolved, args.fresh)
     runs = [PreparedRun(*parts) for parts in zip(resolved.matrices, cells_of, datasets, folders, strict=True)]
     try:
-        ended = [_run_one(run, args.fresh, device, go) for run in runs]
+        ended_ok = [_run_one(run, args.fresh, device, run_cells) for run in runs]
     finally:
         merged = len(runs) == 1 or write_report(folders, folders[0].parent)
-    return 0 if all(ended) and merged else 1
+    return 0 if all(ended_ok) and merged else 1
 
 
-def _run_one(run: PreparedRun, fresh: bool, device: str, go: Callable[..., None]) -> bool:
+def _run_one(run: PreparedRun, fresh: bool, device: str, run_cells: Callable[..., None]) -> bool:
     """Runs the cells of one matrix and writes its report; True if every cell ended ok and every file was written."""
     out = run.out
     with run_folder.locked(out), stoppable():
         open_folder(out, run.matrix, fresh)
-        describe_in(out, run.dataset, device)
+        write_descriptions(out, run.dataset, device)
         written = True
         try:
             with Reporter(len(run.cells)) as reporter:
-                go(run.cells, out, reporter)
-        except (UserError, OSError) as error:  # no mistake of the user's by now: the disk is full, or the folder gone
-            print(f"run_bench.py: {printable(error)}; what is finished is kept", file=sys.stderr)
+                run_cells(run.cells, out, reporter)
+        except (UserError, OSError) as error:  # inputs are checked, so the disk is full or the folder gone
+            print(f"run_bench.py: {printable(error)}; finished cells are kept", file=sys.stderr)
             written = False
         finally:
             written = write_report([out], out) and written
@@ -107,10 +123,10 @@ def _run_one(run: PreparedRun, fresh: bool, device: str, go: Callable[..., None]
 def open_folder(out: Path, matrix: Matrix, fresh: bool) -> None:
     """Opens a run folder (:func:`bench.records.run_folder.open_run`) and names damaged files on standard error."""
     for name in run_folder.open_run(out, to_toml(matrix), fresh):
-        print(f"{printable(out / name)}: is not what was written", file=sys.stderr)
+        print(f"{printable(out / name)}: missing or damaged (checksum mismatch)", file=sys.stderr)
 
 
-def describe_in(out: Path, dataset: dict[str, Any], device: str) -> None:
+def write_descriptions(out: Path, dataset: dict[str, Any], device: str) -> None:
     """Writes ``dataset.json`` and ``environment.json`` into an open folder, and removes its checksums."""
     from bench.measure.environment import capture
 
@@ -127,10 +143,10 @@ def _status(out: Path, cell: Cell) -> str | None:
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    """Limits of time and memory for each cell.
+    """Limits of time and memory for each cell, from the command line.
 
     Raises:
-        UserError: a limit that is not above zero, or a size that cannot be read.
+        UserError: a limit is not above zero, or its size is not understood.
     """
     for option in ("cell_timeout", "hang_timeout"):
         value = getattr(args, option)
@@ -141,10 +157,10 @@ def limits(args: argparse.Namespace) -> Limits:
 
 
 def write_report(runs: Sequence[Path], out: Path) -> bool:
-    """Writes tables, figures and report of the runs that have a record, and checksums over a single run's folder.
+    """Writes tables, figures and report of the runs that have a record; a single run's folder gets checksums, too.
 
     Returns:
-        False if they could not be written; the reason is on standard error.
+        False if the report could not be written; the reason is printed on standard error.
     """
     with_records = [run for run in runs if any((run / "cells").glob("*/record.json"))]
     if not with_records:
@@ -163,9 +179,12 @@ def write_report(runs: Sequence[Path], out: Path) -> bool:
 
 
 def choose_folders(out: Path | None, resolved: Resolved, fresh: bool) -> list[Path]:
-    """Folder of each run: ``--out`` or runs/<name>; each of several runs gets a folder within, by its name.
+    """Folder of each run: ``--out`` or runs/<name>, or for several runs a folder in it per run, named like the run.
 
-    If runs/<name> holds another matrix (or, with ``fresh``, any run), the folder is runs/<name>-2, and so on.
+    If runs/<name> holds another matrix (or, with ``fresh``, any run), runs/<name>-2 is used instead, and so on.
+
+    Raises:
+        UserError: a thousand folders of this name hold runs.
     """
     several = len(resolved.matrices) > 1
     texts = {matrix.name: to_toml(matrix) for matrix in resolved.matrices}
@@ -179,7 +198,7 @@ def choose_folders(out: Path | None, resolved: Resolved, fresh: bool) -> list[Pa
         folders = within(Path("runs") / (resolved.name if number == 1 else f"{resolved.name}-{number}"))
         if all(_usable(folder, text, fresh) for folder, text in zip(folders, texts.values(), strict=True)):
             return folders
-    raise UserError("--out: runs/ holds a thousand runs of this name; name a folder")
+    raise UserError(f"runs/ holds a thousand runs of the name {resolved.name}; choose a folder with --out")
 
 
 def _usable(folder: Path, text: str, fresh: bool) -> bool:

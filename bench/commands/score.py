@@ -1,4 +1,4 @@
-"""The ``score`` command: TPME, PSCP or both of any table."""
+"""The ``score`` command: TPME, PSCP or both for the methods of a CSV table."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ METRICS = ("tpme", "pscp", "both")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
+    parser.description = (
+        "Computes TPME, PSCP or both for the methods of a table and prints them, best first. TPME needs the columns "
+        "method, time, params and memory, in any units; PSCP needs method, performance, params, extra_tflops and "
+        "memory, in GB."
+    )
     parser.epilog = "example: python run_bench.py score published.csv --json"
-    parser.add_argument("table", type=Path, metavar="TABLE.csv")
-    parser.add_argument("--metric", choices=METRICS, default="tpme")
+    parser.add_argument("table", type=Path, metavar="TABLE.csv", help="table with one row per method")
+    parser.add_argument("--metric", choices=METRICS, default="tpme", help="score to compute (default: tpme)")
     add_scores(parser)
     add_options(parser, "json")
 
 
 def add_scores(parser: argparse.ArgumentParser) -> None:
-    """Adds the options on TPME and PSCP that ``score`` and ``report`` share."""
+    """Adds the options on TPME and PSCP of ``score`` and ``report``."""
     add_options(parser, "tpme_weights", "reference", "pscp_constants", "pscp_exponents")
 
 
 def penalties(args: argparse.Namespace) -> pscp.Penalties:
-    """Constants and exponents of PSCP from the options that :func:`add_scores` adds."""
+    """Constants and exponents of PSCP, from the options that :func:`add_scores` adds."""
     from bench.scoring.pscp import Penalties
 
     given = {"constants": args.pscp_constants, "exponents": args.pscp_exponents}
@@ -42,7 +47,7 @@ def penalties(args: argparse.Namespace) -> pscp.Penalties:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the scores of a table.
+    """Prints the scores of a table and returns exit status 0.
 
     Raises:
         UserError: as :func:`score`.
@@ -69,14 +74,17 @@ def score(
     reference: Path | None = None,
     penalties: pscp.Penalties | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of the methods of a CSV file, best first; by TPME where there is one.
+    """Scores of the methods of a CSV file, a row per method, best first; for "both" sorted by TPME.
 
     TPME needs the columns method, time, params and memory, in any units; PSCP needs method, performance, params,
-    extra_tflops and memory, where memory is in GB. A row has ``tpme``, or ``pscp`` with its three penalties, or both
-    with the method's place by each (``tpme_place``, ``pscp_place``, from 1).
+    extra_tflops and memory, with memory in GB.
+
+    Returns:
+        Rows with ``tpme``, or with ``pscp`` and its three penalties, or with both scores and the method's rank by each
+        (``tpme_place``, ``pscp_place``, from 1).
 
     Raises:
-        UserError: an unknown metric; as `bench.scoring.tpme.score` and `bench.scoring.pscp.score`.
+        UserError: the metric is unknown; also as `bench.scoring.tpme.score` and `bench.scoring.pscp.score`.
     """
     from bench.scoring import pscp, tpme
 

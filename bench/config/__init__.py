@@ -1,1 +1,1 @@
-"""The matrix file: its schema, shipped recipes, and the cells that it stands for."""
+"""Configuration: the schema of a matrix file, the shipped presets, and the cells of a matrix."""

@@ -1,4 +1,4 @@
-"""From a matrix to its cells: method × backbones × modality × seed, each with a stable id."""
+"""The cells of a matrix: method × backbones × modality × seed, each with a stable id."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bench.records.columns import model_label
 from bench.training.config import BudgetConfig, TrainingConfig
 from methods.registry import known
 
-# A trace, adapters and the test come after what is measured, a checkpoint between two steps, a file may lie anywhere:
-# none changes a cell.
-NO_IDENTITY = ("profile", "checkpoint_every", "save_adapters", "method_file", "test")
+# Fields that are not hashed into the cell id, because they do not change the measurement: a trace, saved adapters and
+# the test follow it, a checkpoint is written between two steps, and a method file may lie in any folder.
+NOT_IN_CELL_ID = ("profile", "checkpoint_every", "save_adapters", "method_file", "test")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Cell:
     """One measurement; runs alone in a fresh process and leaves one record.
 
     Attributes:
-        method_file: where its method comes from; None for one that is built in or installed.
-        test: whether the test targets are looked at in the end; no trial of a search does.
+        method_file: file that defines the method; None for a method that is built in or installed.
+        test: True if the test targets are evaluated after training; False for the trials of ``tune``.
     """
 
     cell_id: str
@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """("text", "image") or one of them."""
+        """Modalities of the cell: ("text", "image"), ("text",) or ("image",)."""
         return tuple(self.modality.split("+"))
 
     def model(self, modality: str) -> str | None:
@@ -58,7 +58,7 @@ class Cell:
         return getattr(self.backbones, modality) if modality in self.modalities else None
 
     def pooling(self, modality: str) -> Any:
-        """How the encoder of a modality pools its tokens."""
+        """Pooling of the tokens of a modality's encoder."""
         return getattr(self.backbones, f"{modality}_pooling")
 
     def shown_model(self, modality: str) -> str | None:
@@ -88,16 +88,16 @@ class Cell:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Name, kind and options of the method, as they stand in ``record.json``."""
+        """Name, kind and options of the method, as in ``record.json``."""
         return {"name": self.method.name, "type": self.method.kind, "options": self.method.options}
 
     def to_json(self) -> str:
-        """For handing over to the cell's process."""
+        """The cell as JSON text, as it is passed to the cell's process."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Cell:
-        """The inverse of :meth:`to_json`."""
+        """Reads a cell from the JSON text of :meth:`to_json`."""
         data: dict[str, Any] = json.loads(text)
         data["method"] = MethodConfig(**data["method"])
         data["backbones"] = Backbones(**data["backbones"])
@@ -111,15 +111,15 @@ class Cell:
 def _label(cell: Cell) -> str:
     """Short name of the encoders that the cell uses."""
     names = [Path(name).name for name in map(cell.model, cell.modalities) if name is not None]
-    drawn = "random" if cell.backbones.weights == "random" else None
-    return "-".join(filter(None, ("+".join(dict.fromkeys(names)), drawn, cell.backbones.quantise)))
+    weights = "random" if cell.backbones.weights == "random" else None
+    return "-".join(filter(None, ("+".join(dict.fromkeys(names)), weights, cell.backbones.quantise)))
 
 
 def cells(matrix: Matrix, device: str) -> list[Cell]:
-    """All cells of a matrix, methods of one comparison next to each other.
+    """All cells of a matrix, with the methods of one comparison next to each other.
 
     Args:
-        device: the resolved device ("auto" is no device).
+        device: device that the cells run on, such as cpu or cuda:0; not "auto".
     """
     return [
         _cell(matrix, device, method, pair, modality, seed)
@@ -131,8 +131,8 @@ def cells(matrix: Matrix, device: str) -> list[Cell]:
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
-    """What makes a cell the one that it is."""
-    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key not in NO_IDENTITY}
+    """Fields that are hashed into the cell id, with the content of a method file in place of its path."""
+    identity = {key: value for key, value in dataclasses.asdict(cell).items() if key not in NOT_IN_CELL_ID}
     return identity if cell.method_file is None else identity | {"method_sha256": cell.method_file.sha256}
 
 

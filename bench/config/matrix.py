@@ -1,4 +1,4 @@
-"""The matrix: what to run. Frozen, validated here and nowhere else, written back resolved into the run folder."""
+"""The matrix: all settings of a run, their validation, and the TOML text that a run folder keeps of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from bench.config.recipes import extended
-from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, KeyPath, explain, say
+from bench.config.validation_messages import DEVICE, MATRIX_NAME, METHOD_NAME, KeyPath, explain, requirement
 from bench.data.config import DatasetConfig
 from bench.data.kinds import KINDS
 from bench.models.config import Backbones
@@ -38,7 +38,13 @@ Schema = TypeVar("Schema")
 
 @dataclass(frozen=True, config=ConfigDict(extra="allow", arbitrary_types_allowed=True))
 class MethodConfig:
-    """One method of the table: a name, what kind it is (the name itself unless told), and its options."""
+    """A method of the matrix.
+
+    Attributes:
+        name: name in tables and in cell ids.
+        kind: registered method that it runs; the name itself if the matrix file gives no kind.
+        options: option -> value; options that are left out have the defaults of the kind.
+    """
 
     name: Annotated[str, Field(pattern=METHOD_NAME)]
     kind: str
@@ -47,7 +53,7 @@ class MethodConfig:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class MethodFile:
-    """A file with methods of one's own that was run, and what stood in it."""
+    """Python file with methods of the user's, and the checksum of its content when it was run."""
 
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -55,14 +61,17 @@ class MethodFile:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Matrix:
-    """Everything that a run needs to know.
+    """All settings of a run.
+
+    ``profile``, ``checkpoint_every`` and ``save_adapters`` do not change a measurement, so cell ids do not depend on
+    them.
 
     Attributes:
-        profile: steps of every cell to trace, after its measurement; no part of what a cell is.
-        checkpoint_every: epochs from one checkpoint of a cell to the next; no part of what a cell is either.
-        save_adapters: whether cells leave what they trained in ``adapter/``; no part of what a cell is.
-        method_files: where methods that are not built in come from (``bench.config.method_files``).
-        tuning: how the methods' options were found, if by ``tune``.
+        profile: steps of every cell to trace, after its measurement.
+        checkpoint_every: epochs between two checkpoints of a cell.
+        save_adapters: True if cells save their trained weights in ``adapter/``.
+        method_files: files that define methods which are not built in (``bench.config.method_files``).
+        tuning: trials and costs of the search that chose the methods' options; None without a search.
     """
 
     name: Annotated[str, Field(pattern=MATRIX_NAME)]
@@ -83,15 +92,15 @@ class Matrix:
 
 
 def preset_names() -> list[str]:
-    """The shipped recipes."""
+    """Names of the shipped presets, sorted."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a matrix file.
+    """Reads a matrix file, without validating its keys.
 
     Raises:
-        UserError: not there, not UTF-8, or not TOML, with the file and, where known, the line.
+        UserError: the file is missing, not UTF-8, or not TOML; the message names the file and, if known, the line.
     """
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -101,15 +110,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not UTF-8 (byte {error.start})") from error
     except RecursionError:
         raise UserError(f"{path}: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, and what Python says to a number of thousands of digits
+    except ValueError as error:  # TOMLDecodeError, or Python's error for a number with thousands of digits
         raise UserError(f"{path}: {error}") from error
 
 
 def read_preset(name: str, in_files: bool = False) -> dict[str, Any]:
-    """Reads a shipped recipe by name, whole.
+    """Reads a preset by name, with the presets that it extends.
 
     Args:
-        in_files: the data are, so that learning rates and encoders of the generated shop do not fit.
+        in_files: True if the data are in files: learning rates and encoders of the generated shop do not fit then.
+
+    Raises:
+        UserError: there is no preset of this name.
     """
     if name not in preset_names():
         raise UserError(f"--preset {name}: unknown preset{did_you_mean(name, preset_names())}")
@@ -118,18 +130,18 @@ def read_preset(name: str, in_files: bool = False) -> dict[str, Any]:
 
 
 def check_shape(data: dict[str, Any], origin: str) -> None:
-    """Tables must be tables before anything is laid over them.
+    """Checks that the tables of a matrix file are tables, before options are merged into them.
 
     Raises:
-        UserError: names the key.
+        UserError: a key holds something else; the message names the key.
     """
     for key in ("dataset", "budget", "training"):
         if not isinstance(data.get(key, {}), dict):
             raise UserError(f"{origin}: {key} must be a table: [{key}]")
-    for key, needed in (("methods", " with a name each"), ("backbones", "")):
+    for key, hint in (("methods", ", each with a name"), ("backbones", "")):
         tables = data.get(key, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise UserError(f"{origin}: {key} must be tables: [[{key}]]{needed}")
+            raise UserError(f"{origin}: {key} must be tables: [[{key}]]{hint}")
 
 
 def parse(
@@ -138,13 +150,13 @@ def parse(
     """Validates a matrix.
 
     Args:
-        data: as read from TOML, command-line values already laid over it.
-        origin: file or preset that messages name.
-        options: key path -> command-line option that set it; messages name the option then.
-        needs_data: whether a dataset must say where it lies.
+        data: content of a matrix file, with the command-line values already merged into it.
+        origin: file or preset that error messages name.
+        options: key path -> command-line option that set it; error messages name the option.
+        needs_data: True if a dataset in files must name its folder.
 
     Raises:
-        UserError: the first thing wrong, in one line.
+        UserError: the matrix is invalid; the message is one line on the first error.
     """
     check_shape(data, origin)
     data = dict(data)
@@ -153,28 +165,33 @@ def parse(
         if key in data and not isinstance(data[key], list | tuple):
             data[key] = [data[key]]
     if "dataset" in data:
-        data["dataset"] = _with_moments(data["dataset"])
+        data["dataset"] = _with_split_times_as_text(data["dataset"])
     matrix = _valid(Matrix, data, origin, options or {})
     _check_dataset(matrix.dataset, origin, needs_data)
-    return _checked(matrix, origin)
+    _check_across_fields(matrix, origin)
+    return matrix
 
 
 def parse_dataset(table: dict[str, Any], options: Mapping[KeyPath, str]) -> DatasetConfig:
-    """Validates a dataset by itself.
+    """Validates the table of a dataset without a matrix.
 
     Args:
+        table: keys and values as in ``[dataset]`` of a matrix file.
         options: key path within the dataset -> command-line option that set it.
 
     Raises:
-        UserError: the first thing wrong, in one line.
+        UserError: the table is invalid; the message is one line on the first error.
     """
-    dataset = _valid(DatasetConfig, _with_moments(table), "data", options)
+    dataset = _valid(DatasetConfig, _with_split_times_as_text(table), "data", options)
     _check_dataset(dataset, "data")
     return dataset
 
 
 def _valid(schema: type[Schema], data: dict[str, Any], origin: str, options: Mapping[KeyPath, str]) -> Schema:
-    """As JSON, where pydantic's strict mode takes lists for tuples and tables for dataclasses, and "0" is no number."""
+    """Validates data in pydantic's strict mode, where "0" is no number.
+
+    The data go through JSON, because only there strict mode takes lists for tuples and tables for dataclasses.
+    """
     try:
         return TypeAdapter(schema).validate_json(_json(data), strict=True)
     except ValidationError as error:
@@ -183,23 +200,23 @@ def _valid(schema: type[Schema], data: dict[str, Any], origin: str, options: Map
         raise UserError(f"{origin}: {error}") from None
 
 
-def _with_moments(table: dict[str, Any]) -> dict[str, Any]:
-    """TOML has numbers and dates of its own; what they stand for depends on the data."""
-    moments: dict[str, Any] = {key: _moment(table[key]) for key in ("valid_from", "test_from") if key in table}
-    return {**table, **moments}
+def _with_split_times_as_text(table: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's table with the times of its split as text: TOML may give them as text, numbers or dates."""
+    times: dict[str, Any] = {key: _time_as_text(table[key]) for key in ("valid_from", "test_from") if key in table}
+    return {**table, **times}
 
 
-def _moment(value: object) -> object:
-    if isinstance(value, date):  # a datetime is one too
+def _time_as_text(value: object) -> object:
+    if isinstance(value, date):  # a datetime is a date, too
         return value.isoformat()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _json(value: Any) -> str:
-    """Raises TypeError for what TOML has and no key wants: dates and times."""
+    """A value from TOML as JSON text; TypeError for a date or a time, which no key takes."""
 
-    def refuse(found: Any) -> str:
-        raise TypeError(f"no key takes a date or a time, got {found}")
+    def refuse(value: Any) -> str:
+        raise TypeError(f"no key takes a date or a time, got {value}")
 
     return json.dumps(value, default=refuse)
 
@@ -208,7 +225,7 @@ def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     name = table.get("name")
     if not isinstance(name, str):
         raise UserError(f"{origin}: [[methods]] needs a name")
-    # A table named like a kind, as in peft = { type = "IA3" }, says the kind of a method whose name is its own.
+    # A key that is the name of a kind, as in peft = { type = "IA3" }, gives the kind if the method's name does not.
     kind = table.get("kind", name if name in known() else next((key for key in table if key in known()), name))
     if not isinstance(kind, str) or kind not in known():
         raise UserError(f"{origin}: unknown method {kind!r}{did_you_mean(str(kind), known())}")
@@ -218,12 +235,12 @@ def _method_table(table: dict[str, Any], origin: str) -> dict[str, Any]:
     return {"name": name, "kind": kind, "options": {**known()[kind].preset, **options}}
 
 
-def _checked(matrix: Matrix, origin: str) -> Matrix:
-    """What a single field cannot know."""
+def _check_across_fields(matrix: Matrix, origin: str) -> None:
+    """Checks that the budget has one unit and that no seed, method, modality or pair of backbones is given twice."""
     budget = matrix.budget
     if sum(x is not None for x in (budget.epochs, budget.steps, budget.seconds)) != 1:
         raise UserError(f"{origin}: [budget] needs exactly one of epochs, steps and seconds")
-    for what, values in (
+    for key, values in (
         ("seeds", matrix.seeds),
         ("methods", [m.name for m in matrix.methods]),
         ("modality", matrix.modality),
@@ -233,20 +250,19 @@ def _checked(matrix: Matrix, origin: str) -> Matrix:
         ),
     ):
         if len(set(values)) < len(values):
-            raise UserError(f"{origin}: {what}: given twice: {next(v for v in values if list(values).count(v) > 1)}")
-    return matrix
+            raise UserError(f"{origin}: {key}: given twice: {next(v for v in values if list(values).count(v) > 1)}")
 
 
 def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True) -> None:
-    """Options that do not belong to the dataset or to its split."""
+    """Checks that a dataset in files names its folder, and that keys on columns and times fit its kind and split."""
     kind = KINDS[dataset.name]
     if needs_data and kind.in_files and not dataset.data_dir:
         raise UserError(f"{origin}: dataset {dataset.name} needs --data-dir DIR")
     named = [role for role, name in vars(dataset.columns).items() if name is not None]
     if named and not kind.has_columns:
         raise UserError(f"{origin}: --{named[0]}-column: dataset {dataset.name} has no columns to name")
-    moments = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
-    given = [option for option, value in moments.items() if value is not None]
+    times = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
+    given = [option for option, value in times.items() if value is not None]
     if dataset.split == "leave-one-out":
         if given:
             raise UserError(f"{origin}: {given[0]}: needs --split temporal")
@@ -254,15 +270,18 @@ def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True)
     if not kind.may_have_timestamps:
         others = ", ".join(other.name for other in KINDS.values() if other.may_have_timestamps)
         raise UserError(f"{origin}: --split temporal: dataset {dataset.name} has no timestamps; {others} may have them")
-    if len(given) < len(moments):
+    if len(given) < len(times):
         raise UserError(f"{origin}: --split temporal: needs --valid-from and --test-from")
 
 
 def build_method(config: MethodConfig, origin: str) -> Any:
-    """The method with its options checked against the fields of its class.
+    """Instance of the method's class, with its options checked against the fields of the class.
+
+    Args:
+        origin: file or preset that error messages name.
 
     Raises:
-        UserError: unknown option or wrong value, naming the method and the option.
+        UserError: an option is unknown or its value invalid; the message names the method and the option.
     """
     from methods.base import method_class
 
@@ -278,7 +297,7 @@ def build_method(config: MethodConfig, origin: str) -> Any:
         try:
             values[option] = TypeAdapter(hints[option]).validate_json(_json(value), strict=True)
         except ValidationError as error:
-            raise UserError(f"{where}: option {option}: {say(error.errors()[0], value)}") from error
+            raise UserError(f"{where}: option {option}: {requirement(error.errors()[0], value)}") from error
         except TypeError as error:
             raise UserError(f"{where}: option {option}: {error}") from None
     try:
@@ -288,7 +307,7 @@ def build_method(config: MethodConfig, origin: str) -> Any:
 
 
 def to_dict(matrix: Matrix) -> dict[str, Any]:
-    """As plain values, without what is not set (TOML has no null)."""
+    """The matrix as dicts, lists and plain values, without unset keys (TOML has no null)."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -302,5 +321,5 @@ def to_dict(matrix: Matrix) -> dict[str, Any]:
 
 
 def to_toml(matrix: Matrix) -> str:
-    """The resolved matrix; reading it gives the same matrix again."""
+    """The resolved matrix as TOML text; parsing the text gives an equal matrix."""
     return tomli_w.dumps(to_dict(matrix))

@@ -1,4 +1,7 @@
-"""Methods of one's own in a matrix: their files are run before it is read, and recorded with what stood in them."""
+"""Method files of a matrix: Python files with methods of the user's, run before the matrix is validated.
+
+The resolved matrix records the path and the checksum of each file.
+"""
 
 from __future__ import annotations
 
@@ -13,46 +16,50 @@ from methods.loading import Loaded, load_file
 
 
 @dataclass(frozen=True)
-class Own:
-    """What was loaded.
+class LoadedMethodFiles:
+    """Method files that were run.
 
     Attributes:
-        listed: of the matrix file, each once.
-        given: of the command line, without those that the matrix file lists.
+        from_recipe: files that the matrix file lists, each once.
+        from_command_line: files of ``--method-file`` that the matrix file does not list.
     """
 
-    listed: tuple[Loaded, ...]
-    given: tuple[Loaded, ...]
+    from_recipe: tuple[Loaded, ...]
+    from_command_line: tuple[Loaded, ...]
 
     def tables(self) -> list[dict[str, str]]:
-        """As they stand in the resolved matrix."""
-        return [{"path": str(file.path), "sha256": file.sha256} for file in (*self.listed, *self.given)]
+        """Path and checksum of each file, as in the resolved matrix."""
+        return [
+            {"path": str(file.path), "sha256": file.sha256} for file in (*self.from_recipe, *self.from_command_line)
+        ]
 
 
-def load(listed: Any, given: Sequence[Path], recipe: Path | None) -> Own:
-    """Runs the files that a recipe lists under ``method_files`` and those of the command line.
+def load_method_files(listed: Any, given: Sequence[Path], recipe: Path | None) -> LoadedMethodFiles:
+    """Runs the files that a recipe lists under ``method_files`` and the files of the command line.
 
     Args:
-        listed: paths, relative to the recipe's folder, or tables of path and sha256 as a resolved matrix has them.
-        recipe: the matrix file; None for a shipped one.
+        listed: value of ``method_files``: paths relative to the recipe's folder, or tables of path and sha256 as in a
+            resolved matrix.
+        given: files of ``--method-file``.
+        recipe: the matrix file; None for a preset.
 
     Raises:
-        UserError: anything wrong with a file, or content that is not what a table says.
+        UserError: a file cannot be run, or its content does not match its sha256.
     """
     base = Path() if recipe is None else recipe.parent
-    found: dict[Path, Loaded] = {}
+    loaded: dict[Path, Loaded] = {}
     for entry in _entries(listed, recipe):
         path = (base / entry["path"]).absolute()
-        found[path] = load_file(path, entry.get("sha256"))
-    more = {path.absolute(): None for path in given}
-    return Own(tuple(found.values()), tuple(load_file(path) for path in more if path not in found))
+        loaded[path] = load_file(path, entry.get("sha256"))
+    further = {path.absolute(): None for path in given}
+    return LoadedMethodFiles(tuple(loaded.values()), tuple(load_file(path) for path in further if path not in loaded))
 
 
 def load_recorded(file: MethodFile) -> None:
-    """Runs a file whose content must be the recorded one.
+    """Runs a method file whose checksum is in the matrix.
 
     Raises:
-        UserError: anything wrong with it, or other content.
+        UserError: the file cannot be run, or its content does not match the checksum.
     """
     load_file(Path(file.path), file.sha256)
 
@@ -66,5 +73,5 @@ def _entries(listed: Any, recipe: Path | None) -> Iterable[dict[str, str]]:
         if not (isinstance(table, dict) and {"path"} <= set(table) <= {"path", "sha256"}):
             raise UserError(f'{recipe}: method_files: expected a list of files, such as ["my.py"]')
         if not all(isinstance(value, str) for value in table.values()):
-            raise UserError(f"{recipe}: method_files: path and sha256 are texts")
+            raise UserError(f"{recipe}: method_files: path and sha256 must be text")
         yield table

@@ -1,4 +1,7 @@
-"""Recipes as they are written: one that goes on from another, and one over several datasets. Imports nothing heavy."""
+"""Recipes (presets and matrix files before validation): inheritance (``extends``) and expansion over datasets.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,32 @@ Recipe = dict[str, Any]
 TABLES = ("dataset", "budget", "training")
 BUDGETS = ("epochs", "steps", "seconds")
 MOST_DATASETS = 100
-SHOPS_OWN, IN_FILES = "default", "amazon"
+# The presets with learning rates and encoders for the generated shop, and for data in files.
+SHOP_PRESET, FILES_PRESET = "default", "amazon"
 
 
 def extended(recipe: Recipe, origin: str, read: Callable[[str], Recipe], in_files: bool) -> Recipe:
-    """A recipe with what it leaves out taken from the one that it extends.
+    """A recipe merged over the preset that it extends.
 
-    A table's keys go over the other's one by one. A recipe with methods of its own runs these; each takes the options
-    that the other gives to the method of its kind, and puts its own over them.
+    Tables are merged key by key. If the recipe has methods, only these run; each gets the options that the preset
+    gives to the method of the same kind, with its own options over them.
 
     Args:
-        recipe: as read from TOML, its tables being tables; ``extends = "NAME"`` names a shipped recipe.
-        read: gives a shipped recipe by its name, itself extended.
-        in_files: the data are in files: learning rates and encoders of the generated shop do not fit then.
+        recipe: content of a matrix file, its shape checked; ``extends = "NAME"`` names a preset.
+        origin: file or preset that error messages name.
+        read: function from the name of a preset to its recipe, already extended.
+        in_files: True if the data are in files: learning rates and encoders of the generated shop do not fit then.
 
     Raises:
-        UserError: ``extends`` is no name of a shipped recipe.
+        UserError: ``extends`` is not the name of a preset.
     """
     if "extends" not in recipe:
         return recipe
     own = {key: value for key, value in recipe.items() if key != "extends"}
     name = recipe["extends"]
     if not isinstance(name, str):
-        raise UserError(f"{origin}: extends: must be the name of a shipped recipe, got {name!r}")
-    base = read(IN_FILES if in_files and name == SHOPS_OWN else name)
+        raise UserError(f"{origin}: extends: must be the name of a preset, got {name!r}")
+    base = read(FILES_PRESET if in_files and name == SHOP_PRESET else name)
     whole = {**base, **own}
     budget = own.get("budget", {})
     if any(key in budget for key in BUDGETS):
@@ -52,11 +57,13 @@ def _kind(method: Recipe) -> str:
     return str(method.get("kind", method.get("name")))
 
 
-def over_datasets(recipe: Recipe, origin: str) -> list[Recipe]:
-    """A recipe for each table under ``datasets``, laid over ``dataset`` and named by it; the recipe alone without any.
+def expand_datasets(recipe: Recipe, origin: str) -> list[Recipe]:
+    """One recipe per table under ``datasets``, or the recipe itself if it has no such tables.
+
+    Each table is merged over ``dataset``, and the name of its recipe ends in a label of the dataset.
 
     Raises:
-        UserError: ``datasets`` is no list of tables.
+        UserError: ``datasets`` is not a list of tables, or is too long.
     """
     if "datasets" not in recipe:
         return [recipe]
@@ -66,20 +73,20 @@ def over_datasets(recipe: Recipe, origin: str) -> list[Recipe]:
         raise UserError(f"{origin}: datasets must be tables: [[datasets]] with a data_dir or a seed each")
     if len(tables) > MOST_DATASETS:
         raise UserError(f"{origin}: datasets: at most {MOST_DATASETS}, got {len(tables)}")
-    whole = [{**shared.get("dataset", {}), **table} for table in tables]
+    datasets = [{**shared.get("dataset", {}), **table} for table in tables]
     labels: list[str] = []
-    for dataset in whole:
+    for dataset in datasets:
         label = _label(dataset)
-        again = sum(other == label or other.startswith(f"{label}.") for other in labels)
-        labels.append(f"{label}.{again + 1}" if again else label)
+        earlier = sum(other == label or other.startswith(f"{label}.") for other in labels)
+        labels.append(f"{label}.{earlier + 1}" if earlier else label)
     return [
         {**shared, "name": f"{shared.get('name')}-{label}", "dataset": dataset}
-        for label, dataset in zip(labels, whole, strict=True)
+        for label, dataset in zip(labels, datasets, strict=True)
     ]
 
 
 def _label(dataset: Recipe) -> str:
-    """Short name of a dataset: the folder's, or that of the generated shop with its seed."""
+    """Short name of a dataset: the name of its folder, or its kind and seed for the generated shop."""
     folder = dataset.get("data_dir")
     text = Path(str(folder)).absolute().name if folder else f"{dataset.get('name', 'shop')}-{dataset.get('seed', 1)}"
     return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:24] or "data"

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a matrix, in words for whoever wrote it."""
+"""Error messages for an invalid matrix: pydantic's validation errors in one line that names the key or option."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ KeyPath = tuple[str | int, ...]
 MATRIX_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 METHOD_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
-_FORMS = {
+# Pattern of a text field -> the rule in words.
+_PATTERN_RULES = {
     MATRIX_NAME: "must be at most 64 letters, digits and ._- and begin with a letter or digit",
     METHOD_NAME: "must be at most 64 letters, digits and ._+- and begin with a letter or digit",
     DEVICE: "must be auto, cpu, cuda or cuda:N",
 }
-_KINDS = {
+# Type of a pydantic error -> the rule in words; the other types keep pydantic's message.
+_TYPE_RULES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
@@ -38,39 +40,46 @@ _KINDS = {
 
 
 def explain(error: ValidationError, schema: type, origin: str, options: Mapping[KeyPath, str]) -> str:
-    """The first thing wrong, in one line.
+    """One line on the first validation error.
 
     Args:
-        schema: the dataclass that was asked for; its fields are the known keys.
+        schema: dataclass that the data were validated against; its fields are the known keys.
         origin: file or preset that the line begins with.
-        options: key path -> command-line option that set it; the line begins with the option then.
+        options: key path -> command-line option that set it; if the error is in such a key, the line begins with the
+            option.
     """
     first: Any = error.errors()[0]
     path: KeyPath = first["loc"]
     for length in range(len(path), 0, -1):
         if path[:length] in options:
-            return f"{options[path[:length]]}: {say(first)}"
+            return f"{options[path[:length]]}: {requirement(first)}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         in_list = any(isinstance(part, int) for part in path)
-        place, key = (f"{_where(path[:-1])}: ", str(path[-1])) if in_list else ("", _where(path))
+        place, key = (f"{_path_text(path[:-1])}: ", str(path[-1])) if in_list else ("", _path_text(path))
         return f"{origin}: {place}unknown key {key!r}{did_you_mean(str(path[-1]), _keys_at(schema, path[:-1]))}"
     if first["type"] in ("missing", "missing_argument"):
-        return f"{origin}: {_where(path)} is missing"
-    return f"{origin}: {_where(path)}: {say(first)}" if path else f"{origin}: {say(first)}"
+        return f"{origin}: {_path_text(path)} is missing"
+    return f"{origin}: {_path_text(path)}: {requirement(first)}" if path else f"{origin}: {requirement(first)}"
 
 
-def say(first: Any, given: Any = None) -> str:
-    """One entry of `ValidationError.errors()`: what a value must be and what it is."""
-    form = _FORMS.get(first.get("ctx", {}).get("pattern", ""))
-    if first["type"] == "too_short":
+def requirement(error: Any, given: Any = None) -> str:
+    """The rule that a value broke and the value, as in "must be a whole number, got '16'".
+
+    Args:
+        error: an entry of ``ValidationError.errors()``.
+        given: value to show; None for the value in the entry.
+    """
+    if error["type"] == "too_short":
         return "must hold at least one"
-    words = form or _KINDS.get(first["type"]) or first["msg"].replace("Input should", "must")
-    text = repr(first["input"] if given is None else given)
-    return f"{words}, got {text if len(text) < 80 else text[:77] + '...'}"
+    pattern = error.get("ctx", {}).get("pattern", "")
+    rule = _PATTERN_RULES.get(pattern) or _TYPE_RULES.get(error["type"])
+    rule = rule or error["msg"].replace("Input should", "must")
+    text = repr(error["input"] if given is None else given)
+    return f"{rule}, got {text if len(text) < 80 else text[:77] + '...'}"
 
 
-def _where(path: KeyPath) -> str:
-    """``("methods", 0, "name")`` as "methods, the 1st: name"."""
+def _path_text(path: KeyPath) -> str:
+    """A key path in words: ``("methods", 0, "name")`` as "methods, the 1st: name"."""
     words = ""
     for part in path:
         if isinstance(part, int):
@@ -86,16 +95,16 @@ def _ordinal(number: int) -> str:
 
 
 def _keys_at(schema: type, path: KeyPath) -> list[str]:
-    """The keys that the table at ``path`` knows."""
-    found: Any = schema
+    """Known keys of the table at a key path."""
+    table: Any = schema
     for part in path:
         if isinstance(part, str):
-            found = _inner(typing.get_type_hints(found)[part])
-    return [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+            table = _inner_type(typing.get_type_hints(table)[part])
+    return [f.name for f in dataclasses.fields(table)] if dataclasses.is_dataclass(table) else []
 
 
-def _inner(hint: Any) -> Any:
-    """The dataclass inside tuple[X, ...] and unions."""
+def _inner_type(hint: Any) -> Any:
+    """The type X of a hint such as ``tuple[X, ...]``, ``X | None`` or ``Annotated[X, ...]``."""
     if typing.get_origin(hint) in (tuple, types.UnionType, typing.Union, Annotated):
-        return _inner(typing.get_args(hint)[0])
+        return _inner_type(typing.get_args(hint)[0])
     return hint

@@ -188,7 +188,7 @@ def test_of_a_compiled_step_it_says_that_the_eager_one_is_planned(
         (("--batch-size", "0"), "--batch-size: "),
         (("--batch-size", "-3"), "--batch-size: "),
         (("--precision", "fp8"), "--precision: "),
-        (("--items", "10"), "--items: the catalogue of --shapes data"),
+        (("--items", "10"), "--items: needs --shapes full"),
         (("--items", "-1", "--shapes", "full"), "--items -1: must be above zero"),
         (("--preset", "amazon"), "needs --data-dir"),
     ],

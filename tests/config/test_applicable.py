@@ -11,15 +11,15 @@ AMAZON = ["--dataset", "amazon", "--data-dir", "nowhere"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data-dir", "d"], "--data-dir: says nothing about dataset shop; it goes with data in files"),
-        (["--image-dir", "d"], "--image-dir: says nothing about dataset shop"),
-        (["--missing-images", "fail"], "--missing-images: says nothing about dataset shop"),
-        (["--bad-images", "drop-item"], "--bad-images: says nothing about dataset shop"),
+        (["--data-dir", "d"], "--data-dir: is not used with dataset shop, only with data in files"),
+        (["--image-dir", "d"], "--image-dir: is not used with dataset shop"),
+        (["--missing-images", "fail"], "--missing-images: is not used with dataset shop"),
+        (["--bad-images", "drop-item"], "--bad-images: is not used with dataset shop"),
         ([*AMAZON, "--modality", "text", "--image-dir", "d"], "--image-dir: is not used with modality text"),
         ([*AMAZON, "--modality", "text", "--bad-images", "fail"], "--bad-images: is not used with modality text"),
         (["--modality", "text", "--image-model", "shop-full"], "--image-model: is not used with modality text"),
         (["--modality", "image", "--text-model", "shop-full"], "--text-model: is not used with modality image"),
-        (["--trust-remote-code"], "--trust-remote-code: built-in encoders bring no code"),
+        (["--trust-remote-code"], "--trust-remote-code: is not used with built-in encoders, which have no code"),
     ],
 )
 def test_what_would_be_ignored_is_refused(
@@ -33,13 +33,13 @@ def test_what_would_be_ignored_is_refused(
 
 def test_a_shop_seed_with_amazon(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", *AMAZON, "--shop-seed", "2") == 2
-    assert "--shop-seed: says nothing about dataset amazon; it goes with --dataset shop" in capsys.readouterr().err
+    assert "--shop-seed: is not used with dataset amazon, only with --dataset shop" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([*AMAZON, "--shapes", "full"], "--data-dir: --shapes full looks at no data"),
+        ([*AMAZON, "--shapes", "full"], "--data-dir: not with --shapes full, which reads no data"),
         (["--dataset", "amazon", "--shapes", "data"], "dataset amazon needs --data-dir DIR, or --shapes full"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from bench.config.cells import Cell, cells
 from bench.config.matrix import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
-from bench.config.recipes import over_datasets
+from bench.config.recipes import expand_datasets
 from bench.utils.errors import UserError
 
 BASE: dict[str, Any] = {"name": "t", "methods": [{"name": "lora"}, {"name": "mine", "kind": "iisan", "bottleneck": 4}]}
@@ -19,7 +19,7 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
     data = read_preset(name)
     if name == "amazon":
         data["dataset"]["data_dir"] = "somewhere"
-    for recipe in over_datasets(data, name):
+    for recipe in expand_datasets(data, name):
         matrix = parse(recipe, name)
         assert parse(tomllib.loads(to_toml(matrix)), name) == matrix
         assert all(build_method(method, name) for method in matrix.methods)

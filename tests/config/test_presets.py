@@ -10,7 +10,7 @@ import pytest
 from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse, read_preset, to_toml
-from bench.config.recipes import over_datasets
+from bench.config.recipes import expand_datasets
 from bench.records.record import cell_folder
 from reports.build import build
 from tests.reports.reading import images, tables
@@ -38,7 +38,7 @@ def report_of(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytes
 
     def make(name: str, keep: tuple[str, ...] = (), datasets: int = 1) -> str:
         folders = []
-        for recipe in over_datasets(read_preset(name), name)[:datasets]:
+        for recipe in expand_datasets(read_preset(name), name)[:datasets]:
             matrix = parse(shrunk(recipe, keep), name)
             folder = tmp_path / matrix.name
             folder.mkdir()

@@ -10,7 +10,7 @@ from bench.cell.run_cell import run_cell
 from bench.commands.arguments import request_of
 from bench.config.cells import Cell
 from bench.config.matrix import parse, read_preset
-from bench.config.recipes import extended, over_datasets
+from bench.config.recipes import expand_datasets, extended
 from bench.config.resolve import Request, resolve
 from bench.records.record import cell_folder
 from bench.utils.errors import UserError
@@ -63,16 +63,16 @@ def test_what_cannot_be_extended(name: Any) -> None:
 
 def test_a_recipe_over_datasets() -> None:
     data = {**BASE, "dataset": {"users": 50}, "datasets": [{"seed": 2}, {"seed": 3}, {"seed": 3, "users": 60}]}
-    found = over_datasets(data, "t")
+    found = expand_datasets(data, "t")
     assert [one["dataset"] for one in found] == [
         {"users": 50, "seed": 2},
         {"users": 50, "seed": 3},
         {"users": 60, "seed": 3},
     ]
     assert [one["name"] for one in found] == ["base-shop-2", "base-shop-3", "base-shop-3.2"]
-    assert over_datasets(BASE, "t") == [BASE]
+    assert expand_datasets(BASE, "t") == [BASE]
     folders = [{"data_dir": "a/Books"}, {"data_dir": "b/Books"}, {"data_dir": "c d"}]
-    found = over_datasets({**BASE, "dataset": {"name": "amazon"}, "datasets": folders}, "t")
+    found = expand_datasets({**BASE, "dataset": {"name": "amazon"}, "datasets": folders}, "t")
     assert [one["name"] for one in found] == ["base-Books", "base-Books.2", "base-c_d"]
     assert len({parse(one, "t").name for one in found}) == 3
 
@@ -80,7 +80,7 @@ def test_a_recipe_over_datasets() -> None:
 @pytest.mark.parametrize("datasets", [[], 3, [1], {"seed": 1}, [{"seed": 1}] * 101])
 def test_datasets_that_are_none(datasets: Any) -> None:
     with pytest.raises(UserError, match=r"mine\.toml: datasets"):
-        over_datasets({**BASE, "datasets": datasets}, "mine.toml")
+        expand_datasets({**BASE, "datasets": datasets}, "mine.toml")
 
 
 def given(*arguments: str) -> Request:

@@ -1,7 +1,7 @@
-"""Runs the contract of ``methods.contract`` on a method, built, stepped and measured as a cell does it.
+"""Runs the checks of ``methods.contract`` on a method that is built, trained and measured as in a cell.
 
-The encoders are a BERT and a ViT of 12 layers as every built-in pair has them, but narrow and random, and the batch is
-made by hand: no data, no cache and no network, and seconds per method.
+The encoders are a BERT and a ViT of 12 layers, as in every built-in pair, but narrow and random, and the batch is
+synthetic. The checks need no data, no cache and no network, and take seconds per method.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 
 class BuiltCase:
-    """A :class:`methods.contract.rig.Case`."""
+    """A method built with model and optimizer, and a batch for it (:class:`methods.contract.rig.Case`)."""
 
     def __init__(self, trainer: Trainer, encoders: Mapping[str, Encoder], inputs: dict[str, Tensor], batch: Batch):
         self.trainer = trainer
@@ -66,44 +66,50 @@ class BuiltCase:
         self._batch = batch
 
     def batch(self) -> TrainBatch:
-        """A fresh copy, as every step gets one: a method may do with its inputs what it likes."""
+        """A fresh copy of the batch, as in every training step: a method may change its inputs in place."""
         inputs = {key: value.clone() for key, value in self._inputs.items()}
         popularity = np.full(ITEMS, -np.log(ITEMS), dtype=np.float32)
         return self.trainer.transfer(self._batch, inputs, popularity)
 
     @torch.no_grad()
     def vectors(self) -> Tensor:
-        """Item vectors of the batch in eval mode, (n, d)."""
+        """Vectors of the distinct items of the batch in eval mode, (n, d)."""
         self.model.eval()
         return self.items(self.batch().inputs)
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Of the batch, in eval mode."""
+        """Loss of the batch in eval mode, without gradients."""
         self.model.eval()
         return float(self.model(self.batch()))
 
     def forward(self) -> Tensor:
-        """The loss, in train mode."""
+        """Loss of the batch in train mode, a scalar with gradients."""
         self.model.train()
         return self.trainer.forward(self.batch())
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients."""
+        """Computes the gradients of a loss."""
         self.trainer.backward(loss)
 
     def update(self) -> None:
-        """Steps and frees the gradients."""
+        """Updates the weights and frees the gradients."""
         self.trainer.update()
 
     def peak(self, steps: int) -> int:
-        """Live tensor bytes at the peak of so many further steps."""
+        """Peak of live tensor bytes over so many further training steps."""
         self.model.train()
         return step_account(self.trainer, self.batch(), steps).peak_bytes
 
 
 class HarnessRig:
-    """A :class:`methods.contract.rig.Rig` for one method with its default options."""
+    """Builds and measures one method with its default options (:class:`methods.contract.rig.Rig`).
+
+    Args:
+        name: name of the method.
+        folder: folder with the configurations of both encoders (:func:`encoder_folders`).
+        import_changes: changes that the import of the method made to torch and the random generators.
+    """
 
     def __init__(self, name: str, folder: Path, import_changes: Sequence[str]):
         self._cell = _cell(name, folder)
@@ -119,11 +125,11 @@ class HarnessRig:
         return {m: locate(str(self._cell.model(m)), m, "random") for m in modalities}  # type: ignore[arg-type]
 
     def encoder(self, modality: str) -> Encoder:
-        """A backbone as a method gets it, always with the same weights."""
+        """The encoder of a modality, as a method gets it, with the same weights at every call."""
         return load_encoders(self._sources((modality,)), self._cell)[modality]
 
     def inputs(self) -> dict[str, Tensor]:
-        """Of the distinct items of the batch."""
+        """Raw inputs of the distinct items of the batch: token ids and mask (n, tokens), pixels (n, 32, 32, 3)."""
         generator = torch.Generator().manual_seed(1)
         n = len(self._batch.unique)
         mask = torch.ones(n, TOKENS, dtype=torch.int64)
@@ -135,7 +141,12 @@ class HarnessRig:
         }
 
     def case(self, modalities: Sequence[str] = BOTH, seed: int = 0, cached: bool | None = None) -> BuiltCase:
-        """Builds the method; everything that it draws is drawn from ``seed``, the backbones and the batch are not."""
+        """Builds the method anew.
+
+        Args:
+            seed: seed of the method's own weights; the encoders and the batch do not depend on it.
+            cached: value of the method's option ``cached``; None for its default.
+        """
         method: Any = self.method if cached is None else dataclasses.replace(self.method, cached=cached)  # type: ignore[call-arg]
         cell = dataclasses.replace(self._cell, modality="+".join(modalities), seed=seed)
         sources = self._sources(modalities)
@@ -156,25 +167,25 @@ class HarnessRig:
         return {HIDDEN_KEY.format(m): e.eval().hidden_states(inputs, kept[m]) for m, e in encoders.items()}
 
     def planned(self) -> dict[str, int]:
-        """Costs of a step on fake tensors, by name."""
+        """Costs of a training step as ``plan`` predicts them on fake tensors, by name."""
         plan = Planner(self._cell).plan(self, USERS)
         return _costs(plan.memory, plan.trainable_params, plan.total_params) | dataclasses.asdict(plan.flops)
 
     def measured(self) -> dict[str, int]:
-        """The same on real ones."""
+        """Costs of a training step measured on real tensors, by name as in :meth:`planned`."""
         case = self.case()
         memory, flops = probe(case.trainer, case.batch())
         trained = sum(group.count for group in case.groups)
         total = count_values(case.model.parameters())
         return _costs(memory, trained, total) | dataclasses.asdict(flops)
 
-    # The rest is the Workload that a plan asks for.
+    # The remaining members make the rig a Workload, which Planner.plan needs.
     name = "check"
     n_items = ITEMS
     most_users = USERS
 
     def sizes(self, users: int) -> Sizes:
-        """Of the batch."""
+        """Sizes of the batch for a number of users."""
         return Sizes(users, len(self._batch.unique), len(self._batch.positions), TOKENS, padded=True)
 
 
@@ -201,43 +212,49 @@ def _cell(name: str, folder: Path) -> Cell:
 
 @contextmanager
 def encoder_folders() -> Iterator[Path]:
-    """A folder with the configurations of both encoders, for as long as it is needed."""
-    with tempfile.TemporaryDirectory(prefix="iisan-bench-check-") as folder:
+    """Temporary folder with the configurations of both encoders, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="iisan-bench-check-") as root:
         for modality, configuration in CONFIGURATIONS.items():
-            place = Path(folder) / modality
-            place.mkdir()
-            (place / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
-        yield Path(folder)
+            folder = Path(root) / modality
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
+        yield Path(root)
 
 
 def watched_import(load: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What ``load`` returns, and what of torch and the random generators it changed."""
+    """Result of ``load``, and the settings of torch and random generators that it changed."""
     before = settings() | generators()
     result = load()
     return result, differences(before, settings() | generators())
 
 
 def load_methods(files: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]]:
-    """Runs method files and imports named methods; gives the methods to check and what their import changed.
+    """Runs method files and imports named methods.
+
+    Returns:
+        Name of a method -> settings that its import changed (:func:`watched_import`).
 
     Raises:
-        UserError: a file or a name that there is not.
+        UserError: a file cannot be run, or a name is unknown.
     """
-    found: dict[str, list[str]] = {}
+    changes: dict[str, list[str]] = {}
     for path in files:
         loaded, changed = watched_import(lambda path=path: load_file(path))  # type: ignore[misc]
-        found |= dict.fromkeys(loaded.names, changed)
+        changes |= dict.fromkeys(loaded.names, changed)
     for name in names:
         _, changed = watched_import(lambda name=name: method_class(name))  # type: ignore[misc]
-        found.setdefault(name, changed)
-    return found
+        changes.setdefault(name, changed)
+    return changes
 
 
 def check(name: str, import_changes: Sequence[str] = ()) -> Iterator[tuple[Outcome, float]]:
-    """Outcomes of one method and the seconds that each took.
+    """Runs the checks on one method; yields the outcome of each check and its time in seconds.
+
+    Args:
+        import_changes: settings that the import of the method changed (:func:`load_methods`).
 
     Raises:
-        UserError: its default options are not allowed.
+        UserError: the method's default options are invalid.
     """
     origin = known()[name].origin
 

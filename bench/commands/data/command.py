@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.arguments import DATASET, add_options, given_places
+from bench.commands.arguments import DATASET, add_options, given_values
 from bench.commands.data.summary import rows
 from bench.data.kinds import GENERATED, KINDS
 from bench.utils.errors import UserError
@@ -66,7 +66,7 @@ def _config(args: argparse.Namespace) -> DatasetConfig:
 
     table: dict[str, Any] = {}
     flags: dict[KeyPath, str] = {}
-    given = given_places(args, DATASET)
+    given = given_values(args, DATASET)
     if args.data_dir is not None:
         given["dataset", "data_dir"] = args.data_dir, "DIR"
     for (_, *place), (value, flag) in given.items():  # key paths begin with "dataset"

@@ -13,7 +13,7 @@ from typing import Any
 from bench.cell.check_inputs import check_inputs
 from bench.commands import cache_options
 from bench.commands.arguments import request_of
-from bench.commands.run import choose_folders, describe_in, limits, open_folder
+from bench.commands.run import choose_folders, limits, open_folder, write_descriptions
 from bench.commands.tune.results import write_results
 from bench.commands.tune.space import Space, searched
 from bench.commands.tune.study import Go, Search, finished, library, open_studies, run_trials, trial_cell
@@ -70,7 +70,7 @@ def search_in(
     with run_folder.locked(out), stoppable():
         open_folder(out, matrix, fresh)
         studies = open_studies(matrix, search, out)
-        describe_in(out, facts, device)
+        write_descriptions(out, facts, device)
         left = sum(search.trials - len(finished(study)) for study in studies.values())
         try:
             with Reporter(left) as reporter:
