@@ -22,7 +22,7 @@ from bench.config.matrix import parse, to_toml
 from bench.models.recommender import Recommender, UserEncoder
 from bench.training.loop import Trainer, Training
 from methods.base import Group
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.tiny import cell_of, matrix
 
 CHANGES: dict[str, Any] = {"budget": {"epochs": 3, "batch_size": 16}, "checkpoint_every": 1}
 # Of these only the clock may tell two runs apart.

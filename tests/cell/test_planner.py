@@ -13,34 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cell.assemble import assemble
 from bench.cell.planner import DataBatches, FullBatches, Plan, Planner, largest_batch_size, step_work
 from bench.cell.run_cell import run_cell
-from bench.config.cells import Cell, cells
+from bench.config.cells import cells
 from bench.config.matrix import parse, read_preset
-from bench.data.batches import largest_batch, log_popularity
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
-from bench.training.loop import Trainer
-from bench.training.probe import probe
 from methods.registry import REGISTRY
-from tests.cell.test_run_cell import cell_of
-from tests.conftest import FamilyFolder
+from tests.tiny import FamilyFolder, cell_of, measured, planned
 
 FLOAT = 4
-
-
-def planned(cell: Cell) -> Plan:
-    return Planner(cell).plan(DataBatches.of(cell), cell.budget.batch_size)
-
-
-def measured(cell: Cell) -> tuple[MemoryAccount, Flops]:
-    """As a cell measures, without its training."""
-    assembly = assemble(cell, torch.device("cpu"))
-    trainer = Trainer(assembly.model, assembly.groups, cell.training, cell.precision, torch.device("cpu"))
-    batch = largest_batch(assembly.data.splits, cell.budget.batch_size, cell.seed)
-    inputs = assembly.feed.gather(batch.unique)
-    return probe(trainer, trainer.transfer(batch, inputs, log_popularity(assembly.data.splits)))
 
 
 @pytest.mark.parametrize("name", REGISTRY)

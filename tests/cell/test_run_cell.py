@@ -13,31 +13,13 @@ import torch
 from bench.cell.assemble import assemble
 from bench.cell.run_cell import run_cell
 from bench.cell.sanity_checks import SanityCheckError, check_sanity
-from bench.config.cells import Cell, cells
-from bench.config.matrix import parse
 from bench.data.shop import world
 from bench.records import columns
 from bench.records.record import empty_row, read_record
 from bench.training.loop import Trainer
 from methods.registry import REGISTRY
-from tests.data.readers.test_table_dataset import write_table
-
-
-def matrix(model_folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "t",
-        "device": "cpu",
-        "dataset": {"items": 60, "users": 40},
-        "backbones": [{"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}],
-        "budget": {"epochs": 2, "batch_size": 16},
-        "training": {"width": 16, "logit_scale": 0.25, "lr_warmup_steps": 1, "timing_warmup_steps": 1},
-        "methods": [{"name": name, "lr_head": 5e-3} for name in REGISTRY],
-        **changes,
-    }
-
-
-def cell_of(name: str, model_folders: dict[str, Path], **changes: Any) -> Cell:
-    return next(c for c in cells(parse(matrix(model_folders, **changes), "t"), "cpu") if c.method.name == name)
+from tests.data.tables import write_table
+from tests.tiny import cell_of
 
 
 @pytest.mark.parametrize("name", REGISTRY)

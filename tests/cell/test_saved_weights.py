@@ -20,8 +20,8 @@ from bench.models.encoders import Encoder
 from bench.models.hidden_states import LiveHiddenStates
 from bench.records.run_folder import first_difference
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
 from tests.helpers import encoder, inputs
+from tests.tiny import cell_of, matrix
 
 CPU = torch.device("cpu")
 Folders = dict[str, Path]

@@ -13,12 +13,10 @@ import torch
 from bench.cell.assemble import assemble
 from bench.commands import run
 from bench.data.cache.eviction import entries
-from tests.cell.test_run_cell import cell_of
-from tests.commands.test_command_line import call, recipe
 from tests.data.cache.build_rows import KEY
-from tests.data.cache.test_array_cache import build
-
-__all__ = ["recipe"]
+from tests.data.cache.builds import build
+from tests.helpers import call
+from tests.tiny import cell_of
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
-import run_bench
 from bench.records import run_folder
-from tests.cell.test_run_cell import matrix
-from tests.data.conftest import write_amazon
-
-ROOT = Path(__file__).parents[2]
-
-
-def call(*arguments: str) -> int:
-    try:
-        return run_bench.main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+from tests.data.small_amazon import write_amazon
+from tests.helpers import ROOT, call
 
 
 @pytest.mark.parametrize(
@@ -134,17 +124,6 @@ def test_list_names_everything_and_imports_no_torch() -> None:
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*([command] if command else []), "--help") == 0
     assert "example: python run_bench.py" in capsys.readouterr().out
-
-
-@pytest.fixture
-def recipe(model_folders: dict[str, Path], tmp_path: Path) -> Path:
-    import tomli_w
-
-    data = matrix(model_folders, methods=[{"name": "frozen"}, {"name": "iisan-cached", "bottleneck": 4}])
-    data["budget"] = {"steps": 2, "batch_size": 16}
-    path = tmp_path / "mine.toml"
-    path.write_text(tomli_w.dumps(data))
-    return path
 
 
 def test_a_run_and_what_it_leaves(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from bench.commands.arguments import Parser
 from bench.scoring.roofline import CARDS
 from bench.utils.errors import UserError
 from methods.registry import REGISTRY
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 
 def call(*arguments: str) -> int:

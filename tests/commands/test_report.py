@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_command_line import call
+from tests.helpers import call
 from tests.reports.factory import make_run
 
 HEADER = "method,time,params,memory\n"

@@ -25,7 +25,7 @@ from bench.records.record import cell_folder, failure, read_record, write_record
 from bench.utils.errors import UserError
 from methods.base import method_class
 from run_bench import main
-from tests.cell.test_run_cell import matrix as tiny
+from tests.tiny import matrix as tiny
 
 pytest.importorskip("optuna", reason="needs the extra [tune]")
 

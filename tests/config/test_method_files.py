@@ -19,8 +19,8 @@ from bench.config.matrix import MethodFile, parse, read_toml
 from bench.config.resolve import Request, resolve
 from methods.loading import load_file
 from methods.registry import FROM_FILES
-from tests.cell.test_run_cell import matrix
-from tests.commands.test_command_line import ROOT, call
+from tests.helpers import ROOT, call
+from tests.tiny import matrix
 
 
 def example() -> str:

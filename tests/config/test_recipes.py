@@ -14,7 +14,7 @@ from bench.config.recipes import extended, over_datasets
 from bench.config.resolve import Request, resolve
 from bench.records.record import cell_folder
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 BASE: dict[str, Any] = {
     "name": "base",

@@ -16,8 +16,7 @@ from reports.analysis import resampling
 from reports.analysis.compare import compare
 from reports.load.run_folders import load_run
 from tests.fuzz.harness import answered, cases
-from tests.fuzz.hostile import changed, mutated, texts
-from tests.fuzz.test_texts import controls
+from tests.fuzz.hostile import changed, controls, mutated, texts
 from tests.reports.factory import make_run
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

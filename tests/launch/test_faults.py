@@ -17,7 +17,7 @@ from bench.cell.run_cell import run_cell
 from bench.records import run_folder
 from bench.records.record import read_record
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.tiny import cell_of, matrix
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -11,11 +11,7 @@ from bench.config.matrix import parse
 from bench.launch.local import run_local
 from bench.records import run_folder
 from bench.records.record import cell_folder
-from tests.cell.test_run_cell import matrix
-
-
-def one_cell(model_folders: dict[str, Path], **changes: Any) -> Cell:
-    return cells(parse(matrix(model_folders, methods=[{"name": "frozen"}], **changes), "t"), "cpu")[0]
+from tests.tiny import matrix, one_cell
 
 
 def test_a_cell_killed_from_outside_becomes_a_record(

@@ -19,7 +19,7 @@ import tomli_w
 
 from bench.launch.ray_cluster import places
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 ROOT = Path(__file__).parents[2]
 EXACT = ["hr@10", "ndcg@10", "valid_hr@10", "trainable_params", "peak_memory_bytes", "flops_forward", "flops_backward"]

@@ -19,7 +19,7 @@ from bench.config.cells import Cell
 from bench.launch import supervisor
 from bench.launch.supervisor import Limits, run_cell_process
 from bench.records.record import read_record
-from tests.launch.test_local import one_cell
+from tests.tiny import one_cell
 
 Body = Callable[[str], None]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cell.test_run_cell import cell_of
+from tests.tiny import cell_of
 
 ROOT = Path(__file__).parents[2]
 # Starts a cell as a launcher does, hands its output on, and has no mercy to give: it will be killed.

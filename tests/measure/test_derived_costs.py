@@ -16,7 +16,7 @@ from bench.measure.clock import Row
 from bench.measure.derived_costs import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops
 from bench.models.hidden_states import CacheFile
-from tests.cell.test_run_cell import cell_of
+from tests.tiny import cell_of
 
 
 def rows(*seconds: float) -> list[Row]:

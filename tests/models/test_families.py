@@ -15,8 +15,8 @@ from bench.models.structure import layers
 from bench.utils.errors import UserError
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY
-from tests.conftest import FamilyFolder
 from tests.helpers import image_inputs
+from tests.tiny import FamilyFolder
 from tests.zoo import V, configurations
 
 FAMILIES = configurations()

@@ -22,7 +22,7 @@ from bench.training.compile import StepCompiler
 from bench.training.evaluate import evaluate
 from bench.training.loop import Trainer
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.tiny import cell_of, matrix
 
 Folders = dict[str, Path]
 CPU = torch.device("cpu")

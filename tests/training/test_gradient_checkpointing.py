@@ -15,8 +15,8 @@ from bench.config.matrix import build_method
 from bench.models.encoders import checkpoint_gradients
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
-from tests.cell.test_run_cell import cell_of, matrix
 from tests.helpers import encoder, inputs, text_inputs
+from tests.tiny import cell_of, matrix
 
 Folders = dict[str, Path]
 FAMILIES = {"text": "bert", "image": "vit"}

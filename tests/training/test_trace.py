@@ -13,7 +13,7 @@ from bench.config.matrix import parse, to_toml
 from bench.records.columns import PHASES
 from bench.records.record import write_trace
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.tiny import cell_of, matrix
 
 
 def traced(folder: Path) -> list[dict[str, Any]]:

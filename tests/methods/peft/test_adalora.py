@@ -26,8 +26,8 @@ from bench.training.loop import Trainer, Training, TrainingData, TrainingHooks, 
 from bench.utils.errors import UserError
 from methods.base import Step
 from methods.peft.adalora import Allocation
-from tests.cell.test_run_cell import matrix
 from tests.helpers import encoder, inputs
+from tests.tiny import matrix
 
 Folders = dict[str, Path]
 CPU = torch.device("cpu")

@@ -19,10 +19,8 @@ from reports.analysis.tables import COST_COLUMNS
 from reports.analysis.tradeoff import first_shares, penalised, score_spread, trade_off, turned_pairs
 from reports.build import build
 from reports.sections import scores
-from tests.reports.analysis.test_tables import plain_tpme
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.reading import report_of
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.reading import block_of, plain_tpme, read_block, report_of
 
 FOUR = ["fft", "lora", "adapter", "iisan"]
 

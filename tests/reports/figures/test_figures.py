@@ -27,7 +27,7 @@ from reports.figures import draw as figures
 from reports.figures.draw import FIGURES, accuracy_against_tpme, draw
 from reports.figures.style import RC, spread_out, styles
 from tests.reports.factory import EPOCHS, METHODS, make_run, write_json
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.reading import block_of, read_block
 
 
 @pytest.fixture(scope="module")

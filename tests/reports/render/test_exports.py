@@ -15,7 +15,7 @@ from reports.render.exports import frame, grid_frame, grid_latex, latex
 from reports.studies.study import Grid, Strong
 from reports.text import escape_latex
 from tests.reports.factory import METHODS, make_run
-from tests.reports.sections.test_verdict import block_of
+from tests.reports.reading import block_of
 
 
 def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from reports.sections import meters
 from tests.reports.factory import make_run
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.reading import block_of, read_block, tables
 
 MIB = 2**20
 

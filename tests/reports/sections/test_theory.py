@@ -13,8 +13,7 @@ from reports.analysis.comparison import Block
 from reports.sections import theory
 from reports.sections.theory import Claim, amounts, claims, section, terms_of
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import block_of, read_block
+from tests.reports.reading import block_of, read_block, tables
 
 
 @pytest.fixture(scope="module")
