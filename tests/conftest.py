@@ -1,10 +1,12 @@
 """One thread per process, a cache of the test run's own, and tiny encoders in folders that all workers share."""
 
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -15,6 +17,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 Once = Callable[[str, Callable[[Path], object]], Path]
+CellRecord = Callable[[str], tuple[dict[str, Any], Path]]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,3 +80,29 @@ def family_folder(once: Once) -> Callable[[str], Path]:
     from tests import zoo
 
     return lambda family: once(f"families/{family}", partial(zoo.save, family))
+
+
+@pytest.fixture
+def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells that run in this process make no plan, which takes longer than the rest of a tiny cell."""
+    monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def cell_record(once: Once, model_folders: dict[str, Path]) -> CellRecord:
+    """Method -> record and folder of its cell of ``tests.tiny.matrix``, run once, in one of the workers' processes."""
+    from bench.cell import failure
+    from bench.cell.run_cell import run_cell
+    from tests.tiny import cell_of
+
+    def run(name: str, folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bench.cell.run_cell.plan_beside", failure.plan_beside)
+            record = run_cell(cell_of(name, model_folders), folder / "cell", lambda _: None)
+        (folder / "record.pickle").write_bytes(pickle.dumps(record))
+
+    def recorded(name: str) -> tuple[dict[str, Any], Path]:
+        folder = once(f"records/{name}", partial(run, name))
+        return pickle.loads((folder / "record.pickle").read_bytes()), folder / "cell"
+
+    return recorded

@@ -29,11 +29,7 @@ CHANGES: dict[str, Any] = {"budget": {"epochs": 3, "batch_size": 16}, "checkpoin
 SAME = ("hr@10", "ndcg@10", "valid_hr@10", "valid_ndcg@10", "best_epoch", "steps", "trainable_params", "status")
 Report = Callable[[dict[str, Any]], None]
 
-
-@pytest.fixture(autouse=True)
-def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than all the rest of such a cell, and comes after it."""
-    monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_plan")
 
 
 @pytest.fixture(scope="module")

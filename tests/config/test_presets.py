@@ -17,9 +17,8 @@ from tests.reports.reading import images, tables
 
 
 @pytest.fixture
-def report_of(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def report_of(model_folders: dict[str, Path], tmp_path: Path, no_plan: None) -> Callable[..., str]:
     """Preset, methods to keep (all without any), datasets to keep -> its report."""
-    monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
 
     def shrunk(recipe: dict[str, Any], keep: tuple[str, ...]) -> dict[str, Any]:
         folders = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}

@@ -127,6 +127,7 @@ def test_no_permission(tmp_path: Path) -> None:
         os.seteuid(0)
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_a_clock_that_goes_backwards(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

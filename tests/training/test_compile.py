@@ -152,6 +152,7 @@ def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_plan")
 def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("bench.cell.assemble.UserEncoder", partial(UserEncoder, n_blocks=1))
@@ -173,6 +174,7 @@ def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, m
         assert compiled["row"][column] == eager["row"][column]
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_without_a_compiler_a_cell_fails_with_a_line(
     model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
