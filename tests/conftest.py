@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,3 +107,36 @@ def cell_record(once: Once, model_folders: dict[str, Path]) -> CellRecord:
         return pickle.loads((folder / "record.pickle").read_bytes()), folder / "cell"
 
     return recorded
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, which take most of the time of a report."""
+    monkeypatch.setattr("reports.build.draw", lambda *_: [])
+
+
+@pytest.fixture
+def cells_in_this_process(monkeypatch: pytest.MonkeyPatch, no_plan: None) -> None:
+    """Commands run cells in this process instead of fresh ones, which import for four seconds each."""
+    from bench.cell.run_cell import run_cell
+
+    monkeypatch.setattr(
+        "bench.launch.local.run_cell_process", lambda cell, folder, report, *_: run_cell(cell, folder, report)
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(once: Once, model_folders: dict[str, Path]) -> Path:
+    """Run folder of ``tests.tiny.two_cells`` as the command leaves it; each cell ran in a process of its own."""
+    import tomli_w
+
+    from tests.tiny import two_cells
+
+    def run(folder: Path) -> None:
+        (folder / "mine.toml").write_text(tomli_w.dumps(two_cells(model_folders)))
+        program = Path(__file__).parents[1] / "run_bench.py"
+        command = [sys.executable, str(program), "run", "--config", "mine.toml", "--out", "run"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+    return once("finished", run) / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ def matrix(model_folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
         "methods": [{"name": name, "lr_head": 5e-3} for name in REGISTRY],
         **changes,
     }
+
+
+def two_cells(model_folders: dict[str, Path]) -> dict[str, Any]:
+    """Matrix of two cells that are over in two steps."""
+    methods = [{"name": "frozen"}, {"name": "iisan-cached", "bottleneck": 4}]
+    return matrix(model_folders, methods=methods, budget={"steps": 2, "batch_size": 16})
+
+
+def begun_run(finished: Path, folder: Path) -> Path:
+    """Makes a run folder in which the first of the two cells is done and the second one has not been started."""
+    folder.mkdir()
+    for name in ("matrix.toml", "environment.json", "dataset.json"):
+        shutil.copy2(finished / name, folder / name)
+    (first,) = finished.glob("cells/frozen--*")
+    shutil.copytree(first, folder / "cells" / first.name)
+    return folder
 
 
 def cell_of(name: str, model_folders: dict[str, Path], **changes: Any) -> Cell:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tomli_w
 
-from tests.tiny import matrix
+from tests.tiny import two_cells
 
 
 @pytest.fixture
 def recipe(model_folders: dict[str, Path], tmp_path: Path) -> Path:
-    import tomli_w
-
-    data = matrix(model_folders, methods=[{"name": "frozen"}, {"name": "iisan-cached", "bottleneck": 4}])
-    data["budget"] = {"steps": 2, "batch_size": 16}
     path = tmp_path / "mine.toml"
-    path.write_text(tomli_w.dumps(data))
+    path.write_text(tomli_w.dumps(two_cells(model_folders)))
     return path

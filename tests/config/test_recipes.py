@@ -101,7 +101,7 @@ def test_several_folders_are_several_datasets() -> None:
     assert len(resolve(given("--preset", "paper-datasets")).matrices) == 6
 
 
-@pytest.mark.usefixtures("no_plan")
+@pytest.mark.usefixtures("no_plan", "no_figures")
 def test_a_run_over_datasets_leaves_a_run_each_and_one_report(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

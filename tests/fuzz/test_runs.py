@@ -67,11 +67,6 @@ def few_resamples() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports.build, "draw", lambda block, looks: [])
-
-
 def readable(report: Path) -> None:
     """Nothing in the report steers a terminal or is markup that is not ours."""
     text = report.read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -48,18 +49,17 @@ def test_everything_is_written_and_nothing_measured_is_touched(tmp_path: Path) -
     assert digests(run) == after
 
 
-def test_tables_on_disk(tmp_path: Path) -> None:
-    report_of(tmp_path / "run")
-    cells = pd.read_csv(tmp_path / "run" / "results.csv")
-    methods = pd.read_csv(tmp_path / "run" / "summary.csv")
+def test_tables_on_disk(plain_report: Path) -> None:
+    cells = pd.read_csv(plain_report / "results.csv")
+    methods = pd.read_csv(plain_report / "summary.csv")
     assert len(cells) == 16
     assert list(methods["method"]) == list(METHODS)
     assert {"hr@10", "hr@10_low", "hr@10_high", "seeds", "tpme", "status_ok"} <= set(methods.columns)
     assert cells["energy_joules"].isna().all()
 
 
-def test_parts_of_the_report(tmp_path: Path) -> None:
-    text = report_of(tmp_path / "run")
+def test_parts_of_the_report(plain_report: Path) -> None:
+    text = (plain_report / "report.md").read_text(encoding="utf-8")
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     assert headings == [
         "Verdict", "shop · text+image · shop-partial", "Differences in accuracy", "How far to trust the TPME",
@@ -68,7 +68,7 @@ def test_parts_of_the_report(tmp_path: Path) -> None:
         "Make it again",
     ]  # fmt: skip
     assert {Path(source).name for source in images(text)} == FIGURES
-    assert all((tmp_path / "run" / source).is_file() for source in images(text))
+    assert all((plain_report / source).is_file() for source in images(text))
     assert "python run_bench.py run --preset default" in text
     assert "users with fewer than 5 interactions: 12" in text
     assert "Timed on a CPU" in text
@@ -143,9 +143,9 @@ def test_settings_of_every_comparison(tmp_path: Path) -> None:
     assert "- precision fp16\n" in second
 
 
-def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
+def test_figures_of_an_older_report_go(tmp_path: Path, plain_report: Path) -> None:
     run = tmp_path / "run"
-    report_of(run)
+    shutil.copytree(plain_report, run)
     (run / "figures" / "mine.png").write_bytes(b"kept")
     for record in (run / "cells").glob("*/record.json"):
         if not record.parent.name.startswith("lora--"):

@@ -155,6 +155,7 @@ def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest
 @pytest.mark.usefixtures("no_plan")
 def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes that compile beside this one
     monkeypatch.setattr("bench.cell.assemble.UserEncoder", partial(UserEncoder, n_blocks=1))
     specs = [plain(model_folders, on, budget={"steps": 3, "batch_size": 16}) for on in (False, True)]
     assert specs[0].cell_id != specs[1].cell_id
