@@ -1,5 +1,6 @@
 """One thread per process, a cache of the test run's own, and tiny encoders in folders that all workers share."""
 
+import fcntl
 import os
 import pickle
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 # Read when numpy, torch and the hub's library are imported, which nothing above does; processes that tests start have
 # them too.
@@ -44,7 +44,8 @@ def once(shared_folder: Path) -> Once:
     def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
         folder, done = shared_folder / "shared" / name, shared_folder / "shared" / f"{name}.done"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(done.with_suffix(".lock")):
+        with done.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 fill(folder)
                 done.touch()

@@ -69,16 +69,17 @@ def test_every_dataset_is_planned(
     model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = [{"name": name} for name in ("frozen", "iisan-cached")]
+    tiny = {"methods": methods, "modality": ["text"]}
     tables = [{"seed": 1}, {"seed": 2, "items": 50}, {"seed": 1, "users": 40}]
     each = {}
     for name, dataset in zip("abc", tables, strict=True):
-        whole = matrix(model_folders, methods=methods, dataset={"items": 60, "users": 40, **dataset})
+        whole = matrix(model_folders, **tiny, dataset={"items": 60, "users": 40, **dataset})
         path = tmp_path / f"{name}.toml"
         path.write_text(tomli_w.dumps(whole), encoding="utf-8")
         assert call("--config", str(path), "--json") == 0
         each[name] = json.loads(capsys.readouterr().out)
     path = tmp_path / "all.toml"
-    path.write_text(tomli_w.dumps(matrix(model_folders, methods=methods, datasets=tables)), encoding="utf-8")
+    path.write_text(tomli_w.dumps(matrix(model_folders, **tiny, datasets=tables)), encoding="utf-8")
     assert call("--config", str(path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [row.pop("run") for row in found] == [f"t-{n}" for n in ("shop-1", "shop-2", "shop-1.2") for _ in methods]

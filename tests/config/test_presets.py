@@ -17,7 +17,7 @@ from tests.reports.reading import images, tables
 
 
 @pytest.fixture
-def report_of(model_folders: dict[str, Path], tmp_path: Path, no_plan: None) -> Callable[..., str]:
+def report_of(model_folders: dict[str, Path], tmp_path: Path, no_plan: None, no_figures: None) -> Callable[..., str]:
     """Preset, methods to keep (all without any), datasets to keep -> its report."""
 
     def shrunk(recipe: dict[str, Any], keep: tuple[str, ...]) -> dict[str, Any]:

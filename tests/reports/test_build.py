@@ -244,6 +244,7 @@ def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     build([first, second], out)  # a report may be made again in its place
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_seeds_of_two_runs_are_merged(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / str(seed), methods=["fft", "lora"], seeds=[seed]) for seed in (0, 1)]
     build(runs, tmp_path / "out")
@@ -265,6 +266,7 @@ def test_one_name_for_two_methods_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_bad_input_leaves_the_old_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     report_of(run, methods=["fft", "lora"], seeds=[0])

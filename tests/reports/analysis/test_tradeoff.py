@@ -99,6 +99,7 @@ def test_without_steps_there_is_no_interval(tmp_path: Path) -> None:
     assert "Not every method has left its steps" in scores.robustness(block)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_weights_reach_every_score(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", FOUR, [0, 1])
     build([run], run, weights=(0.0, 1.0, 0.0))
@@ -157,6 +158,7 @@ def test_bad_options_leave_no_report(tmp_path: Path, arguments: dict[str, Any], 
     assert not (run / "report.md").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_shares_of_the_weights_in_the_report(tmp_path: Path) -> None:
     text = report_of(tmp_path / "run")
     block = read_block(tmp_path / "run")

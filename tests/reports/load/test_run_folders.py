@@ -244,6 +244,7 @@ def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> Non
     assert notes == ()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_file_that_is_not_what_was_sealed_is_named_again_and_again(tmp_path: Path) -> None:
     """A digit of the data's size is another: no file is malformed, and a report made of it does not hide that."""
     run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])
