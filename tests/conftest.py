@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-# Read when numpy, torch and the hub's library are imported, which nothing above does; processes that tests start have
-# them too.
-os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# Both are read when a library is imported, numpy and torch or the hub's, which nothing above does; processes that tests
+# start inherit them.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -41,14 +41,18 @@ def once(shared_folder: Path) -> Once:
     The content must not be changed by a test.
     """
 
+    filled: set[str] = set()
+
     def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
         folder, done = shared_folder / "shared" / name, shared_folder / "shared" / f"{name}.done"
-        folder.mkdir(parents=True, exist_ok=True)
-        with done.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not done.exists():
-                fill(folder)
-                done.touch()
+        if name not in filled:
+            folder.mkdir(parents=True, exist_ok=True)
+            with done.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not done.exists():
+                    fill(folder)
+                    done.touch()
+            filled.add(name)
         return folder
 
     return folder_of

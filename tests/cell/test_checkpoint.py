@@ -119,6 +119,7 @@ def in_a_process(cell: Cell, folder: Path, until: Callable[[dict[str, Any]], boo
     return process.returncode
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_before_its_checkpoint(
     undisturbed: Undisturbed, model_folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -44,9 +44,11 @@ def test_the_plan_of_a_cell_is_its_record_to_the_byte(name: str, cell_record: Ce
 
 
 @pytest.mark.parametrize("name", [method["name"] for method in read_preset("default")["methods"]])
+@pytest.mark.slow
 def test_the_default_matrix(name: str) -> None:
-    """Its encoders and options, on a smaller shop."""
-    matrix = parse(read_preset("smoke") | {"methods": read_preset("default")["methods"]}, "default")
+    """Its encoders and options, on a smaller shop, in small batches."""
+    own = {"methods": read_preset("default")["methods"], "budget": {"steps": 1, "batch_size": 8}}
+    matrix = parse(read_preset("smoke") | own, "default")
     cell = next(cell for cell in cells(matrix, "cpu") if cell.method.name == name)
     plan = planned(cell)
     assert (plan.memory, plan.flops) == measured(cell)
@@ -66,6 +68,7 @@ def test_the_default_matrix(name: str) -> None:
         ("iisan-cached", {"budget": {"steps": 1, "batch_size": 64}}),  # more than there are users
     ],
 )
+@pytest.mark.slow
 def test_other_cells(name: str, changes: dict[str, Any], model_folders: dict[str, Path]) -> None:
     cell = cell_of(name, model_folders, **changes)
     plan = planned(cell)
@@ -74,6 +77,7 @@ def test_other_cells(name: str, changes: dict[str, Any], model_folders: dict[str
 
 @pytest.mark.parametrize("name", ["fft", "prefix", "iisan"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.slow
 def test_titles_of_one_length_leave_no_mask(name: str, attention: str, model_folders: dict[str, Path]) -> None:
     cell = cell_of(
         name,
@@ -105,6 +109,7 @@ def test_other_families(model_folders: dict[str, Path]) -> None:
         ("deberta-v2", "deit", "iisan-cached"),
     ],
 )
+@pytest.mark.slow
 def test_families_of_other_makes(text: str, image: str, name: str, family_folder: FamilyFolder) -> None:
     pair = [{"text": str(family_folder(text)), "image": str(family_folder(image))}]
     cell = cell_of(name, {"bert": Path(), "vit": Path()}, backbones=pair)

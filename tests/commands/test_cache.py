@@ -150,6 +150,7 @@ def test_a_cache_that_cannot_be_had_is_told_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_options_reach_the_cells(recipe: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "elsewhere", tmp_path / "run"
     options = ["--methods", "iisan-cached", "--cache-dir", str(folder), "--cache-limit", "4 kB"]

@@ -128,6 +128,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
     assert "example: python run_bench.py" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_and_what_it_leaves(
     recipe: Path, finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +271,7 @@ def test_built_in_tokenizer_on_foreign_titles_is_an_error(tmp_path: Path, capsys
     assert "images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_traceback_from_a_real_process(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "run_bench.py"), "run", "--text-model", str(tmp_path)],

@@ -37,6 +37,7 @@ def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[
     return {row["method"]: row for row in json.loads(printed.out)}
 
 
+@pytest.mark.slow
 def test_json_is_a_list_with_an_object_per_method(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "--config", recipe)
     assert list(found) == list(REGISTRY)
@@ -65,6 +66,7 @@ def test_options_change_the_plan(recipe: str, capsys: pytest.CaptureFixture[str]
     assert (cached["modality"], cached["cache_bytes"]) == ("text+image", 60 * 2 * 1 * 24 * 2)
 
 
+@pytest.mark.slow
 def test_every_dataset_is_planned(
     model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +118,7 @@ def test_bounds_from_a_card_and_from_figures(recipe: str, capsys: pytest.Capture
     assert 0 < faster["step_seconds_lower_bound"] < bound
 
 
+@pytest.mark.slow
 def test_fit(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ("--config", recipe, "--methods", "fft,iisan-cached", "--modality", "text")
     limit = rows(capsys, *tiny)["fft"]["peak_memory_bytes"]

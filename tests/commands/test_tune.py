@@ -279,6 +279,7 @@ def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_p
     assert best.methods[0].options["layers"] == [0, 2]  # what is not searched stays
 
 
+@pytest.mark.usefixtures("cells_in_this_process")
 def test_the_command(model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import tomli_w
 

@@ -50,6 +50,7 @@ def test_the_example_is_short() -> None:
     assert len(example().splitlines()) <= 25
 
 
+@pytest.mark.slow
 def test_the_example_passes_the_check(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("check", str(mine), "--json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -58,6 +59,8 @@ def test_the_example_passes_the_check(mine: Path, capsys: pytest.CaptureFixture[
     assert all({"check", "asks", "finding", "advice", "seconds"} <= set(row) for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_the_example_runs_beside_a_recipe(
     mine: Path, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ from bench.records.record import cell_folder
 from reports.build import build
 from tests.reports.reading import images, tables
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def report_of(model_folders: dict[str, Path], tmp_path: Path, no_plan: None, no_figures: None) -> Callable[..., str]:

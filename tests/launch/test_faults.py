@@ -116,6 +116,7 @@ def test_a_folder_that_vanishes(recipe: Path, finished_run: Path, tmp_path: Path
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(recipe: Path, mount: Callable[..., Path]) -> None:
     process = start(recipe, mount("ro") / "run")
     said = process.communicate(timeout=120)[1]

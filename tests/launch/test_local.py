@@ -14,6 +14,7 @@ from bench.records.record import cell_folder
 from tests.tiny import matrix, one_cell
 
 
+@pytest.mark.slow
 def test_a_cell_killed_from_outside_becomes_a_record(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_cell_killed_from_outside_becomes_a_record(
     assert row["hr@10"] is None
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path], tmp_path: Path) -> None:
     cells_to_run = cells(parse(matrix(model_folders, budget={"seconds": 600, "batch_size": 16}), "t"), "cpu")[:2]
 

@@ -144,6 +144,7 @@ def test_a_node_killed_in_mid_cell_costs_nothing_finished(cluster: Cluster, reci
     assert sorted(r["ran"]["attempts"] for r in records) == [1, 1, 2]
 
 
+@pytest.mark.slow
 def test_no_cluster_is_one_clear_line(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra [ray]")
     arguments = command(recipe, tmp_path / "run", "--launcher", "ray", "--ray-address", "127.0.0.1:1")

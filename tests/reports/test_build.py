@@ -157,6 +157,7 @@ def test_figures_of_an_older_report_go(tmp_path: Path, plain_report: Path) -> No
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_report_of_three_seeds_with_ranks_takes_seconds_and_is_reproducible(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", seeds=[0, 1, 2], ranks=True)
     started = time.process_time()
@@ -227,6 +228,7 @@ def test_titles_name_what_differs_and_nothing_else(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_two_backbone_pairs_have_a_block_each(tmp_path: Path) -> None:
     two = ["fft", "lora"]
     first = make_run(tmp_path / "partial", two)

@@ -46,6 +46,7 @@ def test_gradients_are_the_same(name: str, model_folders: Folders) -> None:
         assert torch.allclose(kept, again, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cell_takes_less_memory_and_more_operations(model_folders: Folders, tmp_path: Path) -> None:
     specs = [cell("lora", on, model_folders) for on in (False, True)]
     assert specs[0].cell_id != specs[1].cell_id

@@ -177,6 +177,7 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
     assert all(torch.equal(a, b) for a, b in zip(cut_end, end, strict=True))
 
 
+@pytest.mark.slow
 def test_a_plan_is_what_is_measured_and_what_is_saved_comes_back(model_folders: Folders, tmp_path: Path) -> None:
     cell = dataclasses.replace(cell_of(model_folders), save_adapters=True)
     record = run_cell(cell, tmp_path, lambda _: None)
