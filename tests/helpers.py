@@ -1,11 +1,14 @@
-"""Inputs and encoders that several rooms' tests use."""
+"""Helpers that tests of several packages use: a call of the command line, encoders and inputs for them."""
 
 from pathlib import Path
 
 import torch
 
+import run_bench
 from bench.models.backbones import locate
 from bench.models.encoders import Encoder
+
+ROOT = Path(__file__).parents[1]
 
 
 def encoder(folder: Path, modality: str) -> Encoder:
@@ -27,3 +30,11 @@ def image_inputs(n: int = 5) -> dict[str, torch.Tensor]:
 
 def inputs(modality: str, n: int = 5) -> dict[str, torch.Tensor]:
     return text_inputs(n) if modality == "text" else image_inputs(n)
+
+
+def call(*arguments: str) -> int:
+    """Exit status of a command that runs in this process."""
+    try:
+        return run_bench.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)

@@ -13,7 +13,7 @@ import torch
 from bench.measure.clock import StepClock
 from bench.utils.errors import UserError
 from tests.benchmarks.meter_overhead import Bench, Overhead, alternate, choose, main, ratio_of_medians, show
-from tests.cell.test_run_cell import cell_of
+from tests.tiny import cell_of
 
 
 def drifting(share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -16,7 +16,7 @@ from bench.cell.failure import classify_failure
 from bench.cell.run_cell import CellHooks, run_cell
 from bench.training.loop import Diverged, Evaluation, Training
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of
+from tests.tiny import cell_of
 
 CPU = torch.device("cpu")
 CARD_FULL = (

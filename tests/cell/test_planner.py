@@ -13,59 +13,42 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cell.assemble import assemble
 from bench.cell.planner import DataBatches, FullBatches, Plan, Planner, largest_batch_size, step_work
-from bench.cell.run_cell import run_cell
-from bench.config.cells import Cell, cells
+from bench.config.cells import cells
 from bench.config.matrix import parse, read_preset
-from bench.data.batches import largest_batch, log_popularity
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
-from bench.training.loop import Trainer
-from bench.training.probe import probe
 from methods.registry import REGISTRY
-from tests.cell.test_run_cell import cell_of
-from tests.conftest import FamilyFolder
+from tests.conftest import CellRecord
+from tests.tiny import FamilyFolder, cell_of, measured, planned
 
 FLOAT = 4
 
 
-def planned(cell: Cell) -> Plan:
-    return Planner(cell).plan(DataBatches.of(cell), cell.budget.batch_size)
-
-
-def measured(cell: Cell) -> tuple[MemoryAccount, Flops]:
-    """As a cell measures, without its training."""
-    assembly = assemble(cell, torch.device("cpu"))
-    trainer = Trainer(assembly.model, assembly.groups, cell.training, cell.precision, torch.device("cpu"))
-    batch = largest_batch(assembly.data.splits, cell.budget.batch_size, cell.seed)
-    inputs = assembly.feed.gather(batch.unique)
-    return probe(trainer, trainer.transfer(batch, inputs, log_popularity(assembly.data.splits)))
-
-
 @pytest.mark.parametrize("name", REGISTRY)
-def test_the_plan_of_a_cell_is_its_record_to_the_byte(
-    name: str, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
-    cell = cell_of(name, model_folders, budget={"steps": 1, "batch_size": 16})
-    record = run_cell(cell, tmp_path, lambda _: None)
-    plan, row = planned(cell), record["row"]
+def test_the_plan_of_a_cell_is_its_record_to_the_byte(name: str, cell_record: CellRecord) -> None:
+    record, _ = cell_record(name)
+    plan, row = record["plan"], record["row"]
     assert row["status"] == "ok", record
-    assert plan.memory.as_dict() == record["memory"]
-    assert plan.memory.peak_bytes == row["peak_memory_bytes"]
-    assert (plan.flops.forward, plan.flops.backward) == (row["flops_forward"], row["flops_backward"])
-    assert (plan.trainable_params, plan.total_params) == (row["trainable_params"], row["total_params"])
+    assert {part: plan[part] for part in record["memory"] if part != "peak_bytes"} == {
+        part: size for part, size in record["memory"].items() if part != "peak_bytes"
+    }
+    assert plan["peak_memory_bytes"] == record["memory"]["peak_bytes"]
+    columns = ("peak_memory_bytes", "flops_forward", "flops_backward", "trainable_params", "total_params")
+    assert {column: plan[column] for column in columns} == {column: row[column] for column in columns}
     if REGISTRY[name].preset.get("cached"):
         header = 4096  # of a cache file, one per modality
-        assert plan.cache_bytes == row["cache_bytes"] - 2 * header
+        assert plan["cache_bytes"] == row["cache_bytes"] - 2 * header
     else:
-        assert plan.cache_bytes is None
+        assert plan["cache_bytes"] is None
 
 
 @pytest.mark.parametrize("name", [method["name"] for method in read_preset("default")["methods"]])
+@pytest.mark.slow
 def test_the_default_matrix(name: str) -> None:
-    """Its encoders and options, on a smaller shop."""
-    matrix = parse(read_preset("smoke") | {"methods": read_preset("default")["methods"]}, "default")
+    """Its encoders and options, on a smaller shop, in small batches."""
+    own = {"methods": read_preset("default")["methods"], "budget": {"steps": 1, "batch_size": 8}}
+    matrix = parse(read_preset("smoke") | own, "default")
     cell = next(cell for cell in cells(matrix, "cpu") if cell.method.name == name)
     plan = planned(cell)
     assert (plan.memory, plan.flops) == measured(cell)
@@ -85,6 +68,7 @@ def test_the_default_matrix(name: str) -> None:
         ("iisan-cached", {"budget": {"steps": 1, "batch_size": 64}}),  # more than there are users
     ],
 )
+@pytest.mark.slow
 def test_other_cells(name: str, changes: dict[str, Any], model_folders: dict[str, Path]) -> None:
     cell = cell_of(name, model_folders, **changes)
     plan = planned(cell)
@@ -93,6 +77,7 @@ def test_other_cells(name: str, changes: dict[str, Any], model_folders: dict[str
 
 @pytest.mark.parametrize("name", ["fft", "prefix", "iisan"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.slow
 def test_titles_of_one_length_leave_no_mask(name: str, attention: str, model_folders: dict[str, Path]) -> None:
     cell = cell_of(
         name,
@@ -124,6 +109,7 @@ def test_other_families(model_folders: dict[str, Path]) -> None:
         ("deberta-v2", "deit", "iisan-cached"),
     ],
 )
+@pytest.mark.slow
 def test_families_of_other_makes(text: str, image: str, name: str, family_folder: FamilyFolder) -> None:
     pair = [{"text": str(family_folder(text)), "image": str(family_folder(image))}]
     cell = cell_of(name, {"bert": Path(), "vit": Path()}, backbones=pair)

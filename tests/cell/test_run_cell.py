@@ -13,41 +13,25 @@ import torch
 from bench.cell.assemble import assemble
 from bench.cell.run_cell import run_cell
 from bench.cell.sanity_checks import SanityCheckError, check_sanity
-from bench.config.cells import Cell, cells
-from bench.config.matrix import parse
 from bench.data.shop import world
 from bench.records import columns
 from bench.records.record import empty_row, read_record
 from bench.training.loop import Trainer
 from methods.registry import REGISTRY
-from tests.data.readers.test_table_dataset import write_table
+from tests.conftest import CellRecord
+from tests.data.tables import write_table
+from tests.tiny import cell_of
 
-
-def matrix(model_folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "t",
-        "device": "cpu",
-        "dataset": {"items": 60, "users": 40},
-        "backbones": [{"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}],
-        "budget": {"epochs": 2, "batch_size": 16},
-        "training": {"width": 16, "logit_scale": 0.25, "lr_warmup_steps": 1, "timing_warmup_steps": 1},
-        "methods": [{"name": name, "lr_head": 5e-3} for name in REGISTRY],
-        **changes,
-    }
-
-
-def cell_of(name: str, model_folders: dict[str, Path], **changes: Any) -> Cell:
-    return next(c for c in cells(parse(matrix(model_folders, **changes), "t"), "cpu") if c.method.name == name)
+pytestmark = pytest.mark.usefixtures("no_plan")
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    cell = cell_of(name, model_folders)
-    record = run_cell(cell, tmp_path, lambda _: None)
+def test_every_method_leaves_a_whole_record(name: str, cell_record: CellRecord) -> None:
+    record, folder = cell_record(name)
     row = record["row"]
     assert row["status"] == "ok", record
     assert tuple(row) == columns.RECORD
-    stored = read_record(tmp_path)
+    stored = read_record(folder)
     assert {key: value for key, value in stored.items() if key not in ("digest", "files")} == record
     assert set(stored["files"]) == {"steps.csv", "ranks.csv"}
     for column in ("hr@10", "valid_hr@10", "epoch_seconds", "trainable_params", "peak_memory_bytes", "flops_forward"):
@@ -57,11 +41,11 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     # No GPU: what could not be measured is unknown, not zero.
     assert all(row[c] is None for c in ("nvml_process_bytes", "peak_reserved_bytes", "energy_joules", "tpme"))
     assert (row["cache_seconds"] is None) != bool(REGISTRY[name].preset.get("cached"))
-    steps = pd.read_csv(tmp_path / "steps.csv")
+    steps = pd.read_csv(folder / "steps.csv")
     assert list(steps["step"]) == [1, 2, 3, 4, 5, 6]
     assert np.isclose(row["epoch_seconds"], steps.groupby("epoch")["seconds"].sum().median())
     assert np.isclose(row["train_seconds"], steps["seconds"].sum())
-    ranks = pd.read_csv(tmp_path / "ranks.csv")
+    ranks = pd.read_csv(folder / "ranks.csv")
     assert tuple(ranks.columns) == columns.RANKS
     assert ranks["user"].is_unique
     assert len(ranks) == 40
@@ -76,21 +60,25 @@ def test_every_method_leaves_a_whole_record(name: str, model_folders: dict[str, 
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 
 
-def test_the_curve_keeps_what_a_method_tells_of_itself(model_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_curve_keeps_what_a_method_tells_of_itself(
+    model_folders: dict[str, Path], tmp_path: Path, cell_record: CellRecord
+) -> None:
     cell = cell_of("iisan-cached", model_folders, methods=[{"name": "iisan-cached", "lr": 0.05}])
     first, second = (point["observed"] for point in run_cell(cell, tmp_path / "iisan", lambda _: None)["curve"])
     assert {len(values) for told in (first, second) for values in told.values()} == {3}  # every second of 4 layers
     gates = "inter-modal: image (1) or text (0)"
     assert all(0 < g < 1 and g != 0.5 for g in first[gates])
     assert first[gates] != second[gates]
-    record = run_cell(cell_of("frozen", model_folders), tmp_path / "frozen", lambda _: None)
+    record, _ = cell_record("frozen")
     assert [point["observed"] for point in record["curve"]] == [{}, {}]
 
 
-def test_all_methods_train_on_the_same_batches(model_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_all_methods_train_on_the_same_batches(
+    model_folders: dict[str, Path], tmp_path: Path, cell_record: CellRecord
+) -> None:
     digests = {}
     for name in ("lora", "frozen", "iisan-cached"):
-        record = run_cell(cell_of(name, model_folders), tmp_path / name, lambda _: None)
+        record, _ = cell_record(name)
         digests[name] = (record["batch_digest"], record["row"]["unique_items_per_step"], record["row"]["steps"])
     assert len(set(digests.values())) == 1
     other = run_cell(cell_of("frozen", model_folders, seeds=[1]), tmp_path / "other", lambda _: None)
@@ -108,8 +96,8 @@ def test_cached_iisan_trains_as_uncached_does(model_folders: dict[str, Path], tm
     assert cached["row"]["total_params"] < live["row"]["total_params"]
 
 
-def test_same_seed_same_numbers(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    first, second = (run_cell(cell_of("lora", model_folders), tmp_path / str(i), lambda _: None) for i in range(2))
+def test_same_seed_same_numbers(model_folders: dict[str, Path], tmp_path: Path, cell_record: CellRecord) -> None:
+    first, second = cell_record("lora")[0], run_cell(cell_of("lora", model_folders), tmp_path, lambda _: None)
     for column in ("hr@10", "ndcg@10", "valid_hr@10", "peak_memory_bytes", "flops_forward", "flops_backward"):
         assert first["row"][column] == second["row"][column]
     assert [p["loss"] for p in first["curve"]] == [p["loss"] for p in second["curve"]]

@@ -20,8 +20,8 @@ from bench.models.encoders import Encoder
 from bench.models.hidden_states import LiveHiddenStates
 from bench.records.run_folder import first_difference
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
 from tests.helpers import encoder, inputs
+from tests.tiny import cell_of, matrix
 
 CPU = torch.device("cpu")
 Folders = dict[str, Path]
@@ -104,6 +104,7 @@ def test_what_does_not_fit_is_told(model_folders: Folders, tmp_path: Path) -> No
         load_encoder(tmp_path / "nowhere", plain(model_folders, "text"))
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_a_cell_leaves_them_on_request_and_stays_the_same_cell(model_folders: Folders, tmp_path: Path) -> None:
     cell = cell_of("lora", model_folders, budget={"steps": 2, "batch_size": 16})
     asked = dataclasses.replace(cell, save_adapters=True)

@@ -13,12 +13,10 @@ import torch
 from bench.cell.assemble import assemble
 from bench.commands import run
 from bench.data.cache.eviction import entries
-from tests.cell.test_run_cell import cell_of
-from tests.commands.test_command_line import call, recipe
 from tests.data.cache.build_rows import KEY
-from tests.data.cache.test_array_cache import build
-
-__all__ = ["recipe"]
+from tests.data.cache.builds import build
+from tests.helpers import call
+from tests.tiny import cell_of
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +150,7 @@ def test_a_cache_that_cannot_be_had_is_told_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_options_reach_the_cells(recipe: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "elsewhere", tmp_path / "run"
     options = ["--methods", "iisan-cached", "--cache-dir", str(folder), "--cache-limit", "4 kB"]

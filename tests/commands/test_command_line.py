@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,19 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 
-import run_bench
 from bench.records import run_folder
-from tests.cell.test_run_cell import matrix
-from tests.data.conftest import write_amazon
-
-ROOT = Path(__file__).parents[2]
-
-
-def call(*arguments: str) -> int:
-    try:
-        return run_bench.main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+from tests.data.small_amazon import write_amazon
+from tests.helpers import ROOT, call
+from tests.tiny import begun_run
 
 
 @pytest.mark.parametrize(
@@ -136,21 +128,12 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
     assert "example: python run_bench.py" in capsys.readouterr().out
 
 
-@pytest.fixture
-def recipe(model_folders: dict[str, Path], tmp_path: Path) -> Path:
-    import tomli_w
-
-    data = matrix(model_folders, methods=[{"name": "frozen"}, {"name": "iisan-cached", "bottleneck": 4}])
-    data["budget"] = {"steps": 2, "batch_size": 16}
-    path = tmp_path / "mine.toml"
-    path.write_text(tomli_w.dumps(data))
-    return path
-
-
-def test_a_run_and_what_it_leaves(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_run_and_what_it_leaves(
+    recipe: Path, finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    assert call("run", "--config", str(recipe), "--out", str(out)) == 0
-    assert capfd.readouterr().out == ""
+    shutil.copytree(finished_run, out)
     results = pd.read_csv(out / "results.csv")
     assert list(results["method"]) == ["frozen", "iisan-cached"]
     assert set(results["status"]) == {"ok"}
@@ -188,6 +171,7 @@ def test_a_run_and_what_it_leaves(recipe: Path, tmp_path: Path, capfd: pytest.Ca
     assert (out / "results.csv").read_bytes() == before
 
 
+@pytest.mark.usefixtures("cells_in_this_process", "no_figures")
 def test_a_cell_that_fails_is_a_row_and_the_others_go_on(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,11 +200,12 @@ def test_two_processes_in_one_folder(recipe: Path, tmp_path: Path, capfd: pytest
     assert "another process is running in this folder" in capfd.readouterr().err
 
 
-def test_a_signal_leaves_the_tables_and_no_process(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_signal_leaves_the_tables_and_no_process(
+    recipe: Path, finished_run: Path, tmp_path: Path, cells_in_this_process: None
+) -> None:
     """The first cell is done by then, the second is stopped, and a run of the same matrix finishes it."""
-    text = recipe.read_text().replace("steps = 2", "seconds = 4.0")
-    recipe.write_text(text)
-    out = tmp_path / "run"
+    out = begun_run(finished_run, tmp_path / "run")
     command = [sys.executable, str(ROOT / "run_bench.py"), "run", "--config", str(recipe), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert process.stderr is not None
@@ -286,6 +271,7 @@ def test_built_in_tokenizer_on_foreign_titles_is_an_error(tmp_path: Path, capsys
     assert "images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_traceback_from_a_real_process(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "run_bench.py"), "run", "--text-model", str(tmp_path)],

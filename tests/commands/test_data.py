@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import run_bench
-from tests.data.conftest import write_amazon
-from tests.data.readers.test_table_dataset import ROWS, TITLES, USERS, write_microlens, write_recbole, write_table
+from tests.data.small_amazon import write_amazon
+from tests.data.tables import ROWS, TITLES, USERS, write_microlens, write_recbole, write_table
 
 ROOT = Path(__file__).parents[2]
 WRITERS = {"table": write_table, "recbole": write_recbole, "microlens": write_microlens}

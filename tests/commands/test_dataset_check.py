@@ -14,7 +14,7 @@ from bench.data.datasets import split_catalogue
 from bench.data.readers.table_dataset import load_files
 from bench.data.splits import PAD
 from bench.utils.errors import UserError
-from tests.data.readers.test_table_dataset import TITLES, write_csv, write_table
+from tests.data.tables import TITLES, write_csv, write_table
 
 USERS = {
     "a": ["B0", "B1", "B2", "B3", "B4"],

@@ -14,7 +14,7 @@ from bench.commands.arguments import Parser
 from bench.scoring.roofline import CARDS
 from bench.utils.errors import UserError
 from methods.registry import REGISTRY
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 
 def call(*arguments: str) -> int:
@@ -37,6 +37,7 @@ def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[
     return {row["method"]: row for row in json.loads(printed.out)}
 
 
+@pytest.mark.slow
 def test_json_is_a_list_with_an_object_per_method(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "--config", recipe)
     assert list(found) == list(REGISTRY)
@@ -65,20 +66,22 @@ def test_options_change_the_plan(recipe: str, capsys: pytest.CaptureFixture[str]
     assert (cached["modality"], cached["cache_bytes"]) == ("text+image", 60 * 2 * 1 * 24 * 2)
 
 
+@pytest.mark.slow
 def test_every_dataset_is_planned(
     model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = [{"name": name} for name in ("frozen", "iisan-cached")]
+    tiny = {"methods": methods, "modality": ["text"]}
     tables = [{"seed": 1}, {"seed": 2, "items": 50}, {"seed": 1, "users": 40}]
     each = {}
     for name, dataset in zip("abc", tables, strict=True):
-        whole = matrix(model_folders, methods=methods, dataset={"items": 60, "users": 40, **dataset})
+        whole = matrix(model_folders, **tiny, dataset={"items": 60, "users": 40, **dataset})
         path = tmp_path / f"{name}.toml"
         path.write_text(tomli_w.dumps(whole), encoding="utf-8")
         assert call("--config", str(path), "--json") == 0
         each[name] = json.loads(capsys.readouterr().out)
     path = tmp_path / "all.toml"
-    path.write_text(tomli_w.dumps(matrix(model_folders, methods=methods, datasets=tables)), encoding="utf-8")
+    path.write_text(tomli_w.dumps(matrix(model_folders, **tiny, datasets=tables)), encoding="utf-8")
     assert call("--config", str(path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [row.pop("run") for row in found] == [f"t-{n}" for n in ("shop-1", "shop-2", "shop-1.2") for _ in methods]
@@ -115,6 +118,7 @@ def test_bounds_from_a_card_and_from_figures(recipe: str, capsys: pytest.Capture
     assert 0 < faster["step_seconds_lower_bound"] < bound
 
 
+@pytest.mark.slow
 def test_fit(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ("--config", recipe, "--methods", "fft,iisan-cached", "--modality", "text")
     limit = rows(capsys, *tiny)["fft"]["peak_memory_bytes"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_command_line import call
+from tests.helpers import call
 from tests.reports.factory import make_run
 
 HEADER = "method,time,params,memory\n"
@@ -62,6 +62,7 @@ def test_bad_input_is_one_line_and_exit_2(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_damaged_cell_does_not_change_the_exit_status(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(folder / "run", ["fft", "lora"], [0])
     next((run / "cells").glob("lora--*/record.json")).write_text("{")
@@ -71,6 +72,7 @@ def test_a_damaged_cell_does_not_change_the_exit_status(folder: Path, capsys: py
     assert where == "report: out/report.md"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_folder_of_runs_is_reported_as_they_are(folder: Path) -> None:
     both = folder / "both"
     both.mkdir()

@@ -25,7 +25,7 @@ from bench.records.record import cell_folder, failure, read_record, write_record
 from bench.utils.errors import UserError
 from methods.base import method_class
 from run_bench import main
-from tests.cell.test_run_cell import matrix as tiny
+from tests.tiny import matrix as tiny
 
 pytest.importorskip("optuna", reason="needs the extra [tune]")
 
@@ -255,6 +255,7 @@ def test_more_trials_extend_a_search_and_another_search_is_refused(tmp_path: Pat
         search_in(out, matrix, "cpu", Search(3, SPACE), {}, made_up(nearer, ran))
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_path: Path) -> None:
     def here(cells: Sequence[Cell], run: Path, report: Report) -> None:
         for cell in cells:
@@ -278,6 +279,7 @@ def test_trials_never_see_the_test_targets(model_folders: dict[str, Path], tmp_p
     assert best.methods[0].options["layers"] == [0, 2]  # what is not searched stays
 
 
+@pytest.mark.usefixtures("cells_in_this_process")
 def test_the_command(model_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import tomli_w
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.commands.test_command_line import call
+from tests.helpers import call
 
 AMAZON = ["--dataset", "amazon", "--data-dir", "nowhere"]
 

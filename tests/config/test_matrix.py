@@ -10,8 +10,7 @@ from bench.config.cells import Cell, cells
 from bench.config.matrix import MethodConfig, build_method, parse, preset_names, read_preset, read_toml, to_toml
 from bench.config.recipes import expand_datasets
 from bench.utils.errors import UserError
-
-BASE: dict[str, Any] = {"name": "t", "methods": [{"name": "lora"}, {"name": "mine", "kind": "iisan", "bottleneck": 4}]}
+from tests.tiny import BASE
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -19,8 +19,8 @@ from bench.config.matrix import MethodFile, parse, read_toml
 from bench.config.resolve import Request, resolve
 from methods.loading import load_file
 from methods.registry import FROM_FILES
-from tests.cell.test_run_cell import matrix
-from tests.commands.test_command_line import ROOT, call
+from tests.helpers import ROOT, call
+from tests.tiny import matrix
 
 
 def example() -> str:
@@ -50,6 +50,7 @@ def test_the_example_is_short() -> None:
     assert len(example().splitlines()) <= 25
 
 
+@pytest.mark.slow
 def test_the_example_passes_the_check(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("check", str(mine), "--json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -58,6 +59,8 @@ def test_the_example_passes_the_check(mine: Path, capsys: pytest.CaptureFixture[
     assert all({"check", "asks", "finding", "advice", "seconds"} <= set(row) for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_the_example_runs_beside_a_recipe(
     mine: Path, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,11 +15,12 @@ from bench.records.record import cell_folder
 from reports.build import build
 from tests.reports.reading import images, tables
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
-def report_of(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def report_of(model_folders: dict[str, Path], tmp_path: Path, no_plan: None, no_figures: None) -> Callable[..., str]:
     """Preset, methods to keep (all without any), datasets to keep -> its report."""
-    monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
 
     def shrunk(recipe: dict[str, Any], keep: tuple[str, ...]) -> dict[str, Any]:
         folders = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}

@@ -14,7 +14,7 @@ from bench.config.recipes import expand_datasets, extended
 from bench.config.resolve import Request, resolve
 from bench.records.record import cell_folder
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 BASE: dict[str, Any] = {
     "name": "base",
@@ -101,6 +101,7 @@ def test_several_folders_are_several_datasets() -> None:
     assert len(resolve(given("--preset", "paper-datasets")).matrices) == 6
 
 
+@pytest.mark.usefixtures("no_plan", "no_figures")
 def test_a_run_over_datasets_leaves_a_run_each_and_one_report(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +113,6 @@ def test_a_run_over_datasets_leaves_a_run_each_and_one_report(
             run_cell(cell, cell_folder(run, cell.cell_id), lambda _: None)
 
     monkeypatch.setattr("bench.commands.run.run_local", in_this_process)
-    monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     data = matrix(model_folders, methods=[{"name": "iisan-cached"}, {"name": "linear-probe-cached"}], name="two")
     data |= {"budget": {"steps": 2, "batch_size": 16}, "datasets": [{"seed": 2}, {"seed": 3}]}

@@ -1,6 +1,7 @@
 """Two profiles (HYPOTHESIS_PROFILE=ci or nightly), and a line at the end that says how many cases were tried."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,3 +22,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TRIED:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(TRIED.items()))
         terminalreporter.write_line(f"fuzz: {sum(TRIED.values()):,} generated cases: {kinds}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bench.commands.run
 import run_bench
-from tests.data.conftest import write_amazon
+from tests.data.small_amazon import write_amazon
 from tests.fuzz.harness import cases
 from tests.fuzz.hostile import NASTY_TEXT
 from tests.reports.factory import make_run

@@ -20,7 +20,7 @@ from bench.data.readers.amazon_files import parse as parse_tables
 from bench.data.readers.selection import Selection
 from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.data.splits import MAX_LENGTH, MIN_LENGTH
-from tests.data.conftest import write_amazon
+from tests.data.small_amazon import write_amazon
 from tests.fuzz.harness import answered, cases
 from tests.fuzz.hostile import as_csv, changed, mutated, texts
 

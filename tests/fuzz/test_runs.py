@@ -16,8 +16,7 @@ from reports.analysis import resampling
 from reports.analysis.run_comparison import compare
 from reports.load.run_folders import load_run
 from tests.fuzz.harness import answered, cases
-from tests.fuzz.hostile import changed, mutated, texts
-from tests.fuzz.test_texts import controls
+from tests.fuzz.hostile import changed, controls, mutated, texts
 from tests.reports.factory import make_run
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -66,11 +65,6 @@ def few_resamples() -> Iterator[None]:
             patch.setattr(function, "__defaults__", (20,))
         patch.setattr(resampling, "RESAMPLES", 20)
         yield
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports.build, "draw", lambda comparison, styles: [])
 
 
 def readable(report: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import unicodedata
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -13,14 +12,10 @@ from markdown_it import MarkdownIt
 from bench.utils.text import as_json, printable
 from reports.text import escape, escape_html, escape_latex, guard_formulas, table, visible
 from tests.fuzz.harness import cases
-from tests.fuzz.hostile import texts, values
+from tests.fuzz.hostile import controls, texts, values
 
 ANY = texts | st.text(alphabet="\\`*_{}[]()<>#+-.!|~&$@=:/\"'^%ab1 \n\t\x1b\u202e")
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-
-
-def controls(text: str) -> list[str]:
-    return [c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
 
 
 @given(text=ANY)

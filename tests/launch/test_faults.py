@@ -17,7 +17,8 @@ from bench.cell.run_cell import run_cell
 from bench.records import run_folder
 from bench.records.record import read_record
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.helpers import call
+from tests.tiny import begun_run, cell_of, two_cells
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -25,9 +26,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 @pytest.fixture
 def recipe(model_folders: dict[str, Path], tmp_path: Path) -> Path:
-    methods = [{"name": "frozen"}, {"name": "bitfit"}]
     path = tmp_path / "mine.toml"
-    path.write_text(tomli_w.dumps(matrix(model_folders, methods=methods, budget={"steps": 2, "batch_size": 16})))
+    path.write_text(tomli_w.dumps(two_cells(model_folders)))
     return path
 
 
@@ -79,27 +79,35 @@ def fill(disk: Path) -> None:
                 continue
 
 
-def test_a_full_disk(recipe: Path, mount: Callable[..., Path]) -> None:
+@pytest.mark.slow
+def test_a_full_disk(
+    recipe: Path,
+    finished_run: Path,
+    mount: Callable[..., Path],
+    cells_in_this_process: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     disk = mount("size=8m")
-    out = disk / "run"
+    out = begun_run(finished_run, disk / "run")
     status, said = after_first_cell(start(recipe, out), lambda: fill(disk))
     assert status == 1
     assert "No space left on device" in said
     assert "Traceback" not in said
-    first, second = (next(out.glob(f"cells/{name}*")) for name in ("frozen", "bitfit"))
+    first, second = (next(out.glob(f"cells/{name}*")) for name in ("frozen", "iisan-cached"))
     assert read_record(first)["row"]["status"] == "ok"
     assert not (second / "record.json").exists()
     stamp = (first / "record.json").stat().st_mtime_ns
     (disk / "filler").unlink()
-    again = start(recipe, out)
-    assert again.communicate(timeout=120)[1].count("kept from an earlier run") == 1
-    assert again.returncode == 0
+    capfd.readouterr()
+    assert call("run", "--config", str(recipe), "--out", str(out)) == 0
+    assert capfd.readouterr().err.count("kept from an earlier run") == 1
     assert (first / "record.json").stat().st_mtime_ns == stamp
     assert read_record(second)["row"]["status"] == "ok"
 
 
-def test_a_folder_that_vanishes(recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+@pytest.mark.slow
+def test_a_folder_that_vanishes(recipe: Path, finished_run: Path, tmp_path: Path) -> None:
+    out = begun_run(finished_run, tmp_path / "run")
     status, said = after_first_cell(start(recipe, out), lambda: shutil.rmtree(out))
     assert status == 1
     assert "no longer exists" in said or "No such file" in said
@@ -108,6 +116,7 @@ def test_a_folder_that_vanishes(recipe: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(recipe: Path, mount: Callable[..., Path]) -> None:
     process = start(recipe, mount("ro") / "run")
     said = process.communicate(timeout=120)[1]
@@ -127,6 +136,7 @@ def test_no_permission(tmp_path: Path) -> None:
         os.seteuid(0)
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_a_clock_that_goes_backwards(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

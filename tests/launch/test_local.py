@@ -11,13 +11,10 @@ from bench.config.matrix import parse
 from bench.launch.local import run_local
 from bench.records import run_folder
 from bench.records.record import cell_folder
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix, one_cell
 
 
-def one_cell(model_folders: dict[str, Path], **changes: Any) -> Cell:
-    return cells(parse(matrix(model_folders, methods=[{"name": "frozen"}], **changes), "t"), "cpu")[0]
-
-
+@pytest.mark.slow
 def test_a_cell_killed_from_outside_becomes_a_record(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +41,7 @@ def test_a_cell_killed_from_outside_becomes_a_record(
     assert row["hr@10"] is None
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path], tmp_path: Path) -> None:
     cells_to_run = cells(parse(matrix(model_folders, budget={"seconds": 600, "batch_size": 16}), "t"), "cpu")[:2]
 
@@ -59,7 +57,7 @@ def test_an_interrupt_stops_the_cell_and_says_so(model_folders: dict[str, Path],
     assert run_folder.kept(tmp_path, cells_to_run[0].cell_id) is None
 
 
-def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_events_arrive_in_order_and_nothing_else_is_said(model_folders: dict[str, Path], tmp_path: Path) -> None:
     cell = one_cell(model_folders, budget={"epochs": 1, "batch_size": 16})
     seen: list[str] = []
     run_local([cell], tmp_path, lambda _, event: seen.append(event["event"]))
@@ -68,9 +66,4 @@ def test_events_arrive_in_order(model_folders: dict[str, Path], tmp_path: Path) 
     assert seen.count("step") == 3
     assert seen.index("evaluation") > seen.index("step")
     assert run_folder.kept(tmp_path, cell.cell_id) == "ok"
-
-
-def test_progress_is_json_and_nothing_else_reaches_stdout(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    cell = one_cell(model_folders, budget={"steps": 1, "batch_size": 16})
-    run_local([cell], tmp_path, lambda *_: None)
     assert (cell_folder(tmp_path, cell.cell_id) / "stderr.txt").read_text() == ""

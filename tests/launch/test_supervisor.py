@@ -19,7 +19,7 @@ from bench.config.cells import Cell
 from bench.launch import supervisor
 from bench.launch.supervisor import Limits, run_cell_process
 from bench.records.record import read_record
-from tests.launch.test_local import one_cell
+from tests.tiny import one_cell
 
 Body = Callable[[str], None]
 
@@ -146,10 +146,10 @@ import threading
 from pathlib import Path
 from bench.launch import supervisor
 from bench.config.cells import Cell
-supervise.PROGRAM = ("-c", {waits!r})
+supervisor.PROGRAM = ("-c", {waits!r})
 cell = Cell.from_json(Path({str(tmp_path / "cell.json")!r}).read_text())
-supervise.run_cell_process(
-    cell, Path({str(tmp_path)!r}), lambda _: print("up", flush=True), supervise.Limits(), threading.Event()
+supervisor.run_cell_process(
+    cell, Path({str(tmp_path)!r}), lambda _: print("up", flush=True), supervisor.Limits(), threading.Event()
 )
 """
     root = str(Path(supervisor.__file__).parents[2])

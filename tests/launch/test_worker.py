@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cell.test_run_cell import cell_of
+from tests.tiny import cell_of
 
 ROOT = Path(__file__).parents[2]
 # Starts a cell as a launcher does, hands its output on, and has no mercy to give: it will be killed.
@@ -52,6 +52,7 @@ def ended(pids: list[int]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("moment", ["pids", "step"])
+@pytest.mark.slow
 def test_it_dies_with_its_parent(moment: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(GRANDCHILD)
@@ -79,6 +80,7 @@ def test_it_dies_with_its_parent(moment: str, model_folders: dict[str, Path], tm
     assert not (tmp_path / "cell" / "record.json").exists()
 
 
+@pytest.mark.slow
 def test_it_tells_its_stacks_and_goes_on(model_folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_text(
         cell_of("frozen", model_folders, budget={"epochs": 1, "batch_size": 16}).to_json()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -217,3 +218,13 @@ def functions() -> dict[str, inspect.Signature]:
         for name, function in inspect.getmembers(FakeNvml, inspect.isfunction)
         if name.startswith("nvml")
     }
+
+
+OWN = os.getpid()
+
+
+def ticking(step: float = 2.0) -> Iterator[float]:
+    at = 100.0
+    while True:
+        yield at
+        at += step

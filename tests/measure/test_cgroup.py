@@ -7,17 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.cgroup import cpu_limit, memory_limit, throttled_seconds
-
-
-def tree(folder: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
-    root = folder / "cgroup"
-    root.mkdir()
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    member = folder / "self"
-    member.write_text(membership)
-    return root, member
+from tests.measure.cgroup_tree import tree
 
 
 def test_version_2_takes_the_tightest_level(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from bench.measure.clock import Row
 from bench.measure.derived_costs import cache_cost, compute_rate, epoch_times
 from bench.measure.flops import Flops
 from bench.models.hidden_states import CacheFile
-from tests.cell.test_run_cell import cell_of
+from tests.conftest import CellRecord
+from tests.tiny import cell_of
 
 
 def rows(*seconds: float) -> list[Row]:
@@ -69,6 +70,7 @@ def test_the_median_batch_stands_in_the_middle() -> None:
     assert sum(size > chosen for size in sizes) <= len(sizes) / 2
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_a_record_says_what_the_cache_on_disk_says(model_folders: dict[str, Path], tmp_path: Path) -> None:
     # A catalogue of its own: the cache is keyed by content, and no other test must have built it.
     cell = cell_of("iisan-cached", model_folders, dataset={"items": 61, "users": 40})
@@ -95,8 +97,8 @@ def test_a_record_says_what_the_cache_on_disk_says(model_folders: dict[str, Path
     assert first["cache"]["bytes_per_step"] == pytest.approx(np.mean(gathered))
 
 
-def test_the_rate_of_a_cell_is_of_a_step_as_most_are(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    record = run_cell(cell_of("frozen", model_folders), tmp_path, lambda _: None)
+def test_the_rate_of_a_cell_is_of_a_step_as_most_are(cell_record: CellRecord) -> None:
+    record, _ = cell_record("frozen")
     compute, row = record["compute"], record["row"]
     assert record["cache"] is None
     assert compute["step_seconds"] == row["step_seconds_median"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pynvml
@@ -19,6 +18,7 @@ from tests.measure.fake_nvml import (
     FUNCTION_NOT_FOUND,
     GPU_IS_LOST,
     NOT_SUPPORTED,
+    OWN,
     A,
     B,
     FakeDevice,
@@ -28,22 +28,14 @@ from tests.measure.fake_nvml import (
     functions,
     process,
     sliced,
+    ticking,
 )
-
-OWN = os.getpid()
 
 
 @pytest.fixture(autouse=True)
 def no_choice_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-
-
-def ticking(step: float = 2.0) -> Iterator[float]:
-    at = 100.0
-    while True:
-        yield at
-        at += step
 
 
 def read(card: FakeDevice, refused: Mapping[str, Exception] | None = None, pauses: int = 0) -> NvmlReading:

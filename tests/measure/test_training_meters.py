@@ -11,8 +11,7 @@ import torch
 
 from bench.measure.nvml import NvmlReading, NvmlSampler
 from bench.measure.training_meters import MeterReadings, TrainingMeters, memory_columns, merge_nvml
-from tests.measure.fake_nvml import A, FakeDevice, FakeNvml, process
-from tests.measure.test_nvml import OWN, ticking
+from tests.measure.fake_nvml import OWN, A, FakeDevice, FakeNvml, process, ticking
 
 FIRST = NvmlReading(
     name="H100", uuid=A, mig=False, seconds=10.0, samples=100, process_bytes=700, device_bytes=900, reserved_bytes=5,

@@ -207,6 +207,7 @@ def of_text(text: str, tmp_path: Path) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if not entry.preset])
+@pytest.mark.slow
 def test_our_methods_keep_it(name: str) -> None:
     found = outcomes(name)
     assert list(found) == list(CHECKS)
@@ -236,6 +237,7 @@ def test_there_is_a_broken_method_for_every_check() -> None:
 
 
 @pytest.mark.parametrize("check", BROKEN)
+@pytest.mark.slow
 def test_what_is_broken_fails_that_check_alone(check: str, tmp_path: Path) -> None:
     state = torch.get_rng_state()
     text, said = BROKEN[check]
@@ -280,6 +282,7 @@ def test_what_is_broken_fails_that_check_alone(check: str, tmp_path: Path) -> No
         ("builds", ADAPTS + "        raise ValueError('no such thing')", "ValueError: no such thing (broken.py, line"),
     ],
 )
+@pytest.mark.slow
 def test_further_findings(check: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.bert.modeling_bert import BertLayer
     from transformers.models.vit.modeling_vit import ViTLayer

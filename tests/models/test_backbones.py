@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.models.backbones import BUILTIN_DIR, builtin_folder, load_model, locate
 from bench.utils.errors import UserError
-from tests.conftest import FamilyFolder
+from tests.tiny import FamilyFolder
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from bench.models.encoders import OUTPUT
 from bench.models.structure import attentions, has_attention, layers, linears
 from bench.utils.errors import UserError
-from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES
 from tests.helpers import encoder, inputs
+from tests.tiny import IMAGE_FAMILIES, TEXT_FAMILIES
 
 FAMILIES = [(f, "text") for f in TEXT_FAMILIES] + [(f, "image") for f in IMAGE_FAMILIES]
 

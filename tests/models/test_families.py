@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 
@@ -15,8 +18,8 @@ from bench.models.structure import layers
 from bench.utils.errors import UserError
 from methods.base import EncoderMethod, HiddenMethod, Shape, method_class
 from methods.registry import REGISTRY
-from tests.conftest import FamilyFolder
 from tests.helpers import image_inputs
+from tests.tiny import FamilyFolder
 from tests.zoo import V, configurations
 
 FAMILIES = configurations()
@@ -52,7 +55,13 @@ LR = {"lr": 1e-2, "lr_head": 1e-2}
 
 
 def encoder(family: str, family_folder: FamilyFolder, pooling: str = "auto") -> Encoder:
-    return Encoder.from_source(locate(str(family_folder(family)), FAMILIES[family][0], "pretrained", pooling))  # type: ignore[arg-type]
+    """A copy of an encoder that is read from its folder once."""
+    return copy.deepcopy(read(str(family_folder(family)), FAMILIES[family][0], pooling))
+
+
+@cache
+def read(folder: str, modality: str, pooling: str) -> Encoder:
+    return Encoder.from_source(locate(folder, modality, "pretrained", pooling))  # type: ignore[arg-type]
 
 
 def inputs(family: str) -> dict[str, torch.Tensor]:
@@ -179,6 +188,7 @@ def passes_gates(name: str, encoders: dict[str, Encoder], x: dict[str, torch.Ten
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_methods(name: str, family: str, family_folder: FamilyFolder) -> None:
     modality = FAMILIES[family][0]
     e = encoder(family, family_folder)
@@ -205,6 +215,7 @@ def test_methods(name: str, family: str, family_folder: FamilyFolder) -> None:
     [("bert", "swin"), ("albert", "convnext"), ("llama", "clip-vision"), ("siglip-text", "siglip-vision")],
 )
 @pytest.mark.parametrize("name", ["frozen", "iisan", "iisan-cached", "adapter"])
+@pytest.mark.slow
 def test_unequal_pairs(name: str, text: str, image: str, family_folder: FamilyFolder) -> None:
     encoders = {"text": encoder(text, family_folder), "image": encoder(image, family_folder)}
     adapted = passes_gates(name, encoders, {**inputs(text), **inputs(image)})

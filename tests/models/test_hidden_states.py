@@ -108,6 +108,7 @@ print("peak", peak_rss_bytes())
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_gigabytes_are_built_and_read_in_bounded_memory(tmp_path: Path) -> None:
     size = 200_000 * 7 * 768 * 2
     if _free_bytes(tmp_path) < 2 * size:

@@ -15,7 +15,7 @@ from bench.models import inputs
 from bench.models.backbones import Preprocessing, locate
 from bench.models.inputs import ItemFeed, pixels, tokenise
 from bench.utils.errors import UserError
-from tests.conftest import FamilyFolder
+from tests.tiny import FamilyFolder
 
 SHOP = make_shop(ShopConfig(items=60, users=20))
 

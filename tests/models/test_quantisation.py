@@ -23,10 +23,8 @@ from bench.models.config import Quantisation
 from bench.models.quantisation import LIBRARIES, count_values, quantise, storage_tensors
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
-from tests.cell.test_planner import measured, planned
-from tests.cell.test_run_cell import cell_of, matrix
-from tests.conftest import VOCABULARY, FamilyFolder
 from tests.helpers import encoder, inputs
+from tests.tiny import VOCABULARY, FamilyFolder, cell_of, matrix, measured, planned
 
 Folders = dict[str, Path]
 FAMILIES = {"text": "bert", "image": "vit"}

@@ -27,7 +27,7 @@ from bench.records.record import (
 )
 from bench.utils.errors import UserError
 from bench.utils.files import SUMS
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -48,18 +49,17 @@ def test_everything_is_written_and_nothing_measured_is_touched(tmp_path: Path) -
     assert digests(run) == after
 
 
-def test_tables_on_disk(tmp_path: Path) -> None:
-    report_of(tmp_path / "run")
-    cells = pd.read_csv(tmp_path / "run" / "results.csv")
-    methods = pd.read_csv(tmp_path / "run" / "summary.csv")
+def test_tables_on_disk(plain_report: Path) -> None:
+    cells = pd.read_csv(plain_report / "results.csv")
+    methods = pd.read_csv(plain_report / "summary.csv")
     assert len(cells) == 16
     assert list(methods["method"]) == list(METHODS)
     assert {"hr@10", "hr@10_low", "hr@10_high", "seeds", "tpme", "status_ok"} <= set(methods.columns)
     assert cells["energy_joules"].isna().all()
 
 
-def test_parts_of_the_report(tmp_path: Path) -> None:
-    text = report_of(tmp_path / "run")
+def test_parts_of_the_report(plain_report: Path) -> None:
+    text = (plain_report / "report.md").read_text(encoding="utf-8")
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     assert headings == [
         "Verdict", "shop · text+image · shop-partial", "Differences in accuracy", "How far to trust the TPME",
@@ -68,7 +68,7 @@ def test_parts_of_the_report(tmp_path: Path) -> None:
         "Make it again",
     ]  # fmt: skip
     assert {Path(source).name for source in images(text)} == FIGURES
-    assert all((tmp_path / "run" / source).is_file() for source in images(text))
+    assert all((plain_report / source).is_file() for source in images(text))
     assert "python run_bench.py run --preset default" in text
     assert "users with fewer than 5 interactions: 12" in text
     assert "Times were measured on a CPU" in text
@@ -144,9 +144,9 @@ def test_settings_of_every_comparison(tmp_path: Path) -> None:
     assert "- precision fp16\n" in second
 
 
-def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
+def test_figures_of_an_older_report_go(tmp_path: Path, plain_report: Path) -> None:
     run = tmp_path / "run"
-    report_of(run)
+    shutil.copytree(plain_report, run)
     (run / "figures" / "mine.png").write_bytes(b"kept")
     for record in (run / "cells").glob("*/record.json"):
         if not record.parent.name.startswith("lora--"):
@@ -158,6 +158,7 @@ def test_figures_of_an_older_report_go(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_report_of_three_seeds_with_ranks_takes_seconds_and_is_reproducible(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", seeds=[0, 1, 2], ranks=True)
     started = time.process_time()
@@ -228,6 +229,7 @@ def test_titles_name_differences_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_two_backbone_pairs_have_a_comparison_each(tmp_path: Path) -> None:
     two = ["fft", "lora"]
     first = make_run(tmp_path / "partial", two)
@@ -245,6 +247,7 @@ def test_two_backbone_pairs_have_a_comparison_each(tmp_path: Path) -> None:
     build([first, second], out)  # a report may be written over an older one
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_seeds_of_two_runs_are_merged(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / str(seed), methods=["fft", "lora"], seeds=[seed]) for seed in (0, 1)]
     build(runs, tmp_path / "out")
@@ -266,6 +269,7 @@ def test_one_name_for_two_methods_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_bad_input_leaves_the_old_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     report_of(run, methods=["fft", "lora"], seeds=[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,7 @@ import pytest
 
 from bench.scoring import tpme
 from bench.utils.errors import UserError
-
-# Scientific, batch 32 (arXiv 2404.02059): seconds of an epoch, trainable parameters, GB. Adapter and LoRA are given as
-# ranges; the lower ends for one and the upper ends for the other are what the quoted scores come from. The figures of
-# IISAN are given as savings against full fine-tuning.
-PUBLISHED = {
-    "fft": {"time": 443.0, "params": 194_897_216, "memory": 47.0},
-    "adapter": {"time": 350.0, "params": 4_965_440, "memory": 37.0},
-    "lora": {"time": 380.0, "params": 796_736, "memory": 39.0},
-    "iisan": {"time": 443.0 * (1 - 0.60), "params": 4_113_877, "memory": 47.0 * (1 - 0.82)},
-    "iisan-cached": {"time": 22.0, "params": 4_113_877, "memory": 3.0},
-}
+from tests.scoring.tables import PUBLISHED, random_table
 
 
 def plain_tpme(table: dict[str, dict[str, float]], weights: tuple[float, ...]) -> dict[str, float]:
@@ -36,11 +25,6 @@ def plain_tpme(table: dict[str, dict[str, float]], weights: tuple[float, ...]) -
             total += weight * (row[column] - min(values)) / (max(values) - min(values))
         scores[name] = total
     return scores
-
-
-def random_table(seed: int, methods: int) -> dict[str, dict[str, float]]:
-    draw = random.Random(seed)
-    return {f"m{i}": {c: draw.lognormvariate(0, 2) for c in ("time", "params", "memory")} for i in range(methods)}
 
 
 def write(path: Path, text: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from bench.scoring import tpme
 from bench.scoring.weight_regions import first_regions
 from bench.utils.errors import UserError
-from tests.scoring.test_tpme import PUBLISHED, random_table
+from tests.scoring.tables import PUBLISHED, random_table
 
 Table = dict[str, dict[str, float]]
 

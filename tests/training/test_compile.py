@@ -22,7 +22,7 @@ from bench.training.compile import StepCompiler
 from bench.training.evaluate import evaluate
 from bench.training.loop import Trainer
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.tiny import cell_of, matrix
 
 Folders = dict[str, Path]
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ class Rig:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", ["lora", "prefix", "iisan"])
+@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("lora", "prefix")), "iisan"])
 def test_losses_are_those_of_eager_steps(name: str, model_folders: Folders) -> None:
     eager, rig = (Rig(cell(name, model_folders, on)) for on in (False, True))
     names = list(rig.assembly.model.state_dict())
@@ -152,12 +152,16 @@ def test_it_never_goes_on_uncompiled(model_folders: Folders, monkeypatch: pytest
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_plan")
 def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr("bench.cell.assemble.UserEncoder", partial(UserEncoder, n_blocks=1))
     specs = [plain(model_folders, on, budget={"steps": 3, "batch_size": 16}) for on in (False, True)]
     assert specs[0].cell_id != specs[1].cell_id
-    eager, compiled = (run_cell(spec, tmp_path / spec.cell_id, lambda _: None) for spec in specs)
+    with config.patch({"compile_threads": 1}):  # no processes that compile beside this one
+        eager, compiled = (run_cell(spec, tmp_path / spec.cell_id, lambda _: None) for spec in specs)
     assert compiled["row"]["status"] == "ok", compiled
     assert eager["compile"] is None
     told = compiled["compile"]
@@ -173,6 +177,7 @@ def test_a_cell_says_what_was_compiled(model_folders: Folders, tmp_path: Path, m
         assert compiled["row"][column] == eager["row"][column]
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_without_a_compiler_a_cell_fails_with_a_line(
     model_folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ from bench.config.matrix import build_method
 from bench.models.encoders import checkpoint_gradients
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
-from tests.cell.test_run_cell import cell_of, matrix
 from tests.helpers import encoder, inputs, text_inputs
+from tests.tiny import cell_of, matrix
 
 Folders = dict[str, Path]
 FAMILIES = {"text": "bert", "image": "vit"}
@@ -46,6 +46,7 @@ def test_gradients_are_the_same(name: str, model_folders: Folders) -> None:
         assert torch.allclose(kept, again, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cell_takes_less_memory_and_more_operations(model_folders: Folders, tmp_path: Path) -> None:
     specs = [cell("lora", on, model_folders) for on in (False, True)]
     assert specs[0].cell_id != specs[1].cell_id

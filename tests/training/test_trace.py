@@ -13,15 +13,18 @@ from bench.config.matrix import parse, to_toml
 from bench.records.columns import PHASES
 from bench.records.record import write_trace
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of, matrix
+from tests.conftest import CellRecord
+from tests.tiny import cell_of, matrix
 
 
 def traced(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "trace.json").read_text())["traceEvents"]
 
 
-def test_a_traced_cell_measures_what_an_untraced_one_does(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    plain = run_cell(cell_of("iisan-cached", model_folders), tmp_path / "plain", lambda _: None)
+def test_a_traced_cell_measures_what_an_untraced_one_does(
+    model_folders: dict[str, Path], tmp_path: Path, cell_record: CellRecord
+) -> None:
+    plain, untraced = cell_record("iisan-cached")
     phases: list[str] = []
     record = run_cell(
         cell_of("iisan-cached", model_folders, profile=2),
@@ -35,9 +38,10 @@ def test_a_traced_cell_measures_what_an_untraced_one_does(model_folders: dict[st
         assert record["row"][column] == plain["row"][column]
     assert [p["loss"] for p in record["curve"]] == [p["loss"] for p in plain["curve"]]
     assert len(pd.read_csv(tmp_path / "traced" / "steps.csv")) == plain["row"]["steps"]
-    assert not (tmp_path / "plain" / "trace.json").exists()
+    assert not (untraced / "trace.json").exists()
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_the_trace_has_as_many_whole_steps_as_were_asked_for(model_folders: dict[str, Path], tmp_path: Path) -> None:
     record = run_cell(cell_of("frozen", model_folders, profile=2), tmp_path, lambda _: None)
     assert record["row"]["status"] == "ok", record
@@ -63,6 +67,7 @@ def _within(event: dict[str, Any], span: dict[str, Any]) -> bool:
     return bool(span["ts"] <= event["ts"] <= span["ts"] + span["dur"])
 
 
+@pytest.mark.usefixtures("no_plan")
 def test_a_trace_that_cannot_be_written_is_a_warning(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from bench.config.cells import Cell, cells
+from bench.config.matrix import parse
 from bench.launch.progress import Reporter
 from bench.utils.text import LONGEST, as_json, guarded, printable
-from tests.config.test_matrix import BASE, parse
+from tests.tiny import BASE
 
 
 def test_control_characters_show_as_escapes() -> None:

@@ -99,6 +99,7 @@ def test_the_environment_that_is_given_is_the_one_examined(tmp_path: Path) -> No
     assert "(offline)" in found["hub"].finding
 
 
+@pytest.mark.slow
 def test_too_many_threads_are_found_in_a_fresh_process(tmp_path: Path) -> None:
     """The whole way: the variable is set, torch obeys it, and the command says that it is wrong."""
     cores = len(os.sched_getaffinity(0))

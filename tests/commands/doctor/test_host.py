@@ -10,19 +10,14 @@ import psutil
 import pytest
 
 from bench.commands.doctor import host
-from bench.commands.doctor.finding import GIB, Finding
+from bench.commands.doctor.finding import GIB
 from bench.commands.doctor.host import Cores, read_cores
 from bench.measure.host import MachineReading
-from tests.measure.test_cgroup import tree
+from tests.commands.doctor.levels import level_of
+from tests.measure.cgroup_tree import tree
 
 QUIET = MachineReading(1.0, 0.0, 0, 0, 0.0, ())
 FOUR = Cores(usable=4, physical=2, limit=None, limit_known=True)
-
-
-def level_of(finding: Finding) -> str:
-    """The level, "unknown" apart from other warnings; and the shape that holds for all findings."""
-    assert bool(finding.mend) == bool(finding.effect) == (finding.level != "ok"), finding
-    return "unknown" if finding.finding.startswith("unknown: ") else finding.level
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from bench.commands.doctor import software
-from tests.commands.doctor.test_host import level_of
+from tests.commands.doctor.levels import level_of
 
 FLAGS: dict[str, Any] = {
     "float32_matmul_precision": "highest",

@@ -16,9 +16,9 @@ from bench.commands.doctor.finding import GIB
 from bench.config.cells import cells
 from bench.config.matrix import Matrix, parse
 from bench.data.cache.location import cache_dir
-from tests.cell.test_run_cell import matrix
-from tests.commands.doctor.test_host import level_of
-from tests.data.conftest import write_amazon
+from tests.commands.doctor.levels import level_of
+from tests.data.small_amazon import write_amazon
+from tests.tiny import matrix
 
 SMALL = Need(hidden=GIB, pictures=GIB, unknown=())
 HUB_PAIR = [{"text": "somebody/bert", "image": "somebody/vit"}]

@@ -13,50 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.data.cache.array_cache import Served, open_or_build
+from bench.data.cache.array_cache import open_or_build
 from bench.data.cache.array_file import Layout
 from bench.utils.errors import UserError
 from tests.data.cache.build_rows import KEY, LAYOUT, row_values
+from tests.data.cache.builds import ROOT, build, finish, lines, names, start, wait_for
 
-ROOT = Path(__file__).resolve().parents[3]
 FILE, PARTIAL, JOURNAL = f"{KEY}.safetensors", f".{KEY}.partial", f".{KEY}.journal"
-
-
-def start(folder: Path, log: Path, pause: float = 0.0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.data.cache.build_rows", str(folder), str(log), str(pause)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    return out.strip()
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
-
-
-def wait_for(path: Path, n_lines: int) -> None:
-    deadline = time.monotonic() + 30
-    while len(lines(path)) < n_lines:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def build(folder: Path, layout: Layout = LAYOUT) -> tuple[Served, list[int]]:
-    """What is served, and the first row of every block that was computed for it."""
-    computed: list[int] = []
-
-    def compute(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        computed.append(int(rows[0]))
-        return row_values(rows)
-
-    return open_or_build(folder, layout, compute), computed
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 BLOCKS = list(range(0, LAYOUT.shape[0], 256))
@@ -249,7 +212,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half_built(small_disk: Pa
 
 def test_a_limit_on_file_sizes_is_told_as_a_full_disk_is(tmp_path: Path) -> None:
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({LAYOUT.file_bytes - 1},) * 2)\n"
-    code += f"from tests.data.cache.test_array_cache import build, Path; build(Path({str(tmp_path / 'hidden')!r}))"
+    code += f"from tests.data.cache.builds import build, Path; build(Path({str(tmp_path / 'hidden')!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert f"File too large: {LAYOUT.file_bytes:,} bytes needed" in done.stderr.splitlines()[-1]
     assert names(tmp_path / "hidden") == []

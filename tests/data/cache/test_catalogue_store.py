@@ -23,25 +23,7 @@ from bench.data.cache.catalogue_store import (
 from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.utils.files import Part, atomic_path, digest_of, file_digest
-
-
-def make_catalogue(with_images: bool = True) -> Catalogue:
-    rng = np.random.default_rng(3)
-    ids, titles = tuple(f"i{n}" for n in range(9)), tuple(f'title {n} ½" é 漢 \u2028' for n in range(9))
-    sequences = tuple(rng.integers(0, 9, length).astype(np.int32) for length in (5, 13, 7))
-    images = rng.integers(0, 256, (9, 4, 5, 3), dtype=np.uint8) if with_images else None
-    return Catalogue(
-        name="test",
-        digest=catalogue_digest(ids, titles, ("u", "v", "w"), sequences, images),
-        item_ids=ids,
-        titles=titles,
-        images=images,
-        user_ids=("u", "v", "w"),
-        sequences=sequences,
-        dropped={"short users": 2},
-        notes=("a note",),
-        truth=object(),
-    )
+from tests.data.cache.builds import make_catalogue
 
 
 def same(one: Catalogue, other: Catalogue) -> bool:

@@ -16,8 +16,7 @@ from bench.data.cache.eviction import Entry, entries
 from bench.data.catalogue import Catalogue
 from bench.utils.errors import UserError
 from tests.data.cache.build_rows import KEY
-from tests.data.cache.test_array_cache import ROOT, finish, names, start, wait_for
-from tests.data.cache.test_catalogue_store import make_catalogue
+from tests.data.cache.builds import ROOT, finish, make_catalogue, names, start, wait_for
 
 SIZE = Layout("0" * 32, "states", (64, 256), "uint8").file_bytes
 
@@ -114,7 +113,7 @@ def test_a_running_build_stays_and_a_killed_one_goes(tmp_path: Path, monkeypatch
 def test_another_process_that_reads_keeps_its_file(tmp_path: Path) -> None:
     finish(start(tmp_path / "hidden", tmp_path / "log"))
     code = (
-        "from tests.data.cache.test_array_cache import build, Path\n"
+        "from tests.data.cache.builds import build, Path\n"
         f"served, computed = build(Path({str(tmp_path / 'hidden')!r}))\n"
         "assert not computed\nprint('ready', flush=True)\ninput()"
     )

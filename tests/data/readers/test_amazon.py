@@ -12,8 +12,7 @@ import pytest
 from bench.data.readers.amazon import load_amazon
 from bench.data.readers.amazon_files import decode_title
 from bench.utils.errors import UserError
-from tests.data.conftest import write_amazon
-from tests.data.small_amazon import ITEMS, ITEMS_FILE, TITLES, USERS, USERS_FILE, replaced
+from tests.data.small_amazon import ITEMS, ITEMS_FILE, TITLES, USERS, USERS_FILE, replaced, write_amazon
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from PIL import Image
 from bench.data.readers.amazon import load_amazon
 from bench.data.readers.images import ImagePolicy, Policies, decode_image
 from bench.utils.errors import UserError
-from tests.data.conftest import write_amazon
-from tests.data.small_amazon import ITEMS, TITLES, USERS, replaced
+from tests.data.small_amazon import ITEMS, TITLES, USERS, replaced, write_amazon
 
 
 @pytest.fixture

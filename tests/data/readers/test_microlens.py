@@ -10,7 +10,7 @@ from bench.data.readers.columns import CHUNK_ROWS, TableFile, read_chunks
 from bench.data.readers.file_layouts import find_layout
 from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.utils.errors import UserError
-from tests.data.readers.test_table_dataset import ROWS, TITLES, text, write_csv, write_microlens
+from tests.data.tables import ROWS, TITLES, text, write_csv, write_microlens
 
 NAMES = {"50k": "MicroLens-50k_titles.csv", "100k": "MicroLens-100k_title_en.csv", "1M": "MicroLens-1M_title.csv"}
 

@@ -11,7 +11,7 @@ from bench.data.readers.selection import Temporal, select
 from bench.data.readers.table_dataset import FilesConfig, load_files
 from bench.data.splits import PAD, Splits, split
 from bench.utils.errors import UserError
-from tests.data.readers.test_table_dataset import write_table
+from tests.data.tables import write_table
 
 N_ITEMS = 25
 VALID_FROM, TEST_FROM = 40, 70

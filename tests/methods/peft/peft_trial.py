@@ -23,8 +23,8 @@ from bench.utils.errors import UserError
 from methods.base import Step, StepHook
 from methods.peft.tried_tuners import MODALITIES, TABLE
 from methods.peft.tuner import EMBEDDED, PROMPTS, Prompted, Tuner
-from tests.conftest import small_model
 from tests.helpers import encoder, inputs
+from tests.tiny import small_model
 
 # Where peft's defaults are too large for encoders of width 24, or nothing can be a default.
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -26,8 +26,8 @@ from bench.training.loop import Trainer, Training, TrainingData, TrainingHooks, 
 from bench.utils.errors import UserError
 from methods.base import Step
 from methods.peft.adalora import Allocation
-from tests.cell.test_run_cell import matrix
 from tests.helpers import encoder, inputs
+from tests.tiny import matrix
 
 Folders = dict[str, Path]
 CPU = torch.device("cpu")
@@ -177,6 +177,7 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
     assert all(torch.equal(a, b) for a, b in zip(cut_end, end, strict=True))
 
 
+@pytest.mark.slow
 def test_a_plan_is_what_is_measured_and_what_is_saved_comes_back(model_folders: Folders, tmp_path: Path) -> None:
     cell = dataclasses.replace(cell_of(model_folders), save_adapters=True)
     record = run_cell(cell, tmp_path, lambda _: None)

@@ -8,8 +8,8 @@ import torch
 from methods.base import Encoder
 from methods.peft.lora import LoRA
 from methods.peft.prefix import Prefix
-from tests.conftest import IMAGE_FAMILIES, TEXT_FAMILIES, FamilyFolder
 from tests.helpers import encoder, inputs, text_inputs
+from tests.tiny import IMAGE_FAMILIES, TEXT_FAMILIES, FamilyFolder
 
 FAMILIES = [(f, "text") for f in TEXT_FAMILIES] + [(f, "image") for f in IMAGE_FAMILIES]
 

@@ -16,10 +16,9 @@ from bench.utils.errors import UserError
 from methods.peft.lora import LoRA
 from methods.peft.tried_tuners import MODALITIES, read_table, tuners
 from methods.peft.tuner import Tuner
-from tests.cell.test_run_cell import matrix
-from tests.conftest import FamilyFolder
 from tests.helpers import encoder, inputs, text_inputs
 from tests.methods.peft.peft_trial import NEEDS, kinds, save_folders, trial
+from tests.tiny import FamilyFolder, matrix
 
 Folders = dict[str, Path]
 

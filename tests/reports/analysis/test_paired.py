@@ -19,7 +19,7 @@ from reports.analysis.paired import Paired
 from reports.sections import accuracy
 from reports.sections.verdict import verdict
 from tests.reports.factory import make_run
-from tests.reports.sections.test_verdict import comparison_of, read_comparison
+from tests.reports.reading import comparison_of, read_comparison
 
 METHODS = ["fft", "frozen", "lora"]
 

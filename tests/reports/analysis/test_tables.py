@@ -14,6 +14,7 @@ from bench.records import columns
 from reports.analysis.tables import mean_interval, results, summary
 from reports.load.run_folders import load_run
 from tests.reports.factory import METHODS, make_run, set_machine
+from tests.reports.reading import plain_tpme
 
 CONTRACT = """cell_id, method, dataset, modality, text_model, image_model, seed, status, error, device, precision,
 batch_size, epochs, steps, hr@10, ndcg@10, valid_hr@10, best_epoch, step_seconds_median, epoch_seconds,
@@ -28,19 +29,6 @@ def frame_of(path: Path, **arguments: Any) -> pd.DataFrame:
 
 def by_method(frame: pd.DataFrame, method: str, seed: int = 0) -> pd.Series[Any]:
     return frame[(frame["method"] == method) & (frame["seed"] == seed)].iloc[0]
-
-
-def min_max(values: dict[str, float]) -> dict[str, float]:
-    low, high = min(values.values()), max(values.values())
-    return {name: (value - low) / (high - low) for name, value in values.items()}
-
-
-def plain_tpme(rows: pd.DataFrame) -> dict[str, float]:
-    parts = [
-        min_max({row["method"]: float(row[column]) for _, row in rows.iterrows()})
-        for column in ("epoch_seconds", "trainable_params", "peak_memory_bytes")
-    ]
-    return {name: 0.45 * parts[0][name] + 0.10 * parts[1][name] + 0.45 * parts[2][name] for name in parts[0]}
 
 
 CONTRACT = [

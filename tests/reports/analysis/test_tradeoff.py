@@ -19,10 +19,8 @@ from reports.analysis.tables import COST_COLUMNS
 from reports.analysis.tradeoff import first_shares, penalised, score_spread, trade_off, turned_pairs
 from reports.build import build
 from reports.sections import scores
-from tests.reports.analysis.test_tables import plain_tpme
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.reading import report_of
-from tests.reports.sections.test_verdict import comparison_of, read_comparison
+from tests.reports.reading import comparison_of, plain_tpme, read_comparison, report_of
 
 FOUR = ["fft", "lora", "adapter", "iisan"]
 
@@ -101,6 +99,7 @@ def test_without_steps_there_is_no_interval(tmp_path: Path) -> None:
     assert "A method has no steps (steps.csv)" in scores.robustness(comparison)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_weights_reach_every_score(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", FOUR, [0, 1])
     build([run], run, weights=(0.0, 1.0, 0.0))
@@ -159,6 +158,7 @@ def test_bad_options_leave_no_report(tmp_path: Path, arguments: dict[str, Any], 
     assert not (run / "report.md").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_shares_of_the_weights_in_the_report(tmp_path: Path) -> None:
     text = report_of(tmp_path / "run")
     comparison = read_comparison(tmp_path / "run")

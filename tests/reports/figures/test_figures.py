@@ -28,7 +28,7 @@ from reports.figures.all_figures import FIGURES, draw
 from reports.figures.labels import spread_out
 from reports.figures.style import DPI, RC, Styles, short, styles_of
 from tests.reports.factory import EPOCHS, METHODS, make_run, write_json
-from tests.reports.sections.test_verdict import comparison_of, read_comparison
+from tests.reports.reading import comparison_of, read_comparison
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,7 @@ def test_a_k_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     assert not (kept / "report.md").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_each_k_counts_once_and_they_rise(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["fft", "lora"], seeds=[0], ranks=True)
     build([run], run, ks=(20, 5, 20))

@@ -244,6 +244,7 @@ def test_the_same_cell_on_another_machine_is_another_cell(tmp_path: Path) -> Non
     assert notes == ()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_file_with_another_checksum_is_named_each_time(tmp_path: Path) -> None:
     """One changed digit in dataset.json leaves it well-formed; the report still says that the checksum differs."""
     run = make_run(tmp_path / "run", methods=["fft", "lora"], seeds=[0])

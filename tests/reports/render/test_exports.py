@@ -15,9 +15,10 @@ from reports.render.exports import frame, grid_frame, grid_latex, latex
 from reports.studies.study import Grid, Strong
 from reports.text import escape_latex
 from tests.reports.factory import METHODS, make_run
-from tests.reports.sections.test_verdict import comparison_of
+from tests.reports.reading import comparison_of
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path: Path) -> None:
     table = pd.read_csv(built / "tables" / "main.csv")
     methods = pd.read_csv(built / "summary.csv").set_index("method")
@@ -71,6 +72,7 @@ def test_every_character_that_latex_takes_for_itself_is_escaped() -> None:
     assert escape_latex("± × −") == r"$\pm$ $\times$ $-$"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tables_of_studies_lie_beside_the_main_one(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, ["frozen", "lora"], [0], text_model=name) for name in ("a", "b_c")]
     build(runs, tmp_path / "out")

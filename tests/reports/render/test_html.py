@@ -145,6 +145,7 @@ def test_one_method_alone_has_the_reason_in_the_place_of_weights(tmp_path: Path)
     assert "data-weights" not in re.sub(r"<script>.*</script>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_four_hundred_records_take_seconds_and_a_bounded_file(large: Large) -> None:
     assert large.seconds < 40
     assert len(large.text.encode()) < 5_000_000

@@ -19,7 +19,10 @@ from tests.reports.factory import METHODS, dataset, make_run, write_json
 from tests.reports.pages import Large, page_from
 
 PROGRAM = chromium.find()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"none of {', '.join(chromium.NAMES)} is installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PROGRAM is None, reason=f"none of {', '.join(chromium.NAMES)} is installed"),
+]
 
 ROWS = '[...document.querySelectorAll("#table-0 tbody[data-sorted] tr")]'
 NAMES = f'{ROWS}.map((row) => row.querySelector("th").textContent)'

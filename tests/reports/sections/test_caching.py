@@ -10,8 +10,7 @@ import pytest
 
 from reports.sections.caching import break_even, live_twin, section
 from tests.reports.factory import make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_comparison
+from tests.reports.reading import read_comparison, tables
 
 
 def run_of(path: Path, live: dict[str, Any], cached: dict[str, Any], seeds: tuple[int, ...] = (0,)) -> Path:

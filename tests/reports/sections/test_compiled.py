@@ -12,8 +12,7 @@ from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs
 from reports.sections import computing, meters, plan_vs_measured, reader_warnings, scores, theory
 from tests.reports.factory import make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_comparison
+from tests.reports.reading import read_comparison, tables
 
 TOLD = {"seconds": 12.5, "graphs": 4, "graph_breaks": 1, "from_cache": 2, "timed": 3, "timed_seconds": 0.25}
 EAGER = "are those of an eager step"

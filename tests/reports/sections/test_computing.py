@@ -11,8 +11,7 @@ import pytest
 from bench.scoring.roofline import CARDS
 from reports.sections.computing import peak_of, section
 from tests.reports.factory import METHODS, environment, make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_comparison
+from tests.reports.reading import read_comparison, tables
 
 
 def run_of(path: Path, gpu: Any = None, flags: dict[str, Any] | None = None, nvml: Any = None, **row: Any) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from reports.sections import meters
 from tests.reports.factory import make_run
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import comparison_of, read_comparison
+from tests.reports.reading import comparison_of, read_comparison, tables
 
 MIB = 2**20
 

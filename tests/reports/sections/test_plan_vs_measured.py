@@ -11,8 +11,7 @@ import pytest
 
 from reports.sections import plan_vs_measured
 from tests.reports.factory import CACHE_BYTES, make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_comparison
+from tests.reports.reading import read_comparison, tables
 
 Change = Callable[[dict[str, Any]], object]
 

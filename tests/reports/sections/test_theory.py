@@ -13,8 +13,7 @@ from reports.analysis.comparison import Comparison
 from reports.sections import theory
 from reports.sections.theory import Claim, amounts, claims, section, terms_of
 from tests.reports.factory import METHODS, make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import comparison_of, read_comparison
+from tests.reports.reading import comparison_of, read_comparison, tables
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,7 @@ from reports.figures.tuning_curve import best_so_far
 from reports.load.run_folders import load_run
 from reports.sections import tuning
 from tests.reports.factory import make_run, write_json
-from tests.reports.reading import tables
-from tests.reports.sections.test_verdict import read_comparison
+from tests.reports.reading import read_comparison, tables
 
 LORA = {
     "name": "lora",

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.analysis.comparison import Comparison, split_into_comparisons
-from reports.analysis.options import DEFAULT, Options
 from reports.analysis.tables import results, summary
-from reports.load.run_folders import Record, load_run
+from reports.load.run_folders import load_run
 from reports.sections.verdict import verdict
 from tests.reports.factory import USERS, make_run
-
-
-def read_comparison(path: Path, records: Sequence[Record] | None = None, options: Options = DEFAULT) -> Comparison:
-    run = load_run(path)
-    known = run.records if records is None else records
-    cells = results(known, options)
-    (comparison,) = split_into_comparisons([run], known, cells, summary(cells, options), options)
-    return comparison
-
-
-def comparison_of(path: Path, **arguments: Any) -> Comparison:
-    return read_comparison(make_run(path, **arguments))
+from tests.reports.reading import comparison_of
 
 
 def with_accuracy(path: Path, values: Mapping[str, float], **arguments: Any) -> Comparison:
