@@ -102,10 +102,7 @@ class CellRun(CellState):
         self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
         median = median_batch(*self._batching)
         batch = self._batch(median)
-        self.median_work = (
-            count_flops(lambda: self.trainer.objective(self.trainer.forward(batch))),
-            len(median.unique),
-        )
+        self.median_work = count_flops(lambda: self.trainer.objective(self.trainer.forward(batch))), len(median.unique)
         self._start_over()
 
     def warm_up(self) -> None:

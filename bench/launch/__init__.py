@@ -1,1 +1,1 @@
-"""Cells in processes of their own, on this machine or on a Ray cluster."""
+"""Launchers that run cells in separate processes, on this machine or on a Ray cluster."""

@@ -1,7 +1,7 @@
-"""From cells to processes on this machine: one after the other, or one per GPU.
+"""Local launcher: runs cells on this machine, one after the other or several at a time.
 
-Cells run in fresh processes that threads of this one watch; everything that they say is handed on in the main thread,
-where an interrupt arrives too.
+Each cell runs in a fresh process with a supervising thread. Events of all cells are reported in the main thread, which
+also receives interrupts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.config.cells import Cell
 from bench.launch.supervisor import Event, Limits, run_cell_process
@@ -29,12 +28,13 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Launch:
-    """How cells are run; no part of what they are.
+    """Options of a launcher; they are not part of the cells and their ids.
 
     Attributes:
-        parallel: cells at a time: one per GPU, or on the CPU as told.
-        retry_failed: run again what did not end ok in an earlier run.
-        variables: of the environment, that cells on other machines are to see; here they have them already.
+        limits: limits on time and memory of a cell.
+        parallel: number of cells at a time, at most one per GPU.
+        retry_failed: True to run cells again that did not end ok in an earlier run.
+        variables: environment variables for cells on other machines; cells on this machine inherit them.
     """
 
     limits: Limits = NO_LIMITS
@@ -43,13 +43,23 @@ class Launch:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-ONE_BY_ONE = Launch()
+SEQUENTIAL = Launch()
 
 
-def pending(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool) -> list[Cell]:
-    """Makes every cell's folder, and gives the cells that have to run; those with a result are reported as kept.
+def pending_cells(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool) -> list[Cell]:
+    """Make every cell's folder, and return the cells that have to run.
 
-    A damaged result is named on standard error, and its cell runs again.
+    Cells with a record from an earlier run are reported as kept. A damaged record is named on standard error, and its
+    cell runs again.
+
+    Args:
+        cells: all cells of the run.
+        run: run folder.
+        report: called with a "kept" event per cell that does not run.
+        retry_failed: True to run cells again that did not end ok.
+
+    Raises:
+        UserError: a folder cannot be made; the message names it.
     """
     todo = []
     for cell in cells:
@@ -69,15 +79,21 @@ def pending(cells: Sequence[Cell], run: Path, report: Report, retry_failed: bool
     return todo
 
 
-def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch = ONE_BY_ONE) -> None:
-    """Runs cells on this machine; those that an earlier run has dealt with are kept.
+def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch = SEQUENTIAL) -> None:
+    """Run cells on this machine; cells with a record from an earlier run are not run again.
 
-    An interrupt stops the running cells, which are recorded as interrupted, and is raised again when they are gone.
+    An interrupt stops the running cells, which are recorded as interrupted, and is raised again when they have ended.
+
+    Args:
+        cells: all cells of the run.
+        run: run folder.
+        report: called in this thread with every event of every cell.
+        launch: options of the launcher.
 
     Raises:
-        UserError: a record cannot be written, so that going on would lose what is measured.
+        UserError: a record cannot be written; running further cells would lose their measurements.
     """
-    todo = pending(cells, run, report, launch.retry_failed)
+    todo = pending_cells(cells, run, report, launch.retry_failed)
     if not todo:
         return
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
@@ -95,8 +111,8 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
         try:
             run_cell_process(cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables)
             if launch.parallel > 1 and cell.device == "cpu":
-                amend(folder, warnings=[f"{launch.parallel} cells ran at a time on one CPU"])
-            events.put((cell, {"event": "done", **outcome(folder)}))
+                amend(folder, warnings=[f"{launch.parallel} cells shared the CPU (--parallel)"])
+            events.put((cell, done_event(folder)))
         except BaseException:
             stop.set()
             raise
@@ -105,7 +121,7 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
 
     with ThreadPoolExecutor(launch.parallel) as pool:
         futures = [pool.submit(work, cell) for cell in todo]
-        threading.Thread(target=_close, args=(futures, events), daemon=True).start()
+        threading.Thread(target=_end_events, args=(futures, events), daemon=True).start()
         try:
             while (entry := events.get()) is not None:
                 report(*entry)
@@ -116,17 +132,18 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
         future.result()
 
 
-def _close(futures: Sequence[Future[None]], events: queue.SimpleQueue[tuple[Cell, Event] | None]) -> None:
+def _end_events(futures: Sequence[Future[None]], events: queue.SimpleQueue[tuple[Cell, Event] | None]) -> None:
+    """Wait for all cells, then put the end mark None into the queue."""
     for future in futures:
         future.exception()
     events.put(None)
 
 
 def resolve_device(device: str) -> str:
-    """Device that cells run on; "auto" is the first GPU, or the CPU if torch sees none.
+    """Resolve the --device option: "auto" is the first GPU, or the CPU if torch sees no GPU.
 
     Raises:
-        UserError: torch does not see the GPU.
+        UserError: torch does not see this GPU.
     """
     if device == "cpu":
         return device
@@ -141,26 +158,27 @@ def resolve_device(device: str) -> str:
 
 
 def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
-    """Environment variables of each place that a cell can run in: on GPUs one card for each.
+    """Environment variables of each of ``parallel`` slots for cells; on GPUs each slot sees one GPU.
 
     Raises:
-        UserError: more places than cards, or a single card named.
+        UserError: there are fewer GPUs than slots, or ``device`` is a single GPU other than the first.
     """
     if parallel == 1 or device == "cpu":
         return [{} for _ in range(parallel)]
     import torch
 
     if device != "cuda:0":
-        raise UserError(f"--parallel {parallel}: needs --device auto or cuda, not one card ({device})")
-    cards = torch.cuda.device_count()
-    if parallel > cards:
-        raise UserError(f"--parallel {parallel}: torch sees {cards} CUDA devices")
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in seen.split(",")] if seen else [str(index) for index in range(cards)]
+        raise UserError(f"--parallel {parallel}: needs --device auto or cuda, but the device is {device}")
+    gpus = torch.cuda.device_count()
+    if parallel > gpus:
+        raise UserError(f"--parallel {parallel}: torch sees {gpus} CUDA devices")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible else [str(index) for index in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:parallel]]
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """What is said of a cell when it is done."""
+def done_event(folder: Path) -> Event:
+    """Make the "done" event of a cell from its record."""
     row = read_record(folder)["row"]
-    return {key: row[key] for key in ("status", "error", "hr@10", "valid_hr@10", "epoch_seconds", "peak_memory_bytes")}
+    columns = ("status", "error", "hr@10", "valid_hr@10", "epoch_seconds", "peak_memory_bytes")
+    return {"event": "done", **{column: row[column] for column in columns}}

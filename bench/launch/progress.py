@@ -1,4 +1,4 @@
-"""Live progress on stderr: bars on a terminal, plain lines elsewhere."""
+"""Live progress on standard error: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from bench.utils.text import printable
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """Told about every event of every cell; prints to stderr."""
+    """Prints the progress of a run to standard error; call it with every event of every cell.
+
+    Args:
+        n_cells: number of cells of the run.
+    """
 
     def __init__(self, n_cells: int):
         self.n_cells = n_cells
@@ -49,18 +53,18 @@ class Reporter(AbstractContextManager["Reporter"]):
             self.bars.stop()
 
     def __call__(self, cell: Cell, event: dict[str, Any]) -> None:
-        """Handles one event."""
+        """Handle one event; unknown events are ignored."""
         handler = getattr(self, f"_on_{event['event']}", None)
         if handler is not None:
             handler(cell, event)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(printable(text), markup=False)
 
     def _on_start(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last = {}
         if self.bars is None:
-            self._say(f"[{self.done + 1}/{self.n_cells}] {cell.cell_id}")
+            self._print(f"[{self.done + 1}/{self.n_cells}] {cell.cell_id}")
         else:
             self.one = self.bars.add_task(cell.method.name, total=1.0, facts="set-up")
 
@@ -75,7 +79,7 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def _on_resumed(self, cell: Cell, event: dict[str, Any]) -> None:
         if self.bars is None:
-            self._say(f"    goes on after epoch {event['epoch']}")
+            self._print(f"    resumed after epoch {event['epoch']}")
 
     def _on_step(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last |= event
@@ -85,20 +89,20 @@ class Reporter(AbstractContextManager["Reporter"]):
     def _on_evaluation(self, cell: Cell, event: dict[str, Any]) -> None:
         self.last |= event
         if self.bars is None:
-            self._say(f"    epoch {event['epoch']}: {self._facts()}, {self.last['train_seconds']:.1f} s of training")
+            self._print(f"    epoch {event['epoch']}: {self._facts()}, {self.last['train_seconds']:.1f} s of training")
 
     def _facts(self) -> str:
         valid = self.last.get("valid_hr@10")
         return f"loss {self.last['loss']:.3f}" + ("" if valid is None else f", validation HR@10 {valid:.4f}")
 
     def _on_kept(self, cell: Cell, event: dict[str, Any]) -> None:
-        said = "" if event["status"] == "ok" else f": {event['status']}"
-        self._finish(f"{cell.cell_id}: kept from an earlier run{said}")
+        status = "" if event["status"] == "ok" else f": {event['status']}"
+        self._finish(f"{cell.cell_id}: kept from an earlier run{status}")
 
     def _on_done(self, cell: Cell, event: dict[str, Any]) -> None:
         if event["status"] == "ok":
-            found = f"HR@10 {event['hr@10']:.4f}" if cell.test else f"validation HR@10 {event['valid_hr@10']:.4f}"
-            self._finish(f"{cell.cell_id}: {found}, {event['epoch_seconds']:.2f} s per epoch")
+            accuracy = f"HR@10 {event['hr@10']:.4f}" if cell.test else f"validation HR@10 {event['valid_hr@10']:.4f}"
+            self._finish(f"{cell.cell_id}: {accuracy}, {event['epoch_seconds']:.2f} s per epoch")
         else:
             self._finish(f"{cell.cell_id}: {event['status']}: {event['error']}")
 
@@ -110,4 +114,4 @@ class Reporter(AbstractContextManager["Reporter"]):
                 self.one = None
             self.bars.update(self.all, completed=self.done, description=f"cells ({self.done}/{self.n_cells})")
         elapsed = time.monotonic() - self.started
-        self._say(f"[{self.done}/{self.n_cells}] {line}  ({elapsed:.0f} s so far)")
+        self._print(f"[{self.done}/{self.n_cells}] {line}  ({elapsed:.0f} s so far)")

@@ -1,10 +1,9 @@
-"""From cells to the nodes of a Ray cluster.
+"""Ray launcher: runs cells on the nodes of an existing Ray cluster.
 
-A cell is a Ray task that asks for all that it is timed on: a GPU, or without GPUs every CPU of its node, so that two
-cells never share it. On its node the task watches a fresh process exactly as ``bench.launch.local`` does here. What
-the cell
-leaves travels back, and this process alone writes the run folder. When a worker or a node is lost, the cell runs again
-elsewhere; when this process is, Ray ends the tasks, and a run of the same matrix goes on later.
+A cell is a Ray task that reserves the hardware it is timed on: one GPU, or without GPUs all CPUs of a node, so that two
+cells never share it. On its node the task supervises a fresh process exactly as ``bench.launch.local`` does. The files
+of the cell are sent back, and only the driver, this process, writes the run folder. If a worker or node is lost, its
+cell runs again on another one. If the driver is lost, Ray ends the tasks, and the same command continues the run later.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.cells import Cell
-from bench.launch.local import Launch, Report, outcome, pending
+from bench.launch.local import Launch, Report, done_event, pending_cells
 from bench.launch.supervisor import Event, Limits, run_cell_process
 from bench.records.record import amend, cell_folder, failure, one_line, receive, write_record
 from bench.utils.errors import UserError
@@ -29,19 +28,21 @@ from bench.utils.errors import UserError
 ATTEMPTS = 3
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 0.5
-# A cluster on which nothing runs and that has no place for what is left will hardly get one.
+# Wait for a place while no cell runs; a cluster without one after that long will hardly get one.
 PATIENCE_SECONDS = 180.0
-DOUBT_SECONDS = 60.0
+# Time without new cells for a node that has lost one: Ray needs a while to notice that a node is dead.
+SUSPECT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """What one cell at a time runs on.
+    """Part of a node on which one cell at a time runs.
 
     Attributes:
-        node: Ray's id of it.
-        name: its address.
-        cpus, gpus: what the cell takes of it.
+        node: Ray's id of the node.
+        name: address of the node.
+        cpus, gpus: number of CPUs and GPUs that a cell reserves.
+        index: number of the place on its node, from 0.
     """
 
     node: str
@@ -53,7 +54,7 @@ class Place:
 
 @dataclass
 class Running:
-    """A cell that was handed out; ``attempt`` counts from 1."""
+    """Cell that runs on a place; ``attempt`` counts from 1."""
 
     cell: Cell
     place: Place
@@ -61,26 +62,34 @@ class Running:
 
 
 @dataclass
-class State:
-    """The driver's books: cells that wait, those that run, the names of the nodes that each was lost on, and when a
-    node last lost one: Ray takes a while to know that it is dead.
+class ClusterState:
+    """State of a run in the driver.
+
+    Attributes:
+        waiting: cells that have to run, in order.
+        running: Ray's reference of a task -> its cell.
+        lost: cell id -> names of the nodes on which the cell was lost.
+        suspect_since: node -> time of ``time.monotonic`` at which it last lost a cell.
     """
 
     waiting: list[Cell]
     running: dict[Any, Running] = field(default_factory=dict)
     lost: dict[str, list[str]] = field(default_factory=dict)
-    doubtful: dict[str, float] = field(default_factory=dict)
+    suspect_since: dict[str, float] = field(default_factory=dict)
 
-    def free(self, place: Place) -> bool:
-        """Whether a cell can be given to a place now."""
-        if time.monotonic() - self.doubtful.get(place.node, -DOUBT_SECONDS) < DOUBT_SECONDS:
+    def is_free(self, place: Place) -> bool:
+        """True if a cell can be sent to a place now."""
+        if time.monotonic() - self.suspect_since.get(place.node, -SUSPECT_SECONDS) < SUSPECT_SECONDS:
             return False
         return all((r.place.node, r.place.index) != (place.node, place.index) for r in self.running.values())
 
 
 @contextmanager
 def cluster(address: str) -> Iterator[Any]:
-    """A connection to an existing cluster; gives the ``ray`` module.
+    """Context of a connection to an existing cluster; returns the ``ray`` module.
+
+    Args:
+        address: "auto" or HOST:PORT.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.
@@ -88,13 +97,17 @@ def cluster(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise UserError("--launcher ray: Ray is not installed; pip install 'iisan-bench[ray]'") from error
+        raise UserError(
+            "--launcher ray: Ray is not installed; install it with pip install 'iisan-bench[ray]'"
+        ) from error
     _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="iisan-bench")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = one_line(str(error))
-        raise UserError(f"--ray-address {address}: no cluster answers ({said}); ray start --head begins one") from error
+        reason = one_line(str(error))
+        raise UserError(
+            f"--ray-address {address}: no cluster answers ({reason}); start one with ray start --head"
+        ) from error
     try:
         yield ray
     finally:
@@ -102,7 +115,7 @@ def cluster(address: str) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Fail within seconds if no cluster answers; Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -112,43 +125,55 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"--ray-address {address}: no cluster answers ({error}); ray start --head begins one"
+            f"--ray-address {address}: no cluster answers ({error}); start one with ray start --head"
         ) from error
 
 
 def resolve_device(ray: Any, device: str) -> str:
-    """The device of cells by what the cluster has: each sees the card that Ray gave it as the first.
+    """Resolve the --device option by the cluster's GPUs; a cell sees the GPU that Ray gave it as ``cuda:0``.
 
     Raises:
-        UserError: a GPU that no node has.
+        UserError: no node has a GPU, or ``device`` names a GPU other than the first.
     """
-    cards = int(ray.cluster_resources().get("GPU", 0))
-    if device == "cpu" or (device == "auto" and not cards):
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cpu" or (device == "auto" and not gpus):
         return "cpu"
-    if not cards:
+    if not gpus:
         raise UserError(f"--device {device}: no node of the cluster has a GPU")
     if device not in ("auto", "cuda", "cuda:0"):
-        raise UserError(f"--device {device}: Ray chooses the card; use --device cuda")
+        raise UserError(f"--device {device}: Ray chooses the GPU; use --device cuda")
     return "cuda:0"
 
 
 def places(nodes: Sequence[dict[str, Any]], device: str) -> list[Place]:
-    """Where cells can run, from what ``ray.nodes()`` tells: each GPU, or each node with all its CPUs."""
-    found = []
+    """List the places for cells: each GPU, or each node with all its CPUs.
+
+    Args:
+        nodes: result of ``ray.nodes()``.
+        device: device of the cells.
+    """
+    available = []
     for node in nodes:
         if not node["Alive"]:
             continue
         resources, name = node["Resources"], str(node["NodeManagerAddress"])
         cpus, gpus = float(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         if device == "cpu":
-            found += [Place(node["NodeID"], name, cpus, 0)] if cpus >= 1 else []
+            available += [Place(node["NodeID"], name, cpus, 0)] if cpus >= 1 else []
         else:
-            found += [Place(node["NodeID"], name, cpus // gpus, 1, index) for index in range(gpus)]
-    return found
+            available += [Place(node["NodeID"], name, cpus // gpus, 1, index) for index in range(gpus)]
+    return available
 
 
 def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: Launch) -> None:
-    """Runs cells on a cluster; those that an earlier run has dealt with are kept.
+    """Run cells on a cluster; cells with a record from an earlier run are not run again.
+
+    Args:
+        ray: the ``ray`` module, connected to the cluster.
+        cells: all cells of the run.
+        run: run folder.
+        report: called in this thread with every event of every cell.
+        launch: options of the launcher; ``parallel`` is not used.
 
     Raises:
         UserError: a record cannot be written, or the cluster has no place for a cell.
@@ -156,40 +181,40 @@ def run_ray(ray: Any, cells: Sequence[Cell], run: Path, report: Report, launch: 
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    state = State(pending(cells, run, report, launch.retry_failed))
+    state = ClusterState(pending_cells(cells, run, report, launch.retry_failed))
     if not state.waiting:
         return
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # not to be lost with a node
+    driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    inbox = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": driver_node})  # survives other nodes
     measure = ray.remote(max_retries=0)(_measure)
     idle_since = time.monotonic()
     try:
         while state.waiting or state.running:
-            _hand_out(ray, measure, inbox, state, launch, report)
+            _submit(ray, measure, inbox, state, launch, report)
             done, _ = ray.wait([*state.running], timeout=WAIT_SECONDS) if state.running else ([], [])
-            with suppress(ray.exceptions.RayActorError):  # what cells say on the way is no result
-                _hand_on(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
+            with suppress(ray.exceptions.RayActorError):  # events may be lost, results may not
+                _forward_events(inbox, {r.cell.cell_id: r.cell for r in state.running.values()}, report)
             for reference in done:
-                _take(ray, reference, state, run, report)
+                _collect(ray, reference, state, run, report)
             if state.running:
                 idle_since = time.monotonic()
             elif state.waiting:
                 if time.monotonic() - idle_since > PATIENCE_SECONDS:
-                    raise UserError(f"the cluster has no place for {state.waiting[0].cell_id}")
+                    raise UserError(f"--launcher ray: the cluster has no place for cell {state.waiting[0].cell_id}")
                 time.sleep(WAIT_SECONDS)
     except BaseException:
-        _stop(ray, state, run)
+        _cancel(ray, state, run)
         raise
 
 
-def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, launch: Launch, report: Report) -> None:
-    """Gives the next cells to the places that are free."""
+def _submit(ray: Any, measure: Any, inbox: Any, state: ClusterState, launch: Launch, report: Report) -> None:
+    """Send the next cells to the places that are free."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not state.waiting:
         return
     for place in places(ray.nodes(), state.waiting[0].device):
-        if not state.free(place):
+        if not state.is_free(place):
             continue
         if not state.waiting:
             return
@@ -204,37 +229,38 @@ def _hand_out(ray: Any, measure: Any, inbox: Any, state: State, launch: Launch, 
         report(cell, {"event": "start"})
 
 
-def _hand_on(inbox: Any, cells: dict[str, Cell], report: Report) -> None:
+def _forward_events(inbox: Any, cells: dict[str, Cell], report: Report) -> None:
+    """Report the events that running cells, by id, have sent."""
     for cell_id, event in inbox.get_nowait_batch(inbox.qsize()):
         if cell_id in cells:
             report(cells[cell_id], event)
 
 
-def _take(ray: Any, reference: Any, state: State, run: Path, report: Report) -> None:
-    """Writes down what a cell left, or has it run again if its worker or node was lost."""
+def _collect(ray: Any, reference: Any, state: ClusterState, run: Path, report: Report) -> None:
+    """Write the files of a finished cell, or put the cell back in the queue if its worker or node was lost."""
     running = state.running.pop(reference)
     cell, lost = running.cell, state.lost.setdefault(running.cell.cell_id, [])
     folder = cell_folder(run, cell.cell_id)
     try:
         receive(folder, ray.get(reference))
-    except ray.exceptions.RayTaskError as error:  # of this program's own: running it again would not help
+    except ray.exceptions.RayTaskError as error:  # an error in this program would occur again
         write_record(folder, failure(cell, "failed", str(error.cause), str(error)))
     except ray.exceptions.RayError as error:
         lost.append(running.place.name)
-        state.doubtful[running.place.node] = time.monotonic()
+        state.suspect_since[running.place.node] = time.monotonic()
         if len(lost) < ATTEMPTS:
             state.waiting.append(cell)
             return
-        said = f"its worker or node was lost {ATTEMPTS} times ({one_line(str(error))})"
-        write_record(folder, failure(cell, "failed", said))
-    more = [f"ran again after {len(lost)} lost worker{'s' * (len(lost) > 1)} or nodes"] if lost else []
+        message = f"the cell's worker or node was lost {ATTEMPTS} times ({one_line(str(error))})"
+        write_record(folder, failure(cell, "failed", message))
+    warnings = [f"the cell ran again after a lost worker or node ({len(lost)} lost)"] if lost else []
     ran = {"launcher": "ray", "node": running.place.name, "attempts": running.attempt, "lost_on": lost}
-    amend(folder, ran=ran, warnings=more)
-    report(cell, {"event": "done", **outcome(folder)})
+    amend(folder, ran=ran, warnings=warnings)
+    report(cell, done_event(folder))
 
 
-def _stop(ray: Any, state: State, run: Path) -> None:
-    """Ends the tasks; their cells die with the workers that watch them."""
+def _cancel(ray: Any, state: ClusterState, run: Path) -> None:
+    """Cancel all tasks and record their cells as interrupted; a cell's process ends with the task that watches it."""
     for reference, running in state.running.items():
         ray.cancel(reference, force=True)
         folder = cell_folder(run, running.cell.cell_id)
@@ -242,12 +268,12 @@ def _stop(ray: Any, state: State, run: Path) -> None:
 
 
 def _measure(spec: str, limits: Limits, inbox: Any, variables: Mapping[str, str]) -> dict[str, bytes]:
-    """What runs on a node: one cell in a process of its own; gives its files by name."""
+    """Ray task: run one cell in a separate process; return the contents of its files by name."""
     cell = Cell.from_json(spec)
-    os.environ.update(variables)  # a node has its own environment, and options go over it
+    os.environ.update(variables)  # they override the environment of the node
 
     def send(event: Event) -> None:
-        inbox.actor.put_nowait.remote((cell.cell_id, event))  # nobody waits for it
+        inbox.actor.put_nowait.remote((cell.cell_id, event))  # not waited for
 
     with tempfile.TemporaryDirectory(prefix="iisan-bench-cell-") as scratch:
         folder = Path(scratch)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while cells run: the first stops in good order, the second at once."""
+"""Handling of Ctrl-C and SIGTERM while cells run: the first stops the run in order, the second exits at once."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """In the block SIGTERM raises KeyboardInterrupt as Ctrl-C does; after one of them the next ends this process.
+    """Context in which SIGTERM raises KeyboardInterrupt as Ctrl-C does, and a second signal ends the process at once.
 
-    Its cells end with it, however it ends (``bench.launch.worker``).
+    Running cells end with this process in either case (``bench.launch.worker``). No-op outside of the main thread.
     """
 
-    def at_once(number: int, frame: FrameType | None) -> None:
+    def exit_at_once(number: int, frame: FrameType | None) -> None:
         os._exit(1)
 
-    def in_order(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
-            signal.signal(each, at_once)
-        print("stopping; once more stops at once", file=sys.stderr)
+            signal.signal(each, exit_at_once)
+        print("stopping the running cells; a second Ctrl-C or SIGTERM exits at once", file=sys.stderr)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signals are handled there alone
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
         yield
         return
-    before = {each: signal.signal(each, in_order) for each in SIGNALS}
+    previous = {each: signal.signal(each, interrupt) for each in SIGNALS}
     try:
         yield
     finally:
-        for each, handler in before.items():
+        for each, handler in previous.items():
             signal.signal(each, handler)

@@ -1,9 +1,10 @@
-"""What a cell's process starts with, before anything heavy is imported: it must not outlive the process that began it.
+"""Entry point of a cell's process: watches the parent process, then imports and runs the cell.
 
     python -m bench.launch.worker CELL.json FOLDER
 
-With IISAN_BENCH_PARENT set, standard input is a pipe of that process: when it closes, the other end is gone, killed
-perhaps, and this process ends with all that it started. SIGUSR1 writes the stacks of all threads to standard error.
+If IISAN_BENCH_PARENT is set, standard input is a pipe from the parent. The pipe closes when the parent ends, even if it
+is killed; this process then ends with all processes that it started. SIGUSR1 writes the stacks of all threads to
+standard error.
 """
 
 from __future__ import annotations
@@ -14,40 +15,41 @@ import signal
 import sys
 import threading
 
-PARENT = "IISAN_BENCH_PARENT"
+PARENT_VARIABLE = "IISAN_BENCH_PARENT"
 
 
-def die_with(pipe: int) -> None:
-    """Kills the process's group as soon as the other end of the pipe is closed, which a parent's death does too.
+def kill_when_closed(pipe: int) -> None:
+    """Wait until the other end of a pipe closes, as it does when the parent ends, then kill this process.
 
-    Only a group that the process leads is its own; in another one, a shell's, it kills itself alone.
+    The whole process group is killed if this process leads it; a group led by another process, such as a shell, is
+    left alone.
     """
     try:
         while os.read(pipe, 4096):
             pass
     except OSError:
-        pass  # nothing to be read from is nobody
+        pass  # an unreadable pipe means that the parent is gone
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def watch_parent() -> None:
-    """Starts a thread that waits for the end of standard input, which is empty for everybody else from now on."""
-    pipe = os.dup(0)  # not handed on to children
+    """Start a thread that waits for the end of standard input; other readers of standard input get an empty file."""
+    pipe = os.dup(0)  # children do not inherit the duplicate
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-    threading.Thread(target=die_with, args=(pipe,), name="parent", daemon=True).start()
+    threading.Thread(target=kill_when_closed, args=(pipe,), name="parent", daemon=True).start()
 
 
 def main() -> None:
-    """Entry point."""
+    """Set up signals and the watch on the parent, then run the cell."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    if os.environ.pop(PARENT, ""):
+    if os.environ.pop(PARENT_VARIABLE, ""):
         watch_parent()
-    # Importing takes seconds, in which a parent can die and somebody can ask for stacks.
+    # Imported last: the import takes seconds, in which the parent may end or stacks may be requested.
     from bench.cell.run_cell import main as run
 
     run(sys.argv[1:])
