@@ -233,7 +233,7 @@ def test_an_output_folder_that_holds_something_else(recipe: Path, tmp_path: Path
     out.mkdir()
     (out / "cat.jpg").write_text("cat")
     assert call("run", "--config", str(recipe), "--out", str(out)) == 2
-    assert "not empty and no run folder" in capsys.readouterr().err
+    assert "is neither empty nor a run folder" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["cat.jpg"]
 
 
