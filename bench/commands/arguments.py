@@ -114,7 +114,7 @@ OPTIONS: Mapping[str, Option] = {
                 choices=["live", "cached"]),
         _option("seeds", "random seeds, separated by commas; every method runs once per seed",
                 ("seeds",), type=integers, metavar="0,1"),
-        _option("modality", "content of the items that is encoded: text+image, text or image", ("modality",)),
+        _option("modality", "item content that is encoded: text+image, text or image", ("modality",)),
         # Dataset
         _option("dataset", "kind of dataset: shop, amazon, table, recbole or microlens, see the command list",
                 ("dataset", "name"), metavar="KIND"),

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Computes TPME, PSCP or both for the methods of a table and prints them, best first. TPME needs the columns "
         "method, time, params and memory, in any units; PSCP needs method, performance, params, extra_tflops and "
-        "memory, in GB."
+        "memory (in GB)."
     )
     parser.epilog = "example: python run_bench.py score published.csv --json"
     parser.add_argument("table", type=Path, metavar="TABLE.csv", help="table with one row per method")

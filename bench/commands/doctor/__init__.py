@@ -1,1 +1,1 @@
-"""The ``doctor`` command: conditions on this machine that would make the measurements wrong."""
+"""The ``doctor`` command: finds conditions on this machine that make measurements wrong."""

@@ -1,4 +1,4 @@
-"""The ``doctor`` command: what on this machine would make the numbers wrong."""
+"""The ``doctor`` command: its options, the printed findings and the exit status."""
 
 from __future__ import annotations
 
@@ -14,34 +14,40 @@ from bench.utils.text import as_json, printable
 if TYPE_CHECKING:
     from bench.commands.doctor.finding import Finding
 
-# Nothing heavy is imported before the command is known to run: its --help must answer at once.
+# Heavy imports are inside functions: --help must answer at once.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options and its example."""
     parser.description = (
-        "Looks at this machine before a long run. Nothing is changed, nothing is fetched. "
-        "Exit status: 0 nothing wrong, 1 something wrong."
+        "Examines this machine for conditions that make the measurements of a run wrong. Changes nothing and downloads "
+        "nothing. Each finding has its effect on the measurements and the command that fixes it. Exit status: 0 "
+        "nothing is wrong; 1 something is wrong; 2 bad usage or input."
     )
     parser.epilog = "example: python run_bench.py doctor --preset paper --device cuda:0"
     add_recipe(parser)
-    add_options(parser, "data_dir", "text_model", "image_model", "device", "out", "json")
+    add_options(parser, "data_dir", "text_model", "image_model", "device")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder that the run will write to (default: runs)")
+    add_options(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examines and prints; 1 if something is wrong.
+    """Examines this machine for a matrix and prints the findings.
+
+    Returns:
+        Exit status: 1 if a finding is wrong, otherwise 0.
 
     Raises:
-        UserError: for anything wrong with the matrix.
+        UserError: the matrix is invalid.
     """
     from bench.commands.doctor.examine import examine
     from bench.config.matrix import build_method
     from bench.config.resolve import resolve
 
-    found = resolve(request_of(args))
-    matrix = found.matrices[0]
+    resolved = resolve(request_of(args))
+    matrix = resolved.matrices[0]
     for method in matrix.methods:
-        build_method(method, found.origin)
+        build_method(method, resolved.origin)
     findings = examine(matrix, args.out or Path("runs"))
     if args.json:
         print(as_json([asdict(finding) for finding in findings]))
@@ -51,14 +57,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(findings: Sequence[Finding]) -> str:
-    """One line per finding, what it does and what mends it below, and the count at the end."""
+    """Findings as text: a line each, below it the effect and the fix unless it is ok; at the end the counts."""
     width = max(len(finding.check) for finding in findings)
     lines = []
     for finding in findings:
         lines.append(f"{finding.level:7}  {finding.check:{width}}  {printable(finding.finding)}")
         if finding.level != "ok":
             indent = " " * (9 + width + 2)
-            lines += [f"{indent}effect: {printable(finding.effect)}", f"{indent}mend:   {printable(finding.mend)}"]
+            lines += [f"{indent}effect: {printable(finding.effect)}", f"{indent}fix:    {printable(finding.mend)}"]
     counts = {level: sum(finding.level == level for finding in findings) for level in ("wrong", "warning", "ok")}
     lines += ["", ", ".join(f"{count} {level}" for level, count in counts.items())]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a matrix will write and read again: a plain estimate from its configuration, without loading anything."""
+"""Estimates the disk space that a matrix needs in the cache, from its configuration and without loading anything."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
-class Need:
-    """Bytes that a matrix adds to the cache folder at most; what an earlier run left there is not taken off.
+class DiskEstimate:
+    """Bytes that a matrix adds to the cache folder at most; files of earlier runs are not subtracted.
 
     Attributes:
         hidden: hidden states: items × kept layers × width × bytes of a number, over all caches of the matrix.
-        pictures: items × height × width × 3, over all sizes.
-        unknown: why something is missing from the figures; empty if nothing is.
+        pictures: resized images: items × height × width × 3, over all sizes.
+        unknown: parts that are missing from the estimate; empty if it is complete.
     """
 
     hidden: int
@@ -36,17 +36,17 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of hidden states and pictures."""
         return self.hidden + self.pictures
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """An encoder named by its hub id.
+    """An encoder that is named by its hub id.
 
     Attributes:
-        folder: of its configuration in the local hub cache; None if that is not there.
-        complete: everything that a run reads is there.
+        folder: folder of its configuration in the local hub cache; None if it is not cached.
+        complete: True if all files that a run reads are in the local hub cache.
     """
 
     name: str
@@ -54,7 +54,7 @@ class HubModel:
     complete: bool
 
 
-def models_of(matrix: Matrix) -> dict[tuple[Modality, str, str, str | None], None]:
+def encoders_of(matrix: Matrix) -> dict[tuple[Modality, str, str, str | None], None]:
     """Modality, name, weights and quantisation of every encoder that the matrix uses, each once, in order."""
     used: dict[tuple[Modality, str, str, str | None], None] = {}
     for pair in matrix.backbones:
@@ -65,12 +65,12 @@ def models_of(matrix: Matrix) -> dict[tuple[Modality, str, str, str | None], Non
 
 
 def hub_models(matrix: Matrix) -> list[HubModel]:
-    """The encoders that are neither built in nor a folder, looked up in the local hub cache alone."""
+    """Encoders that are neither built in nor a folder, as found in the local hub cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    found: dict[str, HubModel] = {}
-    for _, name, weights, _ in models_of(matrix):
+    models: dict[str, HubModel] = {}
+    for _, name, weights, _ in encoders_of(matrix):
         if name in CONFIGURATIONS or name in PRETRAINED or Path(name).exists():
             continue
         try:
@@ -79,40 +79,40 @@ def hub_models(matrix: Matrix) -> list[HubModel]:
             config = None
         folder = Path(config).parent if isinstance(config, str) else None
         complete = folder is not None and (weights == "random" or any(folder.glob("*.safetensors")))
-        found[name] = HubModel(name, folder, complete and (name not in found or found[name].complete))
-    return list(found.values())
+        models[name] = HubModel(name, folder, complete and (name not in models or models[name].complete))
+    return list(models.values())
 
 
-def need_of(matrix: Matrix, hub: list[HubModel]) -> Need:
-    """The estimate.
+def estimate_disk(matrix: Matrix, hub: list[HubModel]) -> DiskEstimate:
+    """Estimates the bytes that a matrix adds to the cache folder.
 
     Args:
-        hub: as :func:`hub_models` gives it, so that nothing is fetched here.
+        hub: encoders from the hub (:func:`hub_models`); those that are not cached are missing from the estimate.
     """
     folders = {model.name: model.folder for model in hub}
-    doubts: dict[str, None] = {}
-    items = _items(matrix, doubts)
+    unknown: dict[str, None] = {}
+    items = _items(matrix, unknown)
     hidden: dict[Any, int] = {}
     pictures: dict[int, int] = {}
-    for modality, name, weights, quantise in models_of(matrix):
-        source = _source(modality, name, weights, folders, doubts)
+    for modality, name, weights, quantise in encoders_of(matrix):
+        source = _source(modality, name, weights, folders, unknown)
         if source is None:
             continue
         size = source.preprocessing.image_size
         if size is not None:
             pictures[size] = items * size * size * 3
-        # Drawn weights depend on the seed, and so do their states.
+        # Random weights depend on the seed, and so do their hidden states.
         seeds = matrix.seeds if source.random else (0,)
         for method in matrix.methods:
-            kept = _kept(method, source)
+            kept = _cached_layers(method, source)
             for seed in seeds if kept else ():
-                size_of_one = len(kept) * source.width * BYTES[matrix.training.cache_dtype]
-                hidden[modality, name, weights, quantise, kept, seed] = items * size_of_one
-    return Need(sum(hidden.values()), sum(pictures.values()), tuple(doubts))
+                item_bytes = len(kept) * source.width * BYTES[matrix.training.cache_dtype]
+                hidden[modality, name, weights, quantise, kept, seed] = items * item_bytes
+    return DiskEstimate(sum(hidden.values()), sum(pictures.values()), tuple(unknown))
 
 
-def _kept(method: MethodConfig, source: Source) -> tuple[int, ...]:
-    """The layers that a method needs in a cache; none if it reads no cache."""
+def _cached_layers(method: MethodConfig, source: Source) -> tuple[int, ...]:
+    """Layers whose hidden states a method reads from the cache; none if it does not use the cache."""
     built = build_method(method, "matrix")
     if not isinstance(built, HiddenMethod) or not built.cached:
         return ()
@@ -120,40 +120,41 @@ def _kept(method: MethodConfig, source: Source) -> tuple[int, ...]:
 
 
 def _source(
-    modality: Modality, name: str, weights: str, folders: dict[str, Path | None], doubts: dict[str, None]
+    modality: Modality, name: str, weights: str, folders: dict[str, Path | None], unknown: dict[str, None]
 ) -> Source | None:
+    """Shape and files of an encoder; if they are not available, None and a line in ``unknown``."""
     try:
         if name not in folders:
             return locate(name, modality, weights)
         folder = folders[name]
         if folder is not None:
             return locate(str(folder), modality, weights)
-        doubts[f"the width of {name}, which is not in the hub cache"] = None
+        unknown[f"the width of {name}, which is not in the hub cache"] = None
     except UserError as error:
-        doubts[str(error)] = None
+        unknown[str(error)] = None
     return None
 
 
-def _items(matrix: Matrix, doubts: dict[str, None]) -> int:
-    """Size of the catalogue at most."""
+def _items(matrix: Matrix, unknown: dict[str, None]) -> int:
+    """Number of items before any is left out; if they cannot be counted, 0 and a line in ``unknown``."""
     config = matrix.dataset
     if not KINDS[config.name].in_files:
         return config.items
     try:
         if not KINDS[config.name].has_columns:
-            return _amazon_items(config, doubts)
+            return _amazon_items(config, unknown)
         settings = files_config(config)
         layout = find_layout(settings.name, settings.folder, settings.columns)
         return sum(len(chunk.frame) for chunk in read_chunks(layout.items))
     except OSError as error:
-        doubts[f"the items of {config.data_dir}: {error.strerror}"] = None
+        unknown[f"the items of {config.data_dir}: {error.strerror}"] = None
     except UserError as error:
-        doubts[f"the items: {error}"] = None
+        unknown[f"the items: {error}"] = None
     return 0
 
 
-def _amazon_items(config: DatasetConfig, doubts: dict[str, None]) -> int:
+def _amazon_items(config: DatasetConfig, unknown: dict[str, None]) -> int:
     files = sorted(Path(config.data_dir or "").glob("*items.tsv"))
     if not files:
-        doubts[f"the items: {config.data_dir} has no *items.tsv"] = None
+        unknown[f"the items: {config.data_dir} has no *items.tsv"] = None
     return sum(file.read_bytes().count(b"\n") for file in files[:1])

@@ -1,4 +1,4 @@
-"""Reads this machine and runs every check on what it found."""
+"""Reads the state of this machine and runs every check of ``doctor`` on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import psutil
 import torch
 
 from bench.commands.doctor import driver, host, software, storage
-from bench.commands.doctor.disk_estimate import Need, hub_models, need_of
-from bench.commands.doctor.driver import TorchSees
+from bench.commands.doctor.disk_estimate import DiskEstimate, estimate_disk, hub_models
+from bench.commands.doctor.driver import TorchDevices
 from bench.commands.doctor.finding import Finding
 from bench.config.matrix import Matrix
 from bench.data.cache.location import cache_dir
@@ -21,55 +21,57 @@ from bench.measure import cgroup
 from bench.measure.environment import capture
 from bench.measure.host import MachineReading, compare, take_snapshot
 
-# CPU times come in ticks: a second of them is enough to tell a share.
+# CPU times are counted in ticks of about 10 ms; a second is enough for a share in percent.
 WATCH_SECONDS = 1.1
 
 
 def examine(matrix: Matrix, out: Path, variables: Mapping[str, str] = os.environ) -> list[Finding]:
-    """All findings about the machine for a run of a matrix.
+    """All findings on this machine for a run of a matrix.
 
     Args:
-        out: where the run folder will be.
+        out: run folder, or the nearest known folder above it.
         variables: the environment.
     """
-    watched = watch(WATCH_SECONDS)  # first: what is looked at afterwards is work of our own
-    given = dict(variables)
-    sees = torch_sees(matrix.device)
+    watched = watch_idle(WATCH_SECONDS)  # first, because the other checks load the machine themselves
+    seen = torch_devices(matrix.device)
     models = hub_models(matrix)
-    need = need_of(matrix, models)
+    need = estimate_disk(matrix, models)
     return [
-        *driver.examine_driver(matrix.device, sees, given),
-        *_host(watched, need, given),
-        *_storage(out, need, models, given),
-        *_software(driver.device_index(matrix.device, sees.devices) is not None, given),
+        *driver.examine_driver(matrix.device, seen, variables),
+        *_host(watched, need, variables),
+        *_storage(out, need, models, variables),
+        *_software(driver.device_index(matrix.device, seen.devices) is not None, variables),
     ]
 
 
-def watch(seconds: float) -> MachineReading:
-    """What the machine does while this process does nothing."""
+def watch_idle(seconds: float) -> MachineReading:
+    """Activity of the machine while this process sleeps."""
     before = take_snapshot()
     time.sleep(seconds)
     return compare(before, take_snapshot())
 
 
-def torch_sees(wanted: str) -> TorchSees:
-    """Asks torch, and computes something on the device that is wanted: what is listed need not work.
+def torch_devices(wanted: str) -> TorchDevices:
+    """CUDA devices that torch sees, after a computation on the wanted one, because a listed device may not work.
 
-    That also gives this process a CUDA context, so that a driver that lists processes lists this one.
+    The computation also gives this process a CUDA context, so that a driver that lists processes lists this one.
+
+    Args:
+        wanted: ``device`` of the matrix: auto, cpu, cuda or cuda:N.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = driver.device_index(wanted, count)
     if index is None or index >= count:
-        return TorchSees(torch.version.cuda, count)
+        return TorchDevices(torch.version.cuda, count)
     try:
-        facts = torch.cuda.get_device_properties(index)
+        properties = torch.cuda.get_device_properties(index)
         torch.zeros(1, device=f"cuda:{index}").add_(1).item()
     except RuntimeError as error:
-        return TorchSees(torch.version.cuda, count, error=str(error).splitlines()[0])
-    return TorchSees(torch.version.cuda, count, str(facts.uuid), facts.name)
+        return TorchDevices(torch.version.cuda, count, error=str(error).splitlines()[0])
+    return TorchDevices(torch.version.cuda, count, str(properties.uuid), properties.name)
 
 
-def _host(watched: MachineReading, need: Need, variables: Mapping[str, str]) -> list[Finding]:
+def _host(watched: MachineReading, need: DiskEstimate, variables: Mapping[str, str]) -> list[Finding]:
     cores = host.read_cores(psutil.cpu_count(logical=False))
     total, limit = psutil.virtual_memory().total, cgroup.memory_limit()
     available = psutil.virtual_memory().available
@@ -80,26 +82,26 @@ def _host(watched: MachineReading, need: Need, variables: Mapping[str, str]) -> 
         host.load(watched.others_share, average, psutil.cpu_count()),
         host.cpu_limit(cores, cgroup.throttled_seconds()),
         host.memory(available if limit is None else min(available, limit), need.total),
-        host.memory_limit(limit, host.groups_known(), total),
+        host.memory_limit(limit, host.control_groups_readable(), total),
         host.swap(swap.total, swap.used, watched),
         host.threads(torch.get_num_threads(), cores, variables),
     ]
 
 
-def _storage(out: Path, need: Need, models: list[Any], variables: Mapping[str, str]) -> list[Finding]:
+def _storage(out: Path, need: DiskEstimate, models: list[Any], variables: Mapping[str, str]) -> list[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache, hub = cache_dir(), Path(HF_HUB_CACHE)
     return [
         storage.cache_disk(cache, storage.free_bytes(cache), _writable(cache), need),
         storage.run_disk(out, storage.free_bytes(out), _writable(out)),
-        storage.hub(models, hub, os.access(storage.existing(hub), os.R_OK), variables),
+        storage.hub(models, hub, os.access(storage.nearest_existing(hub), os.R_OK), variables),
     ]
 
 
 def _writable(folder: Path) -> bool:
-    place = storage.existing(folder)
-    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    existing = storage.nearest_existing(folder)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _software(on_gpu: bool, variables: Mapping[str, str]) -> list[Finding]:

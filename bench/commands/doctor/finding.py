@@ -1,4 +1,4 @@
-"""What a check says, in one shape for all of them."""
+"""The finding of a check of this machine: its level, its effect on the measurements and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        check: what was looked at.
-        level: ``warning`` makes numbers doubtful or hard to compare, ``wrong`` makes them wrong or the run fail.
-        finding: what there is.
-        effect: what it does to the numbers; empty where there is nothing to say.
-        mend: the command that mends it, empty when ok.
+        check: name of the check, such as "gpu memory".
+        level: ``warning`` if measurements become doubtful or hard to compare; ``wrong`` if they become wrong or the run
+            fails.
+        finding: observed state.
+        effect: effect on the measurements; empty if the level is ok.
+        mend: command that fixes it or shows more; empty if the level is ok.
     """
 
     check: str
@@ -29,15 +30,19 @@ class Finding:
 
 
 def ok(check: str, finding: str) -> Finding:
-    """Nothing to mend."""
+    """A finding of level ok."""
     return Finding(check, "ok", finding)
 
 
 def unknown(check: str, why: str, effect: str, look: str) -> Finding:
-    """What could not be found out is never ok: a warning that says so, and the command that would tell."""
+    """A warning that the state is unknown, which is never ok.
+
+    Args:
+        look: command that shows the state.
+    """
     return Finding(check, "warning", f"unknown: {why}", effect, look)
 
 
 def gib(count: float) -> str:
-    """Bytes as people read them."""
+    """Bytes as text in GiB, or in MiB below 0.1 GiB."""
     return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"

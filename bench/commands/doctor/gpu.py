@@ -1,4 +1,4 @@
-"""The GPU that a matrix runs on, as its driver describes it before a run.
+"""Checks of the GPU that a matrix runs on, as the driver describes it before a run.
 
 Source: NVML API reference (power limits, clock event reasons, ECC counters, MIG mode).
 """
@@ -13,7 +13,7 @@ from bench.measure.nvml import THROTTLES
 from bench.measure.nvml_device import Device, Probe, Sample
 
 CHECKS = ("gpu users", "gpu memory", "persistence mode", "power cap", "clocks", "ecc", "mig")
-# A context of this process takes up to about half a GiB; what is above that belongs to somebody else.
+# The CUDA context of this process takes up to about half a GiB; memory above this limit belongs to other processes.
 FOREIGN_BYTES = GIB
 BUSY_PERCENT = 5
 FREE_ENOUGH, FREE_TOO_LITTLE = 0.8, 0.5
@@ -21,23 +21,29 @@ CAP_WRONG = 0.75
 CLOCKS_SET, POWER_CAP = 0x02, 0x04
 _ALL_THROTTLES = sum(THROTTLES)
 _NOT_SUPPORTED = 3
-# NVML's numbers for errors that were not corrected, counted since the driver was loaded.
+# NVML's constants for uncorrected errors, counted since the driver was loaded.
 _UNCORRECTED, _SINCE_LOADED = 1, 0
 
-_UNKNOWN_EFFECT = "whether it disturbs times or memory cannot be told"
+_UNKNOWN_EFFECT = "a disturbance of times or memory may go unnoticed"
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a function of the driver gave; ``value`` is None with ``why`` where it gave nothing."""
+    """Answer of a function of NVML.
+
+    Attributes:
+        value: result of the function; None if it failed.
+        why: reason of the failure.
+        unsupported: True if the device does not have the feature.
+    """
 
     value: Any
     why: str = ""
-    has_none: bool = False
+    unsupported: bool = False
 
 
 class Card:
-    """One device, asked function by function."""
+    """A device and the functions of NVML on it."""
 
     def __init__(self, pynvml: Any, device: Device):
         self.nvml = pynvml
@@ -47,32 +53,32 @@ class Card:
 
     @property
     def smi(self) -> str:
-        """The beginning of a command about this card."""
+        """Beginning of an nvidia-smi command about this card."""
         return f"nvidia-smi -i {self.device.card}"
 
     def ask(self, function: str, *args: Any) -> _Answer:
-        """Calls a function of NVML with the device's handle."""
+        """Calls a function of NVML with the device's handle; errors become part of the answer."""
         call = getattr(self.nvml, function, None)
         if call is None:
             return _Answer(None, f"the installed nvidia-ml-py has no {function}")
         try:
             return _Answer(call(self.device.handle, *args))
         except self._errors as error:
-            none = getattr(error, "value", None) == _NOT_SUPPORTED
-            return _Answer(None, f"the driver does not tell ({error})", has_none=none)
+            unsupported = getattr(error, "value", None) == _NOT_SUPPORTED
+            return _Answer(None, f"the driver does not report it ({error})", unsupported)
 
 
 def examine_card(pynvml: Any, device: Device) -> list[Finding]:
-    """All checks of a card, or of the slice of one that the matrix runs on.
+    """Findings on a card, or on the MIG slice that the matrix runs on.
 
     Args:
-        pynvml: the module, after ``nvmlInit()``.
-        device: as ``find_device`` found it.
+        pynvml: the NVML module, after ``nvmlInit()``.
+        device: the device, from ``find_device``.
     """
     card = Card(pynvml, device)
     sample = Probe(pynvml, device).sample()
     return [
-        users(sample, card.smi),
+        other_processes(sample, card.smi),
         memory(sample, card.smi),
         persistence(card),
         power_cap(card),
@@ -82,16 +88,16 @@ def examine_card(pynvml: Any, device: Device) -> list[Finding]:
     ]
 
 
-def unasked(why: str) -> list[Finding]:
-    """The same checks where the driver cannot be asked about the card."""
+def unknown_card(why: str) -> list[Finding]:
+    """Findings of level unknown for every check of a card, if NVML does not answer."""
     return [unknown(check, why, _UNKNOWN_EFFECT, "nvidia-smi -q") for check in CHECKS]
 
 
-def users(sample: Sample, smi: str) -> Finding:
-    """Who else is on the card."""
+def other_processes(sample: Sample, smi: str) -> Finding:
+    """Other processes that use the card."""
     check = "gpu users"
     mend = f"{smi} --query-compute-apps=pid,process_name,used_memory --format=csv"
-    effect = "kernels and memory traffic of others make steps slower, and not by the same amount for every method"
+    effect = "kernels and memory traffic of other processes slow steps down, by a different amount for each method"
     busy = sample.utilisation is not None and sample.utilisation > BUSY_PERCENT
     state = "utilisation unknown" if sample.utilisation is None else f"utilisation {sample.utilisation} %"
     if sample.others:
@@ -99,9 +105,9 @@ def users(sample: Sample, smi: str) -> Finding:
         what = f"{sample.others} other process{'es' if sample.others > 1 else ''} on the GPU{held}, {state}"
         return Finding(check, "wrong" if busy else "warning", what, effect, mend)
     if sample.others is None:
-        unseen = "the driver does not list this process, so it hides others too"
+        unseen = "the driver does not list this process, so it may hide other processes, too"
         if busy:
-            return Finding(check, "wrong", f"{unseen}, and the GPU is at work: {state}", effect, mend)
+            return Finding(check, "wrong", f"{unseen}, and the GPU is busy: {state}", effect, mend)
         if sample.used is not None and sample.used > FOREIGN_BYTES:
             return Finding(check, "warning", f"{unseen}, and {gib(sample.used)} are in use, {state}", effect, mend)
         return unknown(check, f"{unseen}; {state}", effect, mend)
@@ -109,23 +115,23 @@ def users(sample: Sample, smi: str) -> Finding:
 
 
 def memory(sample: Sample, smi: str) -> Finding:
-    """How much of the card's memory is free."""
+    """Free memory of the card."""
     check = "gpu memory"
     mend = f"{smi} --query-compute-apps=pid,process_name,used_memory --format=csv"
     if sample.used is None or not sample.total:
-        return unknown(check, "the driver does not tell the memory in use", _UNKNOWN_EFFECT, f"{smi} -q -d MEMORY")
+        return unknown(check, "the driver does not report the memory in use", _UNKNOWN_EFFECT, f"{smi} -q -d MEMORY")
     free = sample.total - sample.used
     what = f"{gib(free)} of {gib(sample.total)} free"
     if free >= FREE_ENOUGH * sample.total:
         return ok(check, what)
     level: Level = "wrong" if free < FREE_TOO_LITTLE * sample.total else "warning"
-    effect = "cells that would fit end as oom, and the device's memory figure counts what others hold"
+    effect = "cells that would fit end as oom, and the memory measured for the device includes other processes"
     return Finding(check, level, what, effect, mend)
 
 
 def persistence(card: Card) -> Finding:
-    """Whether the driver stays loaded between cells."""
-    check, effect = "persistence mode", "the driver is loaded anew for each cell: set-up is longer and clocks start low"
+    """Persistence mode: on if the driver stays loaded between cells."""
+    check, effect = "persistence mode", "each cell loads the driver again: set-up takes longer and clocks start low"
     answer = card.ask("nvmlDeviceGetPersistenceMode")
     if answer.value is None:
         return unknown(check, answer.why, effect, f"{card.smi} -q | grep Persistence")
@@ -135,11 +141,9 @@ def persistence(card: Card) -> Finding:
 
 
 def power_cap(card: Card) -> Finding:
-    """The enforced power limit against the card's own."""
-    check, effect = (
-        "power cap",
-        "under load the clock is lowered to stay below it: steps take longer than on other cards",
-    )
+    """Enforced power limit against the card's default."""
+    check = "power cap"
+    effect = "under load the card lowers its clock to stay below the cap: steps take longer than on uncapped cards"
     cap, usual = card.ask("nvmlDeviceGetEnforcedPowerLimit"), card.ask("nvmlDeviceGetPowerManagementDefaultLimit")
     if cap.value is None or usual.value is None:
         return unknown(check, cap.why or usual.why, effect, f"{card.smi} -q -d POWER")
@@ -151,48 +155,49 @@ def power_cap(card: Card) -> Finding:
 
 
 def clocks(card: Card, sample: Sample) -> Finding:
-    """What holds the clock back at this moment."""
-    check, effect = "clocks", "steps take longer than the card could do them, and how much longer changes with time"
+    """Current clock of the card and the reasons that hold it down."""
+    check, effect = "clocks", "steps take longer than at full clock, by an amount that changes with time"
     highest = card.ask("nvmlDeviceGetMaxClockInfo", card.nvml.NVML_CLOCK_SM).value
     what = f"SM clock {_mhz(sample.sm_clock)} of {_mhz(highest)}"
     if sample.temperature is not None:
         what += f" at {sample.temperature} °C"
     if sample.reasons is None:
-        why = f"the driver does not tell what holds the clock back; {what}"
+        why = f"the driver does not report what holds the clock down; {what}"
         return unknown(check, why, effect, f"{card.smi} -q -d PERFORMANCE,CLOCK")
     held = [name for bit, (name, _) in THROTTLES.items() if sample.reasons & bit]
     if held:
-        # Some cards at rest report the power cap as the reason for being slow; heat or a brake is never normal.
+        # Some idle cards report the power cap as the reason for a low clock; heat or a hardware brake is never normal.
         level: Level = "warning" if sample.reasons & _ALL_THROTTLES == POWER_CAP else "wrong"
         mend = f"{card.smi} -q -d PERFORMANCE,TEMPERATURE,POWER"
-        return Finding(check, level, f"{what}, held back: {', '.join(held)}", effect, mend)
+        return Finding(check, level, f"{what}, held down: {', '.join(held)}", effect, mend)
     if sample.reasons & CLOCKS_SET:
-        effect = "the clock is set by hand: times are steady but are not those of a card left to itself"
+        effect = "times are steady, but differ from a card that sets its own clock"
         mend = f"sudo {card.smi} -rgc && sudo {card.smi} -rac"
         return Finding(check, "warning", f"{what}, set by an application or by hand", effect, mend)
-    return ok(check, f"{what}, nothing holds it back now")
+    return ok(check, f"{what}, nothing holds it down now")
 
 
 def ecc(card: Card) -> Finding:
-    """Memory errors are corrected, and there were none that could not be."""
+    """Error correction of the card's memory, and its count of uncorrected errors."""
     check = "ecc"
     mode = card.ask("nvmlDeviceGetEccMode")
-    if mode.has_none:
-        return ok(check, "this device has no ECC to switch")
+    if mode.unsupported:
+        return ok(check, "this device has no ECC setting")
     look = f"{card.smi} -q -d ECC"
     if mode.value is None:
-        return unknown(check, mode.why, "errors in memory would go unnoticed", look)
+        return unknown(check, mode.why, "memory errors may go unnoticed", look)
     current, pending = mode.value
     if not current:
-        effect = "errors in memory go unnoticed, and memory is a little larger and faster than on cards with ECC"
+        effect = "memory errors go unnoticed, and memory is a little larger and faster than on cards with ECC"
         if pending:
-            return Finding(check, "warning", "off, and on after the next reset", effect, "sudo reboot")
+            return Finding(check, "warning", "off now, on after the next reset", effect, "sudo reboot")
         return Finding(check, "warning", "off", effect, f"sudo {card.smi} -e 1")
     errors = card.ask("nvmlDeviceGetTotalEccErrors", _UNCORRECTED, _SINCE_LOADED)
     if errors.value is None:
-        return unknown(check, f"on, but the count of errors is not: {errors.why}", "a bad cell may be in use", look)
+        effect = "values in memory may be damaged"
+        return unknown(check, f"ECC is on, but its error count cannot be read: {errors.why}", effect, look)
     if errors.value:
-        effect = "values in memory were damaged: losses and accuracy may be wrong, processes may be ended"
+        effect = "values in memory were damaged: losses and accuracy may be wrong, processes may be killed"
         return Finding(
             check, "wrong", f"on, {errors.value} uncorrected errors since the driver was loaded", effect, look
         )
@@ -200,23 +205,22 @@ def ecc(card: Card) -> Finding:
 
 
 def mig(card: Card) -> Finding:
-    """Whether the matrix has a whole card."""
+    """MIG mode: whether the matrix runs on a whole card or on a slice."""
     check = "mig"
     if card.device.mig:
         effect = (
-            "power, utilisation and energy of a slice are not known, and other slices share the card's power and "
-            "clock: compare with runs on the same kind of slice"
+            "power, utilisation and energy of a slice cannot be measured, and other slices share the card's power and "
+            "clock: compare only with runs on the same kind of slice"
         )
         return Finding(check, "warning", "the matrix runs on a slice of a card", effect, f"sudo {card.smi} -mig 0")
     mode = card.ask("nvmlDeviceGetMigMode")
-    if mode.has_none:
+    if mode.unsupported:
         return ok(check, "this card cannot be sliced")
     if mode.value is None:
-        return unknown(
-            check, mode.why, "a slice has a part of the card's units and memory", f"{card.smi} -q | grep MIG"
-        )
+        effect = "the matrix may run on a slice, with a part of the card's units and memory"
+        return unknown(check, mode.why, effect, f"{card.smi} -q | grep MIG")
     if mode.value[0]:
-        effect = "CUDA cannot use a card in this mode but through its slices: the run fails or lands on the CPU"
+        effect = "CUDA can use a card in this mode only through its slices: the run fails or uses the CPU"
         return Finding(check, "wrong", "on, and the matrix names no slice", effect, f"sudo {card.smi} -mig 0")
     return ok(check, "off, the whole card")
 

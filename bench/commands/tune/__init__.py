@@ -1,1 +1,1 @@
-"""The ``tune`` command: a search with the same number of trials and the same rules for every method."""
+"""The ``tune`` command: searches options with the same number of trials and the same rules for every method."""

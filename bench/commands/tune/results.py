@@ -1,4 +1,4 @@
-"""What a search leaves: ``tuning.json`` with every trial, and ``best.toml``, a matrix with the best options."""
+"""Result files of a search: ``tuning.json`` with every trial, and ``best.toml``, a matrix with the best options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.tune.space import with_values
-from bench.commands.tune.study import CELL, Search, finished, read
+from bench.commands.tune.study import CELL, Search, finished, read_trial_record
 from bench.config.matrix import Matrix, to_toml
 from bench.records.record import cell_folder, write_json, write_text
 from bench.records.tuned import Tuned
@@ -20,16 +20,16 @@ Trial = dict[str, Any]
 
 
 def trials_of(study: Study, out: Path) -> list[Trial]:
-    """Every trial that has ended, with its options and what its record says.
+    """Every finished trial: its options, status, validation HR@10, time and energy.
 
-    ``seconds`` is the wall-clock time of the whole cell, ``joules`` the energy of its training; unknown is None.
+    ``seconds`` is the wall-clock time of the whole cell, ``joules`` the energy of its training; None if unknown.
     """
-    found = []
+    trials = []
     for trial in finished(study):
         cell = trial.user_attrs.get(CELL)
-        record = read(cell_folder(out, cell)) if cell else None
+        record = read_trial_record(cell_folder(out, cell)) if cell else None
         row = record["row"] if record is not None else {"status": "failed", "error": "left no record"}
-        found.append(
+        trials.append(
             {
                 "trial": trial.number + 1,
                 "cell": cell,
@@ -41,11 +41,15 @@ def trials_of(study: Study, out: Path) -> list[Trial]:
                 "joules": row.get("energy_joules"),
             }
         )
-    return found
+    return trials
 
 
 def tuned(name: str, trials: Sequence[Trial], data: str | None) -> Tuned | None:
-    """The best of a method's trials (of equal ones the first) and what all of them cost; None if none has a figure."""
+    """The best trial of a method (the first of equals) and the cost of all trials; None if no trial has a result.
+
+    Args:
+        data: digest of the data, recorded with the result.
+    """
     curve: list[tuple[int, float]] = []
     best = None
     for trial in trials:
@@ -75,25 +79,33 @@ def tuned(name: str, trials: Sequence[Trial], data: str | None) -> Tuned | None:
 def write_results(
     matrix: Matrix, search: Search, studies: Mapping[str, Study], out: Path, data: str | None
 ) -> list[Tuned]:
-    """Writes both files; gives what was found. A method without a trial that ended ok is in neither's best."""
-    tried = {method.name: trials_of(studies[method.name], out) for method in matrix.methods}
-    found = {name: one for name, trials in tried.items() if trials and (one := tuned(name, trials, data)) is not None}
+    """Writes ``tuning.json`` and, if a trial ended ok, ``best.toml``.
+
+    Args:
+        data: digest of the data.
+
+    Returns:
+        Result per method; methods without a trial that ended ok are left out, here and in ``best.toml``.
+    """
+    trials_by_method = {method.name: trials_of(studies[method.name], out) for method in matrix.methods}
+    results = {name: tuned(name, trials, data) for name, trials in trials_by_method.items()}
+    best = {name: result for name, result in results.items() if result is not None}
     content = {
         "chosen_by": "valid_hr@10",
         "trials": search.trials,
         **search.as_dict(),
         "data": data,
         "methods": [
-            {"name": name, "best": dataclasses.asdict(found[name]) if name in found else None, "trials": trials}
-            for name, trials in tried.items()
+            {"name": name, "best": dataclasses.asdict(best[name]) if name in best else None, "trials": trials}
+            for name, trials in trials_by_method.items()
         ],
     }
     write_json(out / "tuning.json", content)
-    if found:
+    if best:
         methods = tuple(
-            with_values(method, found[method.name].options) for method in matrix.methods if method.name in found
+            with_values(method, best[method.name].options) for method in matrix.methods if method.name in best
         )
         name = f"{matrix.name.removesuffix('-tuning')}-tuned"
-        best = dataclasses.replace(matrix, name=name, methods=methods, tuning=tuple(found.values()))
-        write_text(out / "best.toml", to_toml(best))
-    return list(found.values())
+        best_matrix = dataclasses.replace(matrix, name=name, methods=methods, tuning=tuple(best.values()))
+        write_text(out / "best.toml", to_toml(best_matrix))
+    return list(best.values())

@@ -1,4 +1,4 @@
-"""What is searched, by rules that hold for every method alike: no method has a space of its own."""
+"""The search space: which options of a method are searched and in which range, by the same rules for every method."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """Where values are drawn from.
+    """Ranges of the searched options.
 
     Attributes:
-        rates: lowest and highest learning rate; uniform in its logarithm.
-        sizes: of whatever a method counts (rank, bottleneck, positions).
+        rates: lowest and highest learning rate; draws are uniform in the logarithm.
+        sizes: values for options that count something (rank, bottleneck, positions).
     """
 
     rates: tuple[float, float] = (1e-5, 1e-2)
@@ -38,27 +38,27 @@ class Space:
             raise UserError(f"--sizes {','.join(map(str, self.sizes))}: expected different numbers of at least 1")
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is kept beside the trials."""
+        """The ranges as in ``tuning.json``."""
         return {"lr_range": list(self.rates), "sizes": list(self.sizes)}
 
 
 def searched(method: Method) -> dict[str, str]:
-    """Which options of a method are searched, and as what: ``rate`` (its name starts with lr) or ``size`` (a Count).
+    """Searched option of a method -> "rate" (name starts with lr) or "size" (type is Count).
 
-    What a method says it counts in an option that is a table is called "option.entry".
+    A count in a table-valued option (``Method.counted``) has the name "option.entry".
     """
     hints = typing.get_type_hints(type(method), include_extras=True)
-    found = {}
+    options = {}
     for field in dataclasses.fields(method):
         if field.name.startswith("lr"):
-            found[field.name] = "rate"
+            options[field.name] = "rate"
         elif hints[field.name] == Count:
-            found[field.name] = "size"
-    return found | dict.fromkeys(method.counted(), "size")
+            options[field.name] = "size"
+    return options | dict.fromkeys(method.counted(), "size")
 
 
 def distributions(method: MethodConfig, space: Space) -> dict[str, BaseDistribution]:
-    """A method's options as Optuna draws them."""
+    """Searched option of a method -> distribution that Optuna draws it from."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     low, high = space.rates
@@ -68,20 +68,24 @@ def distributions(method: MethodConfig, space: Space) -> dict[str, BaseDistribut
     }
 
 
-def recipe(method: MethodConfig, space: Space) -> dict[str, Any]:
-    """A method's options as the recipe has them, brought to the nearest value that could be drawn."""
+def recipe_values(method: MethodConfig, space: Space) -> dict[str, Any]:
+    """Searched option of a method -> its value in the recipe, moved to the nearest value within the space."""
     low, high = space.rates
     built = build_method(method, "matrix")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, kind in searched(built).items():
         option, _, entry = name.partition(".")
         value = getattr(built, option)[entry] if entry else getattr(built, option)
-        found[name] = min(max(value, low), high) if kind == "rate" else min(space.sizes, key=lambda s: abs(s - value))
-    return found
+        values[name] = min(max(value, low), high) if kind == "rate" else min(space.sizes, key=lambda s: abs(s - value))
+    return values
 
 
 def with_values(method: MethodConfig, values: Mapping[str, Any]) -> MethodConfig:
-    """The method with these values, by names as in :func:`searched`, in place of its own."""
+    """The method with other values of its options.
+
+    Args:
+        values: option, named as in :func:`searched` -> value.
+    """
     built, options = build_method(method, "matrix"), dict(method.options)
     for name, value in values.items():
         option, _, entry = name.partition(".")

@@ -1,8 +1,8 @@
-"""The search itself: Optuna says what to try, each trial is a cell of its own, and its record is what counts.
+"""The search: Optuna proposes options, each trial runs as a cell, and the cell's record gives the trial's result.
 
-The first trial of every method is what the recipe says, so that no search ends with less than it began with. The others
-are drawn from a sampler that is seeded anew for each by its number, so that a search that was broken off and goes on
-tries what it would have tried. A trial that was broken off itself is no result: it stays open, and is run again first.
+The first trial of every method uses the values of the recipe, so that no search ends with a worse result than it
+started from. For every further trial the sampler is seeded anew with the trial's number, so that a resumed search
+tries the same options as an uninterrupted one. An interrupted trial has no result: it stays open and runs again first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bench.commands.tune.space import Space, distributions, recipe, with_values
+from bench.commands.tune.space import Space, distributions, recipe_values, with_values
 from bench.config.cells import Cell, cells
 from bench.config.matrix import Matrix, MethodConfig
 from bench.launch.local import Report
@@ -31,17 +31,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STORAGE = "study.db"
-CELL = "cell"
-Go = Callable[[list[Cell], Path, Report], None]
+CELL = "cell"  # attribute of a trial that holds its cell id
+RunCells = Callable[[list[Cell], Path, Report], None]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for, the same for every method.
+    """Settings of a search, the same for every method.
 
     Attributes:
-        trials: per method.
-        seed: of the draws.
+        trials: number of trials per method.
+        space: ranges of the searched options.
+        seed: random seed of the search.
     """
 
     trials: int
@@ -49,15 +50,15 @@ class Search:
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """What a search that goes on must agree in; there may be more trials than before."""
+        """Settings that must not change when a search is resumed; the number of trials may grow."""
         return {"search_seed": self.seed, **self.space.as_dict()}
 
 
 def library() -> Any:
-    """Optuna, which keeps quiet about what goes well.
+    """The module Optuna, with its logging limited to warnings.
 
     Raises:
-        UserError: it is not installed.
+        UserError: Optuna is not installed; the message has the command that installs it.
     """
     try:
         import optuna
@@ -68,17 +69,19 @@ def library() -> Any:
 
 
 def open_studies(matrix: Matrix, search: Search, out: Path) -> dict[str, Study]:
-    """A study per method, kept in one SQLite file; trials that an earlier process left open are closed if they ended.
+    """Opens or creates the study of each method, all in one SQLite file.
+
+    Trials that an earlier process left open get the result in their record, if there is one.
 
     Raises:
-        UserError: the file holds another search, or more trials than are asked for, or cannot be read.
+        UserError: the file holds a search with other settings or more trials, or cannot be read.
     """
     optuna = library()
     from sqlalchemy.exc import SQLAlchemyError
 
     path = (out / STORAGE).absolute()
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{quote(str(path))}")  # a folder may be called "what?"
+        storage = optuna.storages.RDBStorage(f"sqlite:///{quote(str(path))}")  # the path may hold ? or %
         return {method.name: _open(optuna, storage, method, search, out) for method in matrix.methods}
     except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
         raise UserError(f"{path}: cannot be read as a study; restore it or choose another folder with --out") from error
@@ -88,100 +91,118 @@ def _open(optuna: Any, storage: Any, method: MethodConfig, search: Search, out: 
     study: Study = optuna.create_study(
         study_name=method.name, storage=storage, direction="maximize", load_if_exists=True
     )
-    before, now = study.user_attrs.get("search"), search.as_dict()
-    if before is None:
-        study.set_user_attr("search", now)
-    elif before != now:
-        key = next(key for key in now if before.get(key) != now[key])
+    stored, settings = study.user_attrs.get("search"), search.as_dict()
+    if stored is None:
+        study.set_user_attr("search", settings)
+    elif stored != settings:
+        key = next(key for key in settings if stored.get(key) != settings[key])
         raise UserError(
-            f"--out {out}: holds another search ({key}: there {before.get(key)}, now {now[key]}); choose another folder"
+            f"--out {out}: holds another search ({key}: there {stored.get(key)}, now {settings[key]}); "
+            "choose another folder"
         )
     if len(study.trials) > search.trials:
         raise UserError(f"--trials {search.trials}: {out} holds {len(study.trials)} trials of {method.name} already")
     for trial in unfinished(study):
         if CELL not in trial.user_attrs or _ended(trial, out):
-            close(study, trial, out)
+            tell_result(study, trial, out)
     return study
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that have a result, whatever it is."""
+    """Trials of a study that have a result or have failed."""
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
 def unfinished(study: Study) -> list[FrozenTrial]:
-    """The trial that was broken off, if any."""
+    """Trials of a study that are open because they were interrupted."""
     return [trial for trial in study.trials if not trial.state.is_finished()]
 
 
 def run_trials(
-    matrix: Matrix, device: str, search: Search, studies: Mapping[str, Study], out: Path, go: Go, report: Report
+    matrix: Matrix,
+    device: str,
+    search: Search,
+    studies: Mapping[str, Study],
+    out: Path,
+    run_cells: RunCells,
+    report: Report,
 ) -> None:
-    """Runs what is left: the first trial of every method, then the second, so that a stop leaves them even.
+    """Runs the remaining trials: the first of every method, then the second, so that a stop leaves methods even.
+
+    Args:
+        studies: name of a method -> its study.
+        run_cells: function that runs cells in a run folder, such as ``bench.launch.local.run_local``.
 
     Raises:
-        KeyboardInterrupt: as ``go``; the trial that was running stays open.
-        UserError: as ``go``.
+        KeyboardInterrupt: as ``run_cells``; the trial that was running stays open.
+        UserError: as ``run_cells``.
     """
     for number in range(search.trials):
         for method in matrix.methods:
             if len(finished(studies[method.name])) <= number:
-                _trial(matrix, device, method, search, studies[method.name], out, go, report)
+                _run_trial(matrix, device, method, search, studies[method.name], out, run_cells, report)
 
 
-def _trial(
+def _run_trial(
     matrix: Matrix,
     device: str,
     method: MethodConfig,
     search: Search,
     study: Study,
     out: Path,
-    go: Go,
+    run_cells: RunCells,
     report: Report,
 ) -> None:
-    trial = next(iter(unfinished(study)), None) or _ask(matrix, device, method, search, study)
+    """Runs the open trial of a study, or a new one, and tells the study its result."""
+    trial = next(iter(unfinished(study)), None) or _new_trial(matrix, device, method, search, study)
     cell = trial_cell(matrix, device, method, trial.params, trial.number)
     folder = cell_folder(out, cell.cell_id)
-    before, started = _seconds(folder), time.monotonic()
+    earlier, started = _recorded_seconds(folder), time.monotonic()
     try:
-        go([cell], out, report)
+        run_cells([cell], out, report)
     except BaseException:
         if _ended(trial, out):
-            close(study, trial, out)
+            tell_result(study, trial, out)
         raise
     else:
-        close(study, trial, out)
+        tell_result(study, trial, out)
     finally:
-        if read(folder) is not None:
-            amend(folder, trial={"number": trial.number + 1, "seconds": before + time.monotonic() - started})
+        if read_trial_record(folder) is not None:
+            amend(folder, trial={"number": trial.number + 1, "seconds": earlier + time.monotonic() - started})
 
 
-def _ask(matrix: Matrix, device: str, method: MethodConfig, search: Search, study: Study) -> FrozenTrial:
+def _new_trial(matrix: Matrix, device: str, method: MethodConfig, search: Search, study: Study) -> FrozenTrial:
+    """Adds a trial to a study, with the recipe's values if it is the first, and returns it."""
     optuna = library()
-    draw = np.random.SeedSequence([search.seed, len(study.trials)]).generate_state(1)
-    study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
+    seed = np.random.SeedSequence([search.seed, len(study.trials)]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]))
     if not study.trials:
-        with warnings.catch_warnings():  # it has been "experimental" since 2020
+        with warnings.catch_warnings():  # Optuna has marked this sampler as experimental since 2020
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = optuna.samplers.PartialFixedSampler(recipe(method, search.space), study.sampler)
-    asked = study.ask(distributions(method, search.space))
-    asked.set_user_attr(CELL, trial_cell(matrix, device, method, asked.params, asked.number).cell_id)
-    return study.trials[asked.number]
+            study.sampler = optuna.samplers.PartialFixedSampler(recipe_values(method, search.space), study.sampler)
+    trial = study.ask(distributions(method, search.space))
+    trial.set_user_attr(CELL, trial_cell(matrix, device, method, trial.params, trial.number).cell_id)
+    return study.trials[trial.number]
 
 
-def _seconds(folder: Path) -> float:
-    """What an attempt that was broken off took, as far as it is known."""
-    return float(((read(folder) or {}).get("trial") or {}).get("seconds") or 0.0)
+def _recorded_seconds(folder: Path) -> float:
+    """Seconds of earlier, interrupted attempts at a trial; 0 if its record does not have them."""
+    return float(((read_trial_record(folder) or {}).get("trial") or {}).get("seconds") or 0.0)
 
 
 def trial_cell(matrix: Matrix, device: str, method: MethodConfig, options: Mapping[str, Any], number: int) -> Cell:
-    """The cell of a method with these options, which never looks at the test targets."""
+    """The cell of a trial, which does not evaluate the test targets.
+
+    Args:
+        options: searched option -> value.
+        number: number of the trial, from 0.
+    """
     [cell] = cells(dataclasses.replace(matrix, methods=(with_values(method, options),)), device)
     return dataclasses.replace(cell, cell_id=f"{cell.cell_id}--t{number + 1}", test=False)
 
 
-def close(study: Study, trial: FrozenTrial, out: Path) -> None:
-    """Tells a study how a trial ended, by its record; without one that is whole and ok it has failed."""
+def tell_result(study: Study, trial: FrozenTrial, out: Path) -> None:
+    """Tells a study the result in a trial's record; a trial without an intact record of status ok has failed."""
     optuna = library()
     record = _record(trial, out)
     value = record["row"]["valid_hr@10"] if record is not None and record["row"]["status"] == "ok" else None
@@ -192,18 +213,18 @@ def close(study: Study, trial: FrozenTrial, out: Path) -> None:
 
 
 def _ended(trial: FrozenTrial, out: Path) -> bool:
-    """Whether a trial came to an end of its own, good or bad."""
+    """True if a trial has a record of an end, good or bad, other than an interruption."""
     record = _record(trial, out)
     return record is not None and record["row"]["status"] != "interrupted"
 
 
 def _record(trial: FrozenTrial, out: Path) -> dict[str, Any] | None:
     cell = trial.user_attrs.get(CELL)
-    return read(cell_folder(out, cell)) if cell else None
+    return read_trial_record(cell_folder(out, cell)) if cell else None
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The record of a trial; None where there is none that can be relied on."""
+def read_trial_record(folder: Path) -> dict[str, Any] | None:
+    """Record in the folder of a trial's cell; None if it is missing or damaged."""
     try:
         return read_record(folder)
     except (FileNotFoundError, Damaged):

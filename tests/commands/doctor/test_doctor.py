@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.commands.doctor import command, examine
-from bench.commands.doctor.examine import torch_sees
+from bench.commands.doctor.examine import torch_devices
 from bench.commands.doctor.finding import Finding, gib, ok
 from bench.utils.errors import UserError
 
@@ -62,7 +62,7 @@ def test_the_text_shows_what_mends_and_keeps_the_terminal_safe(
     told(monkeypatch, FINE, DOUBTFUL, BAD)
     call()
     out = capsys.readouterr().out
-    assert "mend:   export OMP_NUM_THREADS=2" in out
+    assert "fix:    export OMP_NUM_THREADS=2" in out
     assert "effect: far slower" in out
     assert "\x1b" not in out
 
@@ -124,10 +124,10 @@ def test_a_device_that_cannot_compute_is_found_before_the_run(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
-    sees = torch_sees("cuda:1")
+    sees = torch_devices("cuda:1")
     assert (sees.devices, sees.error) == (2, "CUDA error: all CUDA-capable devices are busy or unavailable")
-    assert torch_sees("cuda:2").error == ""  # it is not there: another finding's business
-    assert torch_sees("cpu").error == ""
+    assert torch_devices("cuda:2").error == ""  # it is not there: another finding's business
+    assert torch_devices("cpu").error == ""
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pynvml
 import pytest
 
 from bench.commands.doctor import gpu
-from bench.commands.doctor.driver import TorchSees, examine_driver
+from bench.commands.doctor.driver import TorchDevices, examine_driver
 from bench.commands.doctor.finding import Finding
 from bench.measure.nvml import THROTTLES
 from tests.measure.fake_nvml import DRIVER_NOT_LOADED, A, B, FakeDevice, FakeNvml, NVMLError, process, sliced
 
-SEES = TorchSees("12.8", 1, A, "Fake H100")
-BLIND = TorchSees("12.8", 0)
+SEES = TorchDevices("12.8", 1, A, "Fake H100")
+BLIND = TorchDevices("12.8", 0)
 OWN = process(os.getpid(), 500)
 GIB = 2**30
 UNTOLD = NVMLError(999)
@@ -32,7 +32,7 @@ def card(**changes: Any) -> FakeDevice:
 def examined(
     nvml: FakeNvml | FakeDevice,
     wanted: str = "auto",
-    sees: TorchSees = SEES,
+    sees: TorchDevices = SEES,
     variables: Mapping[str, str] | None = None,
 ) -> dict[str, Finding]:
     module = FakeNvml([nvml]) if isinstance(nvml, FakeDevice) else nvml
@@ -61,7 +61,7 @@ def test_a_card_in_order_is_ok_in_every_check() -> None:
         ("gpu users", {"compute": (OWN, process(7, 1)), "utilisation": UNTOLD}, "warning", "utilisation unknown", ""),
         ("gpu users", {"compute": (), "utilisation": 0}, "warning", "unknown: ", ""),
         ("gpu users", {"compute": (), "used": 9 * GIB}, "warning", "9.0 GiB are in use", "--query-compute-apps"),
-        ("gpu users", {"compute": (), "utilisation": 40}, "wrong", "the GPU is at work", ""),
+        ("gpu users", {"compute": (), "utilisation": 40}, "wrong", "the GPU is busy", ""),
         ("gpu memory", {"used": 20 * GIB}, "warning", "60.0 GiB of 80.0 GiB free", ""),
         ("gpu memory", {"used": 50 * GIB}, "wrong", "30.0 GiB of 80.0 GiB free", ""),
         ("gpu memory", {"used": UNTOLD}, "warning", "unknown: ", ""),
@@ -95,7 +95,7 @@ def test_the_levels_of_a_card(check: str, changes: dict[str, Any], level: str, s
 
 
 def test_a_slice_is_told_apart_from_a_card() -> None:
-    sees = TorchSees("12.8", 1, "MIG-s2", "slice")
+    sees = TorchDevices("12.8", 1, "MIG-s2", "slice")
     found = examined(sliced(), sees=sees, variables={"CUDA_VISIBLE_DEVICES": "MIG-s2"})
     assert (found["mig"].level, found["mig"].finding) == ("warning", "the matrix runs on a slice of a card")
     assert A in found["mig"].mend  # the card's, which is what can be set
@@ -105,14 +105,14 @@ def test_the_card_is_the_one_that_torch_computes_on() -> None:
     """NVML's order is turned round, and the other card is in a bad state."""
     other = FakeDevice(B, persistence=0, cap=1, reasons=0x40)
     assert examined(FakeNvml([other, card()]))["clocks"].level == "ok"
-    found = examined(FakeNvml([card(), other]), "cuda:1", TorchSees("12.8", 2, B, "other"))
+    found = examined(FakeNvml([card(), other]), "cuda:1", TorchDevices("12.8", 2, B, "other"))
     assert (found["clocks"].level, found["power cap"].level) == ("wrong", "wrong")
 
 
 def test_an_older_module_or_driver_lacks_functions() -> None:
     refused = {name: NVMLError(13) for name in ("nvmlDeviceGetMigMode", "nvmlSystemGetCudaDriverVersion")}
     found = examined(FakeNvml([card()], refused))
-    assert found["mig"].finding.startswith("unknown: the driver does not tell")
+    assert found["mig"].finding.startswith("unknown: the driver does not report it")
     assert found["driver"].finding.startswith("unknown: driver 570.1")
 
     class Old(FakeNvml):
@@ -136,7 +136,7 @@ def test_cards_that_cannot_be_counted() -> None:
         ("cpu", BLIND, "ok", ""),
     ],
 )
-def test_no_driver(wanted: str, sees: TorchSees, level: str, mend: str) -> None:
+def test_no_driver(wanted: str, sees: TorchDevices, level: str, mend: str) -> None:
     found = examined(FakeNvml([], {"nvmlInit": NVMLError(DRIVER_NOT_LOADED)}), wanted, sees)
     assert found["driver"].level == level
     assert mend in found["driver"].mend
@@ -169,7 +169,7 @@ def test_without_the_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", SEES, {}, "ok", "cuda:0", ""),
         (
             "auto",
-            TorchSees(None, 0),
+            TorchDevices(None, 0),
             {},
             "wrong",
             "NVML sees 1 GPU and torch none (this build has no CUDA)",
@@ -178,11 +178,18 @@ def test_without_the_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", BLIND, {"CUDA_VISIBLE_DEVICES": ""}, "wrong", "(CUDA_VISIBLE_DEVICES=)", "unset CUDA_VISIBLE_DEVICES"),
         ("auto", BLIND, {}, "wrong", "cells run on the CPU", "torch.cuda.init()"),
         ("cuda:3", SEES, {}, "wrong", "the matrix names cuda:3, torch sees 1", "torch.cuda.init()"),
-        ("auto", TorchSees("12.8", 1, error="busy or unavailable"), {}, "wrong", "cannot be used: busy", "nvidia-smi"),
+        (
+            "auto",
+            TorchDevices("12.8", 1, error="busy or unavailable"),
+            {},
+            "wrong",
+            "cannot be used: busy",
+            "nvidia-smi",
+        ),
     ],
 )
 def test_the_levels_of_the_device(
-    wanted: str, sees: TorchSees, variables: dict[str, str], level: str, said: str, mend: str
+    wanted: str, sees: TorchDevices, variables: dict[str, str], level: str, said: str, mend: str
 ) -> None:
     found = examined(card(), wanted, sees, variables)["device"]
     assert (found.level, said in found.finding) == (level, True), found
@@ -212,11 +219,11 @@ def test_the_numbers_are_nvmls() -> None:
 def test_a_real_card() -> None:
     import torch
 
-    from bench.commands.doctor.examine import torch_sees
+    from bench.commands.doctor.examine import torch_devices
 
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    found = {finding.check: finding for finding in examine_driver("cuda:0", torch_sees("cuda:0"), dict(os.environ))}
+    found = {finding.check: finding for finding in examine_driver("cuda:0", torch_devices("cuda:0"), dict(os.environ))}
     assert list(found) == ["driver", "device", *gpu.CHECKS]
     assert found["device"].level == "ok"
     assert torch.cuda.get_device_name(0) in found["device"].finding

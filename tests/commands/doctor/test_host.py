@@ -64,8 +64,8 @@ def test_load(share: float | None, average: float | None, cpus: int | None, leve
     ("cpu_max", "level", "said"),
     [
         ("max 100000", "ok", "no quota; 4 CPUs usable"),
-        ("400000 100000", "ok", "4 CPUs' worth of time on 4 CPUs, held back for 2.5 s so far"),
-        ("150000 100000", "warning", "1.5 CPUs' worth of time on 4 CPUs, held back for 2.5 s so far"),
+        ("400000 100000", "ok", "4 CPUs' worth of time on 4 CPUs, stopped for 2.5 s so far"),
+        ("150000 100000", "warning", "1.5 CPUs' worth of time on 4 CPUs, stopped for 2.5 s so far"),
         ("50000 100000", "wrong", "0.5 CPUs' worth"),
     ],
 )
@@ -82,12 +82,12 @@ def test_limits_that_nobody_can_read_are_unknown(tmp_path: Path) -> None:
     nowhere = (tmp_path / "no", tmp_path / "none")
     cores = read_cores(2, *nowhere, usable=4)
     assert level_of(host.cpu_limit(cores, None)) == "unknown"
-    assert level_of(host.memory_limit(None, host.groups_known(*nowhere), 8 * GIB)) == "unknown"
+    assert level_of(host.memory_limit(None, host.control_groups_readable(*nowhere), 8 * GIB)) == "unknown"
     (tmp_path / "no").mkdir()
     (tmp_path / "none").write_text("0::/\n")
-    assert not host.groups_known(*nowhere)  # a mount that is there and empty tells nothing either
+    assert not host.control_groups_readable(*nowhere)  # a mount that is there and empty tells nothing either
     (tmp_path / "no" / "cgroup.procs").write_text("")
-    assert host.groups_known(*nowhere)
+    assert host.control_groups_readable(*nowhere)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from bench.cell.run_cell import run_cell
 from bench.commands.doctor import storage
-from bench.commands.doctor.disk_estimate import HubModel, Need, hub_models, need_of
+from bench.commands.doctor.disk_estimate import DiskEstimate, HubModel, estimate_disk, hub_models
 from bench.commands.doctor.finding import GIB
 from bench.config.cells import cells
 from bench.config.matrix import Matrix, parse
@@ -20,7 +20,7 @@ from tests.commands.doctor.levels import level_of
 from tests.data.small_amazon import write_amazon
 from tests.tiny import matrix
 
-SMALL = Need(hidden=GIB, pictures=GIB, unknown=())
+SMALL = DiskEstimate(hidden=GIB, pictures=GIB, unknown=())
 HUB_PAIR = [{"text": "somebody/bert", "image": "somebody/vit"}]
 
 
@@ -46,7 +46,7 @@ def test_the_estimate_is_what_a_run_leaves(
     files = list((cache_dir() / "hidden").glob("*.safetensors"))
     assert len(files) == 4  # even layers and all layers, of two encoders
     kept = [tensor for file in files for tensor in load_states(file)]
-    assert need_of(small, []).hidden == sum(tensor.nbytes for tensor in kept)
+    assert estimate_disk(small, []).hidden == sum(tensor.nbytes for tensor in kept)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_estimate_is_what_a_run_leaves(
     ],
 )
 def test_the_estimate_by_hand(changes: dict[str, Any], hidden: int, model_folders: dict[str, Path]) -> None:
-    need = need_of(parsed(model_folders, **changes), [])
+    need = estimate_disk(parsed(model_folders, **changes), [])
     assert need.hidden == hidden
     assert need.unknown == ()
     assert need.pictures == (0 if changes.get("modality") == ["text"] else 60 * 32 * 32 * 3)
@@ -68,30 +68,30 @@ def test_the_estimate_by_hand(changes: dict[str, Any], hidden: int, model_folder
 
 def test_drawn_weights_have_a_cache_per_seed(model_folders: dict[str, Path]) -> None:
     pair = [{"text": "bert-base", "image": "vit-base", "weights": "random"}]
-    need = need_of(parsed(model_folders, backbones=pair, seeds=[0, 1, 2]), [])
+    need = estimate_disk(parsed(model_folders, backbones=pair, seeds=[0, 1, 2]), [])
     assert need.hidden == 3 * 2 * 60 * 7 * 768 * 2
     assert need.pictures == 60 * 224 * 224 * 3
 
 
 def test_quantised_encoders_have_caches_of_their_own(model_folders: dict[str, Path]) -> None:
     pair = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}
-    need = need_of(parsed(model_folders, backbones=[pair, pair | {"quantise": "bnb-nf4"}]), [])
+    need = estimate_disk(parsed(model_folders, backbones=[pair, pair | {"quantise": "bnb-nf4"}]), [])
     assert need.hidden == 2 * (2 * 60 * 3 * 24 * 2)
 
 
 def test_the_items_of_amazon_are_the_lines_of_its_file(model_folders: dict[str, Path], tmp_path: Path) -> None:
     folder = write_amazon(tmp_path / "data", {f"i{n}": f"t{n}" for n in range(17)}, {"u": ["i1"] * 6})
     dataset = {"name": "amazon", "data_dir": str(folder)}
-    assert need_of(parsed(model_folders, dataset=dataset, modality=["text"]), []).hidden == 17 * 3 * 24 * 2
+    assert estimate_disk(parsed(model_folders, dataset=dataset, modality=["text"]), []).hidden == 17 * 3 * 24 * 2
     dataset["data_dir"] = str(tmp_path / "nowhere")
-    need = need_of(parsed(model_folders, dataset=dataset), [])
+    need = estimate_disk(parsed(model_folders, dataset=dataset), [])
     assert (need.total, len(need.unknown)) == (0, 1)
     assert "nowhere has no *items.tsv" in need.unknown[0]
 
 
 def test_an_encoder_that_is_not_here_is_missing_from_the_estimate(model_folders: dict[str, Path]) -> None:
     wanted = parsed(model_folders, backbones=HUB_PAIR)
-    need = need_of(wanted, hub_models(wanted))
+    need = estimate_disk(wanted, hub_models(wanted))
     assert need.hidden == 0
     assert [name in text for name, text in zip(("somebody/bert", "somebody/vit"), need.unknown, strict=True)] == [
         True,
@@ -111,7 +111,7 @@ def test_an_encoder_in_the_hub_cache_is_found_there(
     text, image = hub_models(wanted)
     assert (text.name, text.folder, text.complete) == ("somebody/bert", place / "snapshots" / "abc", True)
     assert (image.name, image.folder, image.complete) == ("somebody/vit", None, False)
-    assert need_of(wanted, [text, image]).hidden == 60 * 3 * 24 * 2
+    assert estimate_disk(wanted, [text, image]).hidden == 60 * 3 * 24 * 2
     for weights in (place / "snapshots" / "abc").glob("*.safetensors"):
         weights.unlink()
     assert not hub_models(wanted)[0].complete
@@ -129,12 +129,12 @@ def test_names_that_are_no_hub_ids_are_not_there(model_folders: dict[str, Path])
         (2 * GIB + 1, True, SMALL, "warning"),
         (2 * GIB - 1, True, SMALL, "wrong"),
         (9 * GIB, False, SMALL, "wrong"),
-        (9 * GIB, True, Need(GIB, 0, ("the width of x",)), "unknown"),
-        (GIB // 2, True, Need(GIB, 0, ("the width of x",)), "wrong"),
+        (9 * GIB, True, DiskEstimate(GIB, 0, ("the width of x",)), "unknown"),
+        (GIB // 2, True, DiskEstimate(GIB, 0, ("the width of x",)), "wrong"),
         (None, True, SMALL, "unknown"),
     ],
 )
-def test_cache_disk(free: int | None, writable: bool, need: Need, level: str) -> None:
+def test_cache_disk(free: int | None, writable: bool, need: DiskEstimate, level: str) -> None:
     found = storage.cache_disk(Path("/some where/cache"), free, writable, need)
     assert level_of(found) == level
 
@@ -162,7 +162,7 @@ def test_run_disk(free: int | None, writable: bool, level: str) -> None:
         ([HubModel("a/b", Path("x"), True)], False, {}, "wrong", "cannot be used"),
         ([HubModel("a/b", None, False)], True, {}, "unknown", "whether the hub answers was not tried"),
         ([HubModel("a/b", None, False)], True, {"HF_HUB_OFFLINE": "true"}, "wrong", "fetching is switched off"),
-        ([HubModel("a/b", Path("x"), False)], True, {"TRANSFORMERS_OFFLINE": "1"}, "wrong", "or not whole: a/b"),
+        ([HubModel("a/b", Path("x"), False)], True, {"TRANSFORMERS_OFFLINE": "1"}, "wrong", "or incomplete: a/b"),
     ],
 )
 def test_hub(models: list[HubModel], readable: bool, variables: dict[str, str], level: str, said: str) -> None:
@@ -176,4 +176,4 @@ def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     free = storage.free_bytes(tmp_path / "a" / "b")
     assert free is not None
     assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
-    assert storage.existing(tmp_path / "a" / "b") == tmp_path
+    assert storage.nearest_existing(tmp_path / "a" / "b") == tmp_path
