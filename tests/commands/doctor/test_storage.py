@@ -160,8 +160,8 @@ def test_run_disk(free: int | None, writable: bool, level: str) -> None:
         ([], False, {"HF_HUB_OFFLINE": "1"}, "ok", "(offline)"),
         ([HubModel("a/b", Path("x"), True)], True, {}, "ok", "a/b: in "),
         ([HubModel("a/b", Path("x"), True)], False, {}, "wrong", "cannot be used"),
-        ([HubModel("a/b", None, False)], True, {}, "unknown", "whether the hub answers was not tried"),
-        ([HubModel("a/b", None, False)], True, {"HF_HUB_OFFLINE": "true"}, "wrong", "fetching is switched off"),
+        ([HubModel("a/b", None, False)], True, {}, "unknown", "the hub was not contacted"),
+        ([HubModel("a/b", None, False)], True, {"HF_HUB_OFFLINE": "true"}, "wrong", "downloads are switched off"),
         ([HubModel("a/b", Path("x"), False)], True, {"TRANSFORMERS_OFFLINE": "1"}, "wrong", "or incomplete: a/b"),
     ],
 )
