@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.arguments import add_options, add_recipe, request_of
+from bench.commands.arguments import DATASET, add_options, add_recipe, request_of
 from bench.utils.text import as_json, printable
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: python run_bench.py doctor --preset paper --device cuda:0"
     add_recipe(parser)
-    add_options(parser, "data_dir", "text_model", "image_model", "device")
+    add_options(parser, "data_dir", *DATASET, "text_model", "image_model", "device")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder that the run will write to (default: runs)")
     add_options(parser, "json")
 

@@ -16,6 +16,7 @@ from bench.commands.doctor import command, examine
 from bench.commands.doctor.examine import torch_devices
 from bench.commands.doctor.finding import Finding, gib, ok
 from bench.utils.errors import UserError
+from tests.data.small_amazon import write_amazon
 
 FINE = ok("disk", "large")
 DOUBTFUL = Finding("load", "warning", "somebody\x1b[2J is here", "slower", "ps")
@@ -79,6 +80,17 @@ def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     # The default preset: 700 items, 7 kept layers of 64, 16 bit, two encoders; pictures of 32 x 32.
     hidden, pictures = 2 * 700 * 7 * 64 * 2, 700 * 32 * 32 * 3
     assert f"{gib(hidden)} hidden states, {gib(pictures)} pictures" in found["cache disk"]["finding"]
+
+
+def test_a_dataset_in_files_is_named_by_its_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    titles = {f"B{i:03}": f"soft cotton shirt number {i}" for i in range(30)}
+    users = {f"U{u}": [f"B{(u * 7 + k) % 30:03}" for k in range(6)] for u in range(30)}
+    folder = str(write_amazon(tmp_path / "data", titles, users))
+    models = ("--text-model", "shop-full", "--image-model", "shop-full")
+    call("--dataset", "amazon", "--data-dir", folder, *models, "--out", str(tmp_path / "run"), "--json")
+    found = {entry["check"]: entry for entry in json.loads(capsys.readouterr().out)}
+    # 30 items, 7 kept layers of 64, 16 bit, two encoders.
+    assert f"{gib(2 * 30 * 7 * 64 * 2)} hidden states" in found["cache disk"]["finding"]
 
 
 def test_a_folder_that_cannot_be_written_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
