@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from bench.data.kinds import KINDS
 from bench.utils.text import printable
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ OPTIONS: Mapping[str, Option] = {
                 ("seeds",), type=integers, metavar="0,1"),
         _option("modality", "item content that is encoded: text+image, text or image", ("modality",)),
         # Dataset
-        _option("dataset", "kind of dataset: shop, amazon, table, recbole or microlens, see the command list",
+        _option("dataset", f"kind of dataset: {', '.join(KINDS)}; see the command list",
                 ("dataset", "name"), metavar="KIND"),
         _option("shop_seed", "seed of the generated shop; another seed gives another shop",
                 ("dataset", "seed"), type=int, metavar="N"),
