@@ -13,19 +13,24 @@ import pynvml
 import pytest
 
 from bench.measure.nvml import NvmlReading, NvmlSampler
+from tests.measure import fake_nvml
 from tests.measure.fake_nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
     GPU_IS_LOST,
     NOT_SUPPORTED,
     OWN,
+    POWER_INSTANT,
     A,
     B,
+    Clock,
     FakeDevice,
     FakeNvml,
     NVMLError,
     NVMLLibraryMismatchError,
+    PowerMeter,
     functions,
+    opened,
     process,
     sliced,
     ticking,
@@ -56,11 +61,52 @@ def test_the_stand_in_offers_what_the_real_module_does() -> None:
     for name, signature in functions().items():
         real = list(inspect.signature(getattr(pynvml, name)).parameters)
         assert list(signature.parameters)[1:] == real, name
-    for name in ("NVML_CLOCK_SM", "NVML_TEMPERATURE_GPU", "nvmlMemory_v2"):
+    for name in ("NVML_CLOCK_SM", "NVML_TEMPERATURE_GPU", "nvmlMemory_v2", "NVML_FI_DEV_POWER_INSTANT"):
         assert getattr(FakeNvml, name) == getattr(pynvml, name)
-    for code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND, DRIVER_NOT_LOADED, GPU_IS_LOST):
-        assert pynvml.NVMLError(code).value == code
+    assert FakeNvml.NVMLError is pynvml.NVMLError
+    assert FakeNvml.NVMLLibraryMismatchError is pynvml.NVMLLibraryMismatchError
     assert not hasattr(pynvml.NVMLLibraryMismatchError(), "value")
+    for code, kind in (
+        (fake_nvml.UNINITIALIZED, pynvml.NVMLError_Uninitialized),
+        (fake_nvml.INVALID_ARGUMENT, pynvml.NVMLError_InvalidArgument),
+        (NOT_SUPPORTED, pynvml.NVMLError_NotSupported),
+        (fake_nvml.NOT_FOUND, pynvml.NVMLError_NotFound),
+        (FUNCTION_NOT_FOUND, pynvml.NVMLError_FunctionNotFound),
+        (DRIVER_NOT_LOADED, pynvml.NVMLError_DriverNotLoaded),
+        (GPU_IS_LOST, pynvml.NVMLError_GpuIsLost),
+    ):
+        assert type(NVMLError(code)) is kind
+    value = pynvml.c_nvmlFieldValue_t()
+    (field,) = opened(FakeNvml([FakeDevice(A)])).nvmlDeviceGetFieldValues(FakeDevice(A), [POWER_INSTANT])
+    assert all(hasattr(value, name) for name in vars(field))
+    assert hasattr(value.value, "uiVal")
+    assert field.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
+
+
+def test_the_stand_in_refuses_every_call_before_its_start_and_after_its_end() -> None:
+    nvml = FakeNvml([FakeDevice(A)])
+    for _ in range(2):
+        for call in (nvml.nvmlDeviceGetCount, nvml.nvmlShutdown):
+            with pytest.raises(pynvml.NVMLError_Uninitialized):
+                call()
+        nvml.nvmlInit()
+        assert nvml.nvmlDeviceGetCount() == 1
+        nvml.nvmlShutdown()
+
+
+def test_the_stand_in_ticks_by_its_clock() -> None:
+    clock = Clock()
+    meter = PowerMeter(clock)
+    meter.draw(200)
+    before = meter.counter()
+    clock.sleep(0.15)
+    assert meter.counter() - before == 6_300 + 27_400, "from the tick before the change to the one before now"
+    meter.draw(400)
+    clock.sleep(0.5)
+    assert meter.instant() == 400_000
+    assert meter.mean() == pytest.approx(0.35 * 100_000 + 0.15 * 200_000 + 0.5 * 400_000)
+    clock.sleep(10)
+    assert meter.counter() - before == pytest.approx(1000 * (30 + 200 + 4000), rel=0.02)
 
 
 def test_the_bits_of_throttling_are_nvmls() -> None:
@@ -113,7 +159,7 @@ def test_without_a_driver_there_is_a_reason_and_no_reading() -> None:
     nvml = FakeNvml(refused={"nvmlInit": NVMLError(DRIVER_NOT_LOADED)})
     with NvmlSampler(A, pynvml=nvml) as sampler, sampler.paused():
         pass
-    assert (sampler.reading, sampler.reason) == (None, "NVML: code 9")
+    assert (sampler.reading, sampler.reason) == (None, "NVML: Driver Not Loaded")
     with NvmlSampler(A, pynvml=FakeNvml([FakeDevice(B)])) as sampler:
         pass
     assert sampler.reading is None
@@ -315,10 +361,6 @@ def test_a_failing_meter_does_not_end_what_it_measures() -> None:
 def test_a_slice_tells_its_memory_and_neither_power_nor_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-s2")
     nvml = sliced()
-    nvml.refused = {
-        "nvmlDeviceGetPowerUsage": NVMLError(NOT_SUPPORTED),
-        "nvmlDeviceGetUtilizationRates": NVMLError(NOT_SUPPORTED),
-    }
     with NvmlSampler(None, interval=60, pynvml=nvml) as sampler:
         pass
     assert sampler.reading is not None

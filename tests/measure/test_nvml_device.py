@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench.measure.nvml import DeviceNotFoundError, find_device
-from tests.measure.fake_nvml import GPU_IS_LOST, A, B, FakeDevice, FakeNvml, NVMLError, sliced
+from tests.measure.fake_nvml import GPU_IS_LOST, A, B, FakeDevice, FakeNvml, NVMLError, opened, sliced
 
 
 def test_devices_are_matched_by_uuid_whatever_their_order() -> None:
-    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    nvml = opened(FakeNvml([FakeDevice(B), FakeDevice(A)]))
     for uuid in (A, A.removeprefix("GPU-"), A.upper().replace("GPU-", "")):
         assert find_device(nvml, None, 0, uuid).handle is nvml.devices[1]
         # CUDA's own numbers turn the order round once more; they do not matter.
@@ -18,7 +18,7 @@ def test_devices_are_matched_by_uuid_whatever_their_order() -> None:
 
 
 def test_devices_are_matched_by_the_names_in_cuda_visible_devices() -> None:
-    nvml = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    nvml = opened(FakeNvml([FakeDevice(B), FakeDevice(A)]))
     assert find_device(nvml, f"{A},{B}", 0, None).uuid == A
     assert find_device(nvml, "GPU-bbbb, GPU-aaaa", 1, None).uuid == A
     for visible, index in (("", 0), ("-1", 0), (A, 1), (f"{A},-1,{B}", 1)):
@@ -31,17 +31,17 @@ def test_devices_are_matched_by_the_names_in_cuda_visible_devices() -> None:
 
 
 def test_a_number_alone_is_trusted_only_where_it_cannot_mislead() -> None:
-    two = FakeNvml([FakeDevice(B), FakeDevice(A)])
+    two = opened(FakeNvml([FakeDevice(B), FakeDevice(A)]))
     with pytest.raises(DeviceNotFoundError, match="PCI_BUS_ID"):
         find_device(two, None, 1, None)
     assert find_device(two, None, 1, None, pci_order=True).uuid == A
     assert find_device(two, "1", 0, None, pci_order=True).uuid == A
-    one = FakeNvml([FakeDevice(A)])
+    one = opened(FakeNvml([FakeDevice(A)]))
     assert find_device(one, None, 0, None).uuid == A
     with pytest.raises(DeviceNotFoundError, match="number 3"):
         find_device(one, "3", 0, None)
     with pytest.raises(DeviceNotFoundError, match="no device"):
-        find_device(FakeNvml(), None, 0, A)
+        find_device(opened(FakeNvml()), None, 0, A)
 
 
 def test_a_card_that_cannot_be_opened_does_not_hide_the_others() -> None:
@@ -51,7 +51,7 @@ def test_a_card_that_cannot_be_opened_does_not_hide_the_others() -> None:
                 raise NVMLError(GPU_IS_LOST)
             return handle.uuid
 
-    assert find_device(OneLost([FakeDevice(B), FakeDevice(A)]), None, 0, A).uuid == A
+    assert find_device(opened(OneLost([FakeDevice(B), FakeDevice(A)])), None, 0, A).uuid == A
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_card_that_cannot_be_opened_does_not_hide_the_others() -> None:
     ],
 )
 def test_slices_are_found_by_each_of_their_names(visible: str | None, index: int, uuid: str | None) -> None:
-    device = find_device(sliced(), visible, index, uuid)
+    device = find_device(opened(sliced()), visible, index, uuid)
     assert (device.uuid, device.card, device.mig) == ("MIG-s2", A, True)
 
 
 def test_cards_are_still_found_where_there_are_slices() -> None:
-    nvml = sliced()
+    nvml = opened(sliced())
     assert find_device(nvml, None, 0, B).uuid == B
     assert find_device(nvml, None, 0, A).uuid == A
     assert find_device(nvml, None, 1, None, pci_order=True).uuid == A
