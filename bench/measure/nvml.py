@@ -41,7 +41,8 @@ THROTTLES = {
 class NvmlReading:
     """Summary of the samples of a block; None is a value that the driver did not report.
 
-    Memory values are peaks in bytes. `process_bytes` is the memory of this process, CUDA context included;
+    Memory values are peaks in bytes. `process_bytes` is the memory of this process, CUDA context included, and None if
+    any sample gave a reason for doubt, such as 0 bytes, or less than the process holds; the reason is a warning.
     `device_bytes` is the memory of all processes. It excludes `reserved_bytes`, which the driver keeps for itself,
     unless `memory_info` is "v1": an old driver that counts both together. Utilisation is the percentage of time in
     which any kernel ran. `throttled` is the share of samples in which each reason held. `energy_source` is "counter"
@@ -92,6 +93,7 @@ class NvmlSampler:
         index: CUDA's number of the device, used if the UUID is unknown.
         pynvml: the module; None for that of `nvidia-ml-py`.
         now: a clock in seconds.
+        held: function that returns the bytes of the device that this process holds at least; None if unknown.
     """
 
     def __init__(
@@ -102,10 +104,12 @@ class NvmlSampler:
         index: int = 0,
         pynvml: Any = None,
         now: Callable[[], float] = monotonic,
+        held: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.reading: NvmlReading | None = None
         self.reason: str | None = None
         self._uuid, self._interval, self._index, self._nvml, self._now = uuid, interval, index, pynvml, now
+        self._held = held
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._paused = False
@@ -117,7 +121,7 @@ class NvmlSampler:
         """Find the device, take the first sample and start the thread."""
         self._device = self._open()
         if self._device is not None:
-            self._probe = Probe(self._nvml, self._device)
+            self._probe = Probe(self._nvml, self._device, self._held)
             self._totals = _Totals()
             self._take()
             self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
@@ -259,7 +263,8 @@ class _Totals:
         self._samples = 0
         self._seconds = 0.0
         self._last: float | None = None
-        self._tallies = {name: _Tally() for name in Sample.__dataclass_fields__ if name != "memory_info"}
+        self._tallies = {name: _Tally() for name in Sample.__dataclass_fields__ if name not in ("memory_info", "doubt")}
+        self._doubts: dict[str, None] = {}
         self._memory_info: MemoryInfo | None = None
         self._throttled = dict.fromkeys((name for name, _ in THROTTLES.values()), 0)
         self._energy = _Energy()
@@ -276,6 +281,8 @@ class _Totals:
         for name, tally in self._tallies.items():
             tally.add(getattr(sample, name))
         self._memory_info = sample.memory_info or self._memory_info
+        if sample.doubt is not None:
+            self._doubts[sample.doubt] = None
         for bit, (name, _) in THROTTLES.items():
             self._throttled[name] += bool((sample.reasons or 0) & bit)
         self._energy.add(at, sample)
@@ -290,7 +297,7 @@ class _Totals:
             mig=device.mig,
             seconds=self._seconds,
             samples=self._samples,
-            process_bytes=tally["process"].highest,
+            process_bytes=None if self._doubts else tally["process"].highest,
             device_bytes=tally["used"].highest,
             reserved_bytes=tally["reserved"].highest,
             total_bytes=tally["total"].highest,
@@ -311,6 +318,8 @@ class _Totals:
         )
 
     def _warnings(self, failure: str | None) -> Iterator[str]:
+        if self._doubts:
+            yield f"memory of this process on the GPU is unknown: {'; '.join(self._doubts)}"
         others, size = self._tallies["others"].highest, self._tallies["others_bytes"].highest
         if others:
             holding = f", holding up to {size / 2**30:.2f} GiB" if size else ""

@@ -10,7 +10,7 @@ Sources: NVML API reference (memory info version 2, clock event reasons, MIG dev
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +20,8 @@ MemoryInfo: TypeAlias = Literal["v2", "v1"]
 # mismatch.
 _FUNCTION_NOT_FOUND = 13
 _FINAL = frozenset({3, 4, _FUNCTION_NOT_FOUND, 25})
+# NVML's mark of an unknown 64-bit value; newer bindings turn it into None.
+_NOT_AVAILABLE = 2**64 - 1
 
 
 class DeviceNotFoundError(LookupError):
@@ -54,12 +56,14 @@ class Sample:
 
     `process` is the memory of this process and `used` that of all processes; `used` includes the memory reserved by
     the driver if `memory_info` is "v1", not if it is "v2". `others` is a lower bound of the number of other processes
-    on the device. `reasons` are NVML's clock event reasons as bits.
+    on the device. `doubt` says why what the driver reports of this process's memory is not used; None if there is no
+    doubt or no report. `reasons` are NVML's clock event reasons as bits.
     """
 
     process: int | None
     others: int | None
     others_bytes: int | None
+    doubt: str | None
     used: int | None
     reserved: int | None
     total: int | None
@@ -106,10 +110,17 @@ def find_device(
 
 
 class Probe:
-    """Reader of one device's state; remembers which values the driver does not support."""
+    """Reader of one device's state; remembers which values the driver does not support.
 
-    def __init__(self, pynvml: Any, device: Device) -> None:
+    Args:
+        pynvml: the module, after `nvmlInit()`.
+        device: as `find_device` found it.
+        held: function that returns the bytes of the device that this process holds at least, None if unknown.
+    """
+
+    def __init__(self, pynvml: Any, device: Device, held: Callable[[], int | None] = lambda: None) -> None:
         self._nvml = pynvml
+        self._held = held
         self._handle = device.handle
         self._unsupported: set[tuple[str, ...]] = set()
         self._errors = _errors(pynvml)
@@ -121,8 +132,8 @@ class Probe:
 
     def sample(self) -> Sample:
         """Read all values that the driver reports."""
-        process, others, others_bytes = self._processes()
         used, reserved, total, version = self._memory()
+        process, others, others_bytes, doubt = self._processes(total)
         utilisation = self._ask("nvmlDeviceGetUtilizationRates")
         milliwatts = self._ask("nvmlDeviceGetPowerUsage")
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
@@ -132,6 +143,7 @@ class Probe:
             process=process,
             others=others,
             others_bytes=others_bytes,
+            doubt=doubt,
             used=used,
             reserved=reserved,
             total=total,
@@ -144,19 +156,29 @@ class Probe:
             energy=self._ask("nvmlDeviceGetTotalEnergyConsumption"),
         )
 
-    def _processes(self) -> tuple[int | None, int | None, int | None]:
-        """Memory of this process, number of other processes, and their memory."""
+    def _processes(self, total: int | None) -> tuple[int | None, int | None, int | None, str | None]:
+        """Memory of this process, number of other processes, their memory, and the doubt about the first."""
+        held = self._held()
         compute = self._ask("nvmlDeviceGetComputeRunningProcesses")
         graphics = self._ask("nvmlDeviceGetGraphicsRunningProcesses")
+        # Memory may have been freed while the driver was asked.
+        held = min(held or 0, self._held() or 0)
         # A process can be in both lists, with the same memory.
         memory = {process.pid: process.usedGpuMemory for process in (*(graphics or ()), *(compute or ()))}
         if os.getpid() in memory:
             own = memory.pop(os.getpid())
-            return own, len(memory), _sum(list(memory.values()))
-        # In a container the list may have this process under the host's process number, or be empty.
-        if len(memory) < 2:
-            return None, None, None
-        return None, len(memory) - 1, None
+            if own in (None, 0, _NOT_AVAILABLE):
+                told = "0 bytes" if own == 0 else "no figure"
+                return None, len(memory), _sum(list(memory.values())), f"the driver reports {told} for this process"
+            # In a container the driver may list processes under the host's numbers, where ours is another process's.
+            if own < held or (total is not None and own > total):
+                limit = "less than torch holds" if own < held else "more than the device has"
+                return None, len(memory), None, f"the driver reports {limit} for this process's number"
+            return own, len(memory), _sum(list(memory.values())), None
+        if not memory:
+            return None, None, None, None
+        # This process may be in the list under the host's number.
+        return None, len(memory) - 1 or None, None, "the driver lists processes but none with this process's number"
 
     def _memory(self) -> tuple[int | None, int | None, int | None, MemoryInfo | None]:
         """Used, reserved and total memory, and the version of NVML's call that reported them."""
@@ -270,6 +292,7 @@ def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _sum(values: list[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
+def _sum(values: list[Any]) -> int | None:
+    """Sum of the values; None if one of them is unknown."""
+    known = [value for value in values if value not in (None, 0, _NOT_AVAILABLE)]
     return sum(known) if len(known) == len(values) else None

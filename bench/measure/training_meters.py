@@ -62,7 +62,7 @@ class TrainingMeters:
 
     def __init__(self, device: torch.device, before: MeterReadings | None = None):
         self._device, self._before = device, before
-        self._sampler = NvmlSampler(_uuid(device), index=device.index or 0) if device.type == "cuda" else None
+        self._sampler = _sampler(device) if device.type == "cuda" else None
         self._machine = MachineWatch()
         self._stack = ExitStack()
         self._peaks: dict[str, int | None] = {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
@@ -119,9 +119,12 @@ def memory_columns(measured: MeterReadings, account: int | None) -> dict[str, An
         account: bytes of live tensors at the peak of a training step, from the memory account; None if unknown.
     """
     nvml = measured.nvml
+    process, reserved = None if nvml is None else nvml.process_bytes, measured.peaks["peak_reserved_bytes"]
+    if process is not None and process < (reserved or 0):
+        process = None  # of a resumed training NVML may know only the later part
     columns: dict[str, Any] = {
         **measured.peaks,
-        "nvml_process_bytes": None if nvml is None else nvml.process_bytes,
+        "nvml_process_bytes": process,
         "nvml_device_bytes": None if nvml is None else nvml.device_bytes,
         "energy_joules": None if nvml is None else nvml.energy_joules,
     }
@@ -177,5 +180,6 @@ def _mean(*parts: tuple[float | None, int]) -> float | None:
     return sum(value * count for value, count in known) / total if total else None
 
 
-def _uuid(device: torch.device) -> str:
-    return str(torch.cuda.get_device_properties(device).uuid)
+def _sampler(device: torch.device) -> NvmlSampler:
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return NvmlSampler(uuid, index=device.index or 0, held=lambda: torch.cuda.memory_reserved(device))

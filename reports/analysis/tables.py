@@ -20,6 +20,9 @@ from reports.load.run_folders import Record
 COST_COLUMNS = {"time": "epoch_seconds", "params": "trainable_params", "memory": "peak_memory_bytes"}
 """Column of each cost of the TPME."""
 
+NVML, RESERVED = "nvml_process_bytes", "peak_reserved_bytes"
+"""Sources of the peak memory on a GPU, the better one first."""
+
 Key = tuple[Hashable, ...]
 
 
@@ -27,14 +30,16 @@ def results(records: Iterable[Record], options: Options = DEFAULT) -> pd.DataFra
     """Table of results.csv, a row per cell: the columns of the contract in order, further columns, then `ADDED`.
 
     HR, NDCG and MRR at each k of the options are computed from the ranks if the record does not have them. Figures that
-    were not measured are missing. `tpme` is computed over the cells of one comparison (`GROUP`) and one seed that ended
-    ok with all three costs measured; it is missing if their memory has more than one source.
+    were not measured are missing. If NVML reported the memory of some cells of a comparison only, the peak memory of
+    all of them is the reserved peak of the allocator. `tpme` is computed over the cells of one comparison (`GROUP`) and
+    one seed that ended ok with all three costs measured; it is missing if their memory has more than one source.
     """
     rows = [_row(record, options) for record in records]
     known = (*CONTRACT, *FURTHER, *ADDED)
     others = dict.fromkeys(column for row in rows for column in row if column not in known)
     columns = [*CONTRACT, *FURTHER, *others, *ADDED]
     frame = pd.DataFrame({column: _typed(column, [row.get(column) for row in rows]) for column in columns})
+    _use_one_memory_source(frame)
     scores: dict[Hashable, float] = {}
     keys = comparison_keys(frame, "seed")
     for key in unique(keys):
@@ -102,6 +107,18 @@ def comparison_keys(frame: pd.DataFrame, *further: str) -> pd.Series[Any]:
     group = frame[[*GROUP, *further]]
     plain = group.astype(object).where(group.notna(), None)
     return pd.Series(list(plain.itertuples(index=False, name=None)), index=frame.index, dtype=object)
+
+
+def _use_one_memory_source(frame: pd.DataFrame) -> None:
+    """Replaces NVML's memory of processes by the reserved peak in comparisons where NVML did not report all cells."""
+    keys = comparison_keys(frame)
+    measured = frame["memory_source"].notna() & (frame["status"] == "ok")
+    for key in unique(keys):
+        rows = measured & is_key(keys, key)
+        both = set(frame.loc[rows, "memory_source"]) == {NVML, RESERVED}
+        if both and frame.loc[rows, RESERVED].notna().all():
+            frame.loc[rows, "peak_memory_bytes"] = frame.loc[rows, RESERVED]
+            frame.loc[rows, "memory_source"] = RESERVED
 
 
 def unique(keys: pd.Series[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from reports.analysis.comparison import Comparison
+from reports.analysis.tables import NVML, RESERVED
 from reports.load.run_folders import Record, Run
 from reports.text import escape, listing
 
@@ -67,6 +68,11 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
     sources = sorted(comparison.results.loc[comparison.results["status"] == "ok", "memory_source"].dropna().unique())
     if len(sources) > 1:
         yield f"The memory comes from more than one source ({escape(', '.join(sources))}), so it is not compared"
+    if sources == [RESERVED] and comparison.results[NVML].notna().any():
+        yield (
+            "NVML did not report the memory of every cell's process, so the peak memory of all cells is what torch's "
+            "allocator reserved, without the CUDA context"
+        )
     if comparison.unmetered:
         yield (
             "The steps were compiled and no meter measured their memory (the account is of an eager step), so peak "

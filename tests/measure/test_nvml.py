@@ -253,22 +253,57 @@ def test_old_names_of_the_throttle_reasons_serve() -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "own", "others", "others_bytes"),
+    ("processes", "own", "others", "others_bytes", "doubt"),
     [
-        ([process(OWN, 3_000)], 3_000, 0, 0),
-        ([process(OWN, None)], None, 0, 0),
-        ([process(OWN, 3_000), process(1, 2 << 30)], 3_000, 1, 2 << 30),
-        ([process(OWN, 3_000), process(1, None), process(2, 7)], 3_000, 2, None),
-        ([], None, None, None),
+        ([process(OWN, 3_000)], 3_000, 0, 0, ""),
+        ([process(OWN, None)], None, 0, 0, "no figure"),
+        ([process(OWN, 2**64 - 1)], None, 0, 0, "no figure"),
+        ([process(OWN, 0)], None, 0, 0, "0 bytes"),
+        ([process(OWN, 0), process(7, 0)], None, 1, None, "0 bytes"),
+        ([process(OWN, 3_000), process(1, 2 << 30)], 3_000, 1, 2 << 30, ""),
+        ([process(OWN, 3_000), process(1, None), process(2, 7)], 3_000, 2, None, ""),
+        # More than the card has, or less than this process holds, is another process's with the same number.
+        ([process(OWN, 90_000), process(1, 5)], None, 1, None, "more than the device has"),
+        ([process(OWN, 1_999), process(1, 5)], None, 1, None, "less than torch holds"),
+        ([process(OWN, 2_000)], 2_000, 0, 0, ""),
+        ([], None, None, None, ""),
         # One that is not us under our number can be us under the number of outside the container; of two, one is not.
-        ([process(1, 5)], None, None, None),
-        ([process(1, 5), process(2, 6)], None, 1, None),
+        ([process(1, 5)], None, None, None, "none with this process's number"),
+        ([process(1, 5), process(2, 6)], None, 1, None, "none with this process's number"),
     ],
 )
-def test_processes_on_the_card(processes: list[Any], own: int | None, others: int | None, others_bytes: Any) -> None:
-    reading = read(FakeDevice(A, compute=[processes]))
+def test_processes_on_the_card(
+    processes: list[Any], own: int | None, others: int | None, others_bytes: Any, doubt: str
+) -> None:
+    nvml = FakeNvml([FakeDevice(A, compute=[processes])])
+    with NvmlSampler(A, interval=60, pynvml=nvml, held=lambda: 2_000) as sampler:
+        pass
+    reading = sampler.reading
+    assert reading is not None
     assert (reading.process_bytes, reading.other_processes, reading.other_bytes) == (own, others, others_bytes)
-    assert bool(reading.warnings) == bool(others)
+    assert any("other process" in warning for warning in reading.warnings) == bool(others)
+    doubts = [warning for warning in reading.warnings if "memory of this process" in warning]
+    assert len(doubts) == bool(doubt)
+    assert doubt in "".join(doubts)
+
+
+def test_one_doubtful_sample_makes_the_peak_unknown() -> None:
+    """A process with our number held enough at first; later torch holds more than that."""
+    held = iter([1_000, 1_000, 9_000, 9_000])
+    nvml = FakeNvml([FakeDevice(A, compute=[[process(OWN, 5_000)]])])
+    with NvmlSampler(A, interval=60, pynvml=nvml, held=lambda: next(held)) as sampler:
+        pass
+    assert sampler.reading is not None
+    assert sampler.reading.process_bytes is None
+
+
+def test_memory_that_is_freed_while_the_driver_is_asked_is_no_doubt() -> None:
+    held = iter([9_000, 1_000] * 2)
+    nvml = FakeNvml([FakeDevice(A, compute=[[process(OWN, 5_000)]])])
+    with NvmlSampler(A, interval=60, pynvml=nvml, held=lambda: next(held)) as sampler:
+        pass
+    assert sampler.reading is not None
+    assert (sampler.reading.process_bytes, sampler.reading.warnings) == (5_000, ())
 
 
 def test_other_processes_are_a_warning_and_one_in_both_lists_is_one() -> None:

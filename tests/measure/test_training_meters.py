@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +72,7 @@ def test_the_nearest_meter_there_is_feeds_the_peak_and_without_one_it_is_unknown
     for nvml, known, account, expected in (
         (FIRST, peaks, 6, (700, "nvml_process_bytes")),
         (SECOND, peaks, 6, (20, "peak_reserved_bytes")),
+        (FIRST, {**peaks, "peak_reserved_bytes": 701}, 6, (701, "peak_reserved_bytes")),
         (None, peaks, None, (20, "peak_reserved_bytes")),
         (None, host, 6, (6, "account")),
         (None, host, None, (None, None)),
@@ -108,6 +111,22 @@ def test_a_reading_in_the_middle_does_not_disturb_the_one_at_the_end() -> None:
     assert (middle.samples, middle.seconds) == (2, 2.0)
     assert middle.energy_joules == 2.0 * (100 + 200) / 2
     assert end.samples == 4
+
+
+def test_a_figure_of_nvml_below_what_torch_has_reserved_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, our process number can be another process's on the host."""
+    card, device = FakeDevice(A, compute=[[process(OWN, 300)]]), torch.device("cuda:0")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=A))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 301)
+    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", lambda _: (250, 301))
+    monkeypatch.setattr("bench.measure.training_meters.NvmlSampler", partial(NvmlSampler, pynvml=FakeNvml([card])))
+    with TrainingMeters(device) as meters:
+        pass
+    readings = meters.readings()
+    assert any("less than torch holds" in warning for warning in readings.warnings)
+    columns = memory_columns(readings, None)
+    assert (columns["nvml_process_bytes"], columns["peak_memory_bytes"]) == (None, 301)
+    assert columns["memory_source"] == "peak_reserved_bytes"
 
 
 def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:

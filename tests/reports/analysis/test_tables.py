@@ -220,6 +220,32 @@ def test_memory_of_two_sources_has_no_mean(tmp_path: Path) -> None:
     assert table["hr@10"].notna().all()
 
 
+def test_where_nvml_fails_for_one_method_all_fall_back(tmp_path: Path) -> None:
+    def on_card(process: int | None, reserved: int | None) -> dict[str, Any]:
+        source = "peak_reserved_bytes" if process is None else "nvml_process_bytes"
+        peaks = {"nvml_process_bytes": process, "peak_reserved_bytes": reserved}
+        return {"device": "cuda:0", **peaks, "memory_source": source, "peak_memory_bytes": process or reserved}
+
+    changes = {"fft": on_card(900, 700), "lora": on_card(None, 600), "iisan": on_card(300, 100)}
+    frame = frame_of(tmp_path / "mixed", methods=list(changes), seeds=[0], changes=changes)
+    assert dict(zip(frame["method"], frame["peak_memory_bytes"], strict=True)) == {
+        "fft": 700,
+        "lora": 600,
+        "iisan": 100,
+    }
+    assert set(frame["memory_source"]) == {"peak_reserved_bytes"}
+    assert list(frame["nvml_process_bytes"].dropna()) == [900, 300], "the figures themselves stay"
+    assert dict(zip(frame["method"], frame["tpme"], strict=True)) == pytest.approx(plain_tpme(frame))
+    assert set(summary(frame)["memory_source"]) == {"peak_reserved_bytes"}
+
+    changes["lora"] = on_card(750, 600)
+    whole = frame_of(tmp_path / "whole", methods=list(changes), seeds=[0], changes=changes)
+    assert list(whole["peak_memory_bytes"]) == [900, 750, 300]
+    changes |= {"lora": on_card(None, 600), "fft": on_card(900, None)}
+    lost = frame_of(tmp_path / "lost", methods=list(changes), seeds=[0], changes=changes)
+    assert lost["tpme"].isna().all(), "no source serves all"
+
+
 def test_interval_of_nothing_and_of_one() -> None:
     assert mean_interval(np.array([])) == (None, None, None)
     assert mean_interval(np.array([2.0])) == (2.0, None, None)

@@ -60,6 +60,16 @@ def test_gpu_runs_and_pretrained_backbones_are_not_warned_of(tmp_path: Path) -> 
     assert text.split("## Warnings")[1].startswith("\n\nNone.")
 
 
+def test_a_fallback_from_nvml_is_a_warning(tmp_path: Path) -> None:
+    known = {"nvml_process_bytes": 900, "peak_reserved_bytes": 700, "memory_source": "nvml_process_bytes"}
+    changes = {"fft": known, "lora": {"peak_reserved_bytes": 600, "memory_source": "peak_reserved_bytes"}}
+    for name, methods in (("mixed", ["fft", "lora"]), ("known", ["fft", "iisan"])):
+        given = changes | {"iisan": known}
+        text = text_of(tmp_path / name, methods=methods, seeds=[0], changes=given, device="cuda:0")
+        assert ("NVML did not report the memory" in text) == (name == "mixed")
+        assert "more than one source" not in text
+
+
 def test_warnings_from_the_records(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", methods=["fft", "lora", "iisan"], seeds=[0])
     write_json(run / "dataset.json", {**dataset(), "unknown_token_share": 0.31})
