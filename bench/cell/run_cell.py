@@ -10,6 +10,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -253,18 +254,20 @@ class CellHooks(TrainingHooks):
         super().__init__(run.clock)
         self.run, self.checkpoints = run, checkpoints
 
+    def paused(self) -> AbstractContextManager[None]:
+        """Pause the meters."""
+        return self.run.meters.paused()
+
     def validate(self) -> tuple[float, float]:
         """Rank the validation targets; return HR@10 and NDCG@10."""
         run, splits = self.run, self.run.assembly.data.splits
-        with run.meters.paused():
-            run.last_ranks = run.ranks(splits.valid_inputs, splits.valid_target, splits.valid_history)
-            valid = accuracy(run.last_ranks)
+        run.last_ranks = run.ranks(splits.valid_inputs, splits.valid_target, splits.valid_history)
+        valid = accuracy(run.last_ranks)
         return valid.hr, valid.ndcg
 
     def observe(self) -> Observed:
         """Values that the method reports, such as gates."""
-        with self.run.meters.paused():
-            return self.run.assembly.model.item_encoder.observe()  # type: ignore[operator]
+        return self.run.assembly.model.item_encoder.observe()  # type: ignore[operator]
 
     def evaluated(self) -> None:
         """Keep the ranks of the best epoch, and write a checkpoint if one is due."""
@@ -272,8 +275,7 @@ class CellHooks(TrainingHooks):
         if training.best == len(training.curve) - 1:
             run.best_ranks = run.last_ranks
         if self.checkpoints.is_due(training.curve[-1]):
-            with run.meters.paused():
-                self.checkpoints.save(run.trainer, training, run.clock.rows, run.best_ranks, run.meter_readings())
+            self.checkpoints.save(run.trainer, training, run.clock.rows, run.best_ranks, run.meter_readings())
             run.report({"event": "checkpoint", "step": len(training.losses)})
 
     def report(self, event: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Literal
 
+from bench.measure.energy import EnergyTotals
 from bench.measure.nvml_device import (
     Device,
     DeviceNotFoundError,
@@ -37,6 +38,14 @@ THROTTLES = {
 }
 
 
+# Seconds: for how long an update of the energy counter is waited for, and how often it is looked at.
+TICK_LIMIT = 0.3
+TICK_POLL = 0.002
+# A period without a sample of its own that is shorter than this, in seconds, holds no training: the meters end right
+# after a pause.
+NO_PERIOD = 0.01
+
+
 @dataclass(frozen=True)
 class NvmlReading:
     """Summary of the samples of a block; None is a value that the driver did not report.
@@ -46,8 +55,10 @@ class NvmlReading:
     `device_bytes` is the memory of all processes. It excludes `reserved_bytes`, which the driver keeps for itself,
     unless `memory_info` is "v1": an old driver that counts both together. Utilisation is the percentage of time in
     which any kernel ran. `throttled` is the share of samples in which each reason held. `energy_source` is "counter"
-    for the card's energy counter, which is updated about every 100 ms, or "power" for the integral of the sampled
-    power. On a slice of a card (MIG) power and utilisation are unknown. `seconds` is the sampled time without pauses.
+    for the card's energy counter, whose updates (about every 100 ms) are waited for at both ends of a pause, or "power"
+    for the integral of the sampled power. Energy is None if the time between pauses is short and its ends are not known
+    well enough (`bench.measure.energy`). `power_is_instantaneous` is False if power is a mean over a second. On a slice
+    of a card (MIG) power and utilisation are unknown. `seconds` is the sampled time without pauses.
     """
 
     name: str | None
@@ -73,6 +84,7 @@ class NvmlReading:
     other_processes: int | None
     other_bytes: int | None
     warnings: tuple[str, ...]
+    power_is_instantaneous: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Values for the `nvml` entry of a record."""
@@ -93,6 +105,7 @@ class NvmlSampler:
         index: CUDA's number of the device, used if the UUID is unknown.
         pynvml: the module; None for that of `nvidia-ml-py`.
         now: a clock in seconds.
+        sleep: function that waits for so many seconds.
         held: function that returns the bytes of the device that this process holds at least; None if unknown.
     """
 
@@ -104,15 +117,16 @@ class NvmlSampler:
         index: int = 0,
         pynvml: Any = None,
         now: Callable[[], float] = monotonic,
+        sleep: Callable[[float], None] = sleep,
         held: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.reading: NvmlReading | None = None
         self.reason: str | None = None
         self._uuid, self._interval, self._index, self._nvml, self._now = uuid, interval, index, pynvml, now
-        self._held = held
+        self._held, self._sleep = held, sleep
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._paused = False
+        self._paused = True
         self._failure: str | None = None
         self._device: Device | None = None
         self._thread: threading.Thread | None = None
@@ -123,7 +137,7 @@ class NvmlSampler:
         if self._device is not None:
             self._probe = Probe(self._nvml, self._device, self._held)
             self._totals = _Totals()
-            self._take()
+            self._begin()
             self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
             self._thread.start()
         return self
@@ -134,8 +148,8 @@ class NvmlSampler:
             return
         self._stop.set()
         self._thread.join()
-        self._take()
-        self.reading = self._totals.reading(self._device, self._probe.name(), self._failure)
+        self._end()
+        self.reading = self._totals.reading(self._device, self._probe, self._failure)
         with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
 
@@ -144,22 +158,61 @@ class NvmlSampler:
         if self._device is None or self.reading is not None:
             return self.reading
         with self._lock:
-            return self._totals.reading(self._device, self._probe.name(), self._failure)
+            return self._totals.reading(self._device, self._probe, self._failure)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Context whose time, such as an evaluation, is left out of all values, energy included."""
-        self._take()
-        with self._lock:
-            self._paused = True
+        """Context whose time, such as an evaluation, is left out of all values, energy included.
+
+        Waits for an update of the energy counter before and after the block. Inside another pause it does nothing.
+        """
+        if self._device is None or self._paused:
+            yield
+            return
+        self._end()
         try:
             yield
         finally:
-            with self._lock:
-                self._paused = False
-                if self._device is not None:
-                    self._totals.begin()
-            self._take()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Start a period at an update of the energy counter."""
+
+        def begin() -> None:
+            ticked = self._wait_for_tick()
+            sample = self._probe.sample()
+            self._totals.begin(self._now(), sample, ticked)
+
+        self._safely(begin)
+        self._paused = False
+
+    def _end(self) -> None:
+        """End a period, and its energy at the next update of the energy counter."""
+        self._paused, was_paused = True, self._paused
+
+        def end() -> None:
+            at = self._now()
+            if not self._totals.end(at, self._probe.sample()) or self._probe.energy() is None:
+                return
+            ticked = self._wait_for_tick()
+            waited, counter, watts = self._now() - at, self._probe.energy(), self._probe.power()
+            idle = waited * watts if watts is not None and self._probe.power_is_instantaneous else 0.0
+            self._totals.settle(counter, idle, ticked)
+
+        if not was_paused:
+            self._safely(end)
+
+    def _wait_for_tick(self) -> bool:
+        """Wait until the energy counter is updated; False if it was not, or the driver does not report it."""
+        before = self._probe.energy()
+        if before is None:
+            return False
+        started = self._now()
+        while self._now() - started < TICK_LIMIT:
+            self._sleep(TICK_POLL)
+            if self._probe.energy() != before:
+                return True
+        return False
 
     def _open(self) -> Device | None:
         if self._nvml is None:
@@ -187,13 +240,19 @@ class NvmlSampler:
             self._take()
 
     def _take(self) -> None:
+        def take() -> None:
+            if not self._paused:
+                self._totals.add(self._now(), self._probe.sample())
+
+        self._safely(take)
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Do something with the device; an error ends the sampling and is kept for the reading."""
         if self._device is None or self._failure is not None:
             return
         with self._lock:
-            if self._paused:
-                return
             try:
-                self._totals.add(self._now(), self._probe.sample())
+                action()
             except Exception as error:  # an error in a thread is invisible, and a meter must not end the training
                 self._failure = f"sampling the GPU stopped early: {type(error).__name__}: {error}"
 
@@ -220,59 +279,40 @@ class _Tally:
         return self._sum / self.count if self.count else None
 
 
-class _Energy:
-    """Energy over periods of time, by the card's counter and by the integral of power."""
-
-    def __init__(self) -> None:
-        self._counted = 0
-        self._counter_valid = True
-        self._counter: int | None = None
-        self._integral: float | None = None
-        self._power: tuple[float, float] | None = None
-
-    def begin(self) -> None:
-        """Start a new period; energy since the last sample is not counted."""
-        self._counter = self._power = None
-
-    def add(self, at: float, sample: Sample) -> None:
-        if sample.energy is None:
-            self._counter_valid = False
-        elif self._counter is not None:
-            # A counter that goes backwards has wrapped or was reset; the energy counted in between is lost.
-            self._counter_valid = self._counter_valid and sample.energy >= self._counter
-            self._counted += sample.energy - self._counter
-        self._counter = sample.energy
-        if sample.power is None:
-            return
-        if self._power is not None:
-            since, before = self._power
-            self._integral = (self._integral or 0.0) + (at - since) * (before + sample.power) / 2
-        self._power = (at, sample.power)
-
-    def joules(self) -> tuple[float | None, Literal["counter", "power"] | None]:
-        # A counter that has not moved means only that the time was shorter than its update interval.
-        if self._counter_valid and self._counted > 0:
-            return self._counted / 1000, "counter"
-        return (None, None) if self._integral is None else (self._integral, "power")
-
-
 class _Totals:
     """Running totals of the samples, so that memory use does not grow with the length of a training."""
 
     def __init__(self) -> None:
         self._samples = 0
         self._seconds = 0.0
+        self._periods = 0
+        self._begun = 0.0
         self._last: float | None = None
         self._tallies = {name: _Tally() for name in Sample.__dataclass_fields__ if name not in ("memory_info", "doubt")}
         self._doubts: dict[str, None] = {}
         self._memory_info: MemoryInfo | None = None
         self._throttled = dict.fromkeys((name for name, _ in THROTTLES.values()), 0)
-        self._energy = _Energy()
+        self._energy = EnergyTotals()
 
-    def begin(self) -> None:
-        """Start a new period after a pause."""
+    def begin(self, at: float, sample: Sample, ticked: bool) -> None:
+        """Start a new period, if possible just after an update (`ticked`) of the energy counter."""
         self._last = None
-        self._energy.begin()
+        self._begun = at
+        self._periods += 1
+        self._energy.begin(ticked)
+        self.add(at, sample)
+
+    def end(self, at: float, sample: Sample) -> bool:
+        """End a period; False if it was too short to hold anything, and is left out."""
+        if self._last == self._begun and at - self._begun < NO_PERIOD:
+            self._periods -= 1
+            return False
+        self.add(at, sample)
+        return True
+
+    def settle(self, counter: int | None, idle: float, ticked: bool) -> None:
+        """End the energy of the period; see :meth:`EnergyTotals.settle`."""
+        self._energy.settle(counter, idle, ticked)
 
     def add(self, at: float, sample: Sample) -> None:
         self._samples += 1
@@ -285,14 +325,15 @@ class _Totals:
             self._doubts[sample.doubt] = None
         for bit, (name, _) in THROTTLES.items():
             self._throttled[name] += bool((sample.reasons or 0) & bit)
-        self._energy.add(at, sample)
+        self._energy.add(at, sample.energy, sample.power)
 
-    def reading(self, device: Device, name: str | None, failure: str | None) -> NvmlReading:
+    def reading(self, device: Device, probe: Probe, failure: str | None) -> NvmlReading:
         tally = self._tallies
-        joules, source = self._energy.joules()
+        instantaneous = probe.power_is_instantaneous if tally["power"].count else None
+        joules, source = self._energy.joules(self._seconds / max(1, self._periods))
         known = tally["reasons"].count
         return NvmlReading(
-            name=name,
+            name=probe.name(),
             uuid=device.uuid,
             mig=device.mig,
             seconds=self._seconds,
@@ -315,6 +356,7 @@ class _Totals:
             other_processes=tally["others"].highest,
             other_bytes=tally["others_bytes"].highest,
             warnings=tuple(self._warnings(failure)),
+            power_is_instantaneous=instantaneous,
         )
 
     def _warnings(self, failure: str | None) -> Iterator[str]:

@@ -16,10 +16,12 @@ from typing import Any, Literal, TypeAlias
 
 MemoryInfo: TypeAlias = Literal["v2", "v1"]
 
-# NVML's error codes that a later call would give again: not supported, no permission, function not found, version
-# mismatch.
+# NVML's error codes that a later call would give again: invalid argument (for the handle of a slice), not supported, no
+# permission, function not found, version mismatch.
 _FUNCTION_NOT_FOUND = 13
-_FINAL = frozenset({3, 4, _FUNCTION_NOT_FOUND, 25})
+_FINAL = frozenset({2, 3, 4, _FUNCTION_NOT_FOUND, 25})
+# The newest chip, by its compute capability, whose power reading is not a mean over a second.
+_GA100 = (8, 0)
 # NVML's mark of an unknown 64-bit value; newer bindings turn it into None.
 _NOT_AVAILABLE = 2**64 - 1
 
@@ -124,6 +126,17 @@ class Probe:
         self._handle = device.handle
         self._unsupported: set[tuple[str, ...]] = set()
         self._errors = _errors(pynvml)
+        self._has_instant_power = False
+        self._capability: tuple[int, int] | None = None
+
+    @property
+    def power_is_instantaneous(self) -> bool:
+        """True if the samples' power is that of the moment; False if it is a mean over a second, or may be."""
+        return self._has_instant_power or (self._capability is not None and self._capability <= _GA100)
+
+    def energy(self) -> int | None:
+        """The card's energy counter in millijoules."""
+        return self._ask("nvmlDeviceGetTotalEnergyConsumption")  # type: ignore[no-any-return]
 
     def name(self) -> str | None:
         """Product name of the device."""
@@ -135,7 +148,6 @@ class Probe:
         used, reserved, total, version = self._memory()
         process, others, others_bytes, doubt = self._processes(total)
         utilisation = self._ask("nvmlDeviceGetUtilizationRates")
-        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         if reasons is None:
             reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
@@ -149,12 +161,29 @@ class Probe:
             total=total,
             memory_info=version,
             utilisation=None if utilisation is None else utilisation.gpu,
-            power=None if milliwatts is None else milliwatts / 1000,
+            power=self.power(),
             sm_clock=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
             temperature=self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),
             reasons=reasons,
-            energy=self._ask("nvmlDeviceGetTotalEnergyConsumption"),
+            energy=self.energy(),
         )
+
+    def power(self) -> float | None:
+        """Power in watts: that of the moment if the driver has the field, else the usual reading."""
+        field = getattr(self._nvml, "NVML_FI_DEV_POWER_INSTANT", None)
+        if field is not None and not self._is_unsupported("instant power"):
+            (value,) = self._ask("nvmlDeviceGetFieldValues", [field]) or (None,)
+            if value is not None and value.nvmlReturn == 0:
+                self._has_instant_power = True
+                return int(value.value.uiVal) / 1000
+            if value is None or value.nvmlReturn in _FINAL:
+                self._unsupported.add(("instant power",))
+        if self._has_instant_power:
+            return None  # the two kinds must not be mixed
+        if self._capability is None:
+            self._capability = self._ask("nvmlDeviceGetCudaComputeCapability")
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
+        return None if milliwatts is None else milliwatts / 1000
 
     def _processes(self, total: int | None) -> tuple[int | None, int | None, int | None, str | None]:
         """Memory of this process, number of other processes, their memory, and the doubt about the first."""

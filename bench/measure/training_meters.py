@@ -70,9 +70,9 @@ class TrainingMeters:
 
     def __enter__(self) -> TrainingMeters:
         """Start the meters."""
+        self._stack.enter_context(self._machine)
         if self._sampler is not None:
             self._stack.enter_context(self._sampler)
-        self._stack.enter_context(self._machine)
         self._running = True
         return self
 
@@ -89,10 +89,12 @@ class TrainingMeters:
         The allocator keeps the memory that it reserves inside the block, so the reserved peak may include it.
         """
         self._note_peaks()
+        was_running, self._running = self._running, False
         try:
             with nullcontext() if self._sampler is None else self._sampler.paused():
                 yield
         finally:
+            self._running = was_running
             reset_allocator_peaks(self._device)
 
     def _note_peaks(self) -> None:

@@ -253,6 +253,10 @@ class TrainingHooks:
     def __init__(self, clock: StepClock):
         self.clock = clock
 
+    def paused(self) -> AbstractContextManager[Any]:
+        """Context of work that is no training: the calls below, and copies of the trained values."""
+        return nullcontext()
+
     def validate(self) -> tuple[float, float]:
         """Return validation HR@10 and NDCG@10 of the model's current weights; NaN is unknown."""
         return math.nan, math.nan
@@ -311,8 +315,10 @@ def train(
         progress = budget.progress(len(done.losses), done.seconds)
         hooks.report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
         if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
-            _evaluate(trainer, done, epoch, hooks)
-    trainer.restore(done.best_state)
+            with hooks.paused():
+                _evaluate(trainer, done, epoch, hooks)
+    with hooks.paused():
+        trainer.restore(done.best_state)
 
 
 def _evaluate(trainer: Trainer, done: Training, epoch: int, hooks: TrainingHooks) -> None:

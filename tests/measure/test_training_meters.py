@@ -149,6 +149,9 @@ def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch
         allocate(10)
         with meters.paused():
             allocate(90)
+            with meters.paused():
+                pass
+            meters.readings()  # as a checkpoint does
             allocate(-90)
         allocate(5)
     allocate(1000)

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,42 @@ def test_training_ends_at_the_first_of_the_best_epochs(scores: list[float], best
     assert [(point.epoch, point.step) for point in done.curve] == [(1, 4), (2, 8), (3, 12), (4, 16)]
     assert [point.loss for point in done.curve] == pytest.approx(np.reshape(done.losses, (4, 4)).mean(axis=1))
     assert [point.valid_hr for point in done.curve] == scores
+
+
+def test_evaluating_and_copying_the_best_values_is_no_training() -> None:
+    paused: list[bool] = []
+    seen: list[tuple[str, bool]] = []
+
+    class Paused(Scripted):
+        @contextmanager
+        def paused(self) -> Iterator[None]:
+            paused.append(True)
+            yield
+            paused.pop()
+
+        def validate(self) -> tuple[float, float]:
+            seen.append(("validate", bool(paused)))
+            return next(self.scores), 0.0
+
+        def evaluated(self) -> None:
+            seen.append(("evaluated", bool(paused)))
+
+    t, _ = loop_trainer()
+
+    def watched(name: str) -> None:
+        real = getattr(t, name)
+
+        def call(*args: Any) -> Any:
+            seen.append((name, bool(paused)))
+            return real(*args)
+
+        setattr(t, name, call)
+
+    for name in ("state", "restore", "forward"):
+        watched(name)
+    train(t, loop_data(), Budget(4, None, 2), Paused(t, [0.1, 0.2]))
+    part = [("forward", False), ("forward", False), ("validate", True), ("state", True), ("evaluated", True)]
+    assert seen == [*part, *part, ("restore", True)]
 
 
 def test_gradients_are_clipped_to_the_norm_that_the_matrix_says() -> None:
