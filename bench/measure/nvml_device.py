@@ -30,9 +30,15 @@ class DeviceNotFoundError(LookupError):
     """NVML has no such device, or the device is ambiguous; the message says why."""
 
 
+class SliceNotNamedError(DeviceNotFoundError):
+    """The card is divided into slices (MIG), and which one is meant is not known; the message says how to name it."""
+
+
 @dataclass(frozen=True)
 class Device:
     """A card, or a slice of a card (MIG), in NVML.
+
+    A card with `divided` is divided into slices, and CUDA computes on a slice only.
 
     Attributes:
         handle: NVML's handle.
@@ -45,6 +51,7 @@ class Device:
     uuid: str
     card: str
     names: tuple[str, ...]
+    divided: bool = False
 
     @property
     def mig(self) -> bool:
@@ -92,23 +99,23 @@ def find_device(
 
     Raises:
         DeviceNotFoundError: no device fits, or more than one.
+        SliceNotNamedError: the card is divided into slices, and the variable names none of several.
     """
     devices = list(_devices(pynvml))
     if not devices:
         raise DeviceNotFoundError("NVML sees no device")
-    entries = None if visible is None else _entries(visible)
+    entries = None if visible is None else visible_entries(visible)
     entry = entries[index] if entries is not None and index < len(entries) else None
     if torch_uuid is not None:
         device = _with_uuid(devices, torch_uuid)
-        # With some drivers torch reports the UUID of the card for a slice; the variable names the slice.
-        slices = [part for part in devices if part.mig and part.card == device.uuid]
-        fitting = _fitting(slices, entry) if entry is not None and entry.startswith("MIG-") else []
-        return fitting[0] if len(fitting) == 1 else device
-    if entries is not None and entry is None:
+    elif entries is not None and entry is None:
         raise DeviceNotFoundError(f"CUDA_VISIBLE_DEVICES={visible} has no device number {index}")
-    if entry is not None and not entry.isdecimal():
-        return _named(devices, entry)
-    return _numbered([device for device in devices if not device.mig], int(entry or index), pci_order)
+    elif entry is not None and not entry.isdecimal():
+        device = _named(devices, entry)
+    else:
+        device = _numbered([device for device in devices if not device.mig], int(entry or index), pci_order)
+    # With some drivers torch reports the UUID of the card for a slice; the variable names the slice.
+    return _slice_of(device, devices, entry) if device.divided else device
 
 
 class Probe:
@@ -254,16 +261,30 @@ def _devices(pynvml: Any) -> Iterator[Device]:
             uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
         except errors:
             continue
-        yield Device(handle, uuid, uuid, (uuid,))
+        slices = list(_slices(pynvml, handle, uuid))
+        yield Device(handle, uuid, uuid, (uuid,), divided=bool(slices) or _mig_is_on(pynvml, handle))
+        yield from slices
+
+
+def _slices(pynvml: Any, handle: Any, uuid: str) -> Iterator[Device]:
+    """Slices of a card that this process may see; a card that could have slices has empty places."""
+    errors = _errors(pynvml)
+    try:
+        places = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except errors:
+        return
+    for number in range(places):
         try:
-            slices = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+            yield _slice(pynvml, handle, uuid, number)
         except errors:
             continue
-        for number in range(slices):
-            try:
-                yield _slice(pynvml, handle, uuid, number)
-            except errors:
-                continue
+
+
+def _mig_is_on(pynvml: Any, handle: Any) -> bool:
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except (AttributeError, *_errors(pynvml)):
+        return False
 
 
 def _slice(pynvml: Any, card: Any, card_uuid: str, number: int) -> Device:
@@ -274,7 +295,7 @@ def _slice(pynvml: Any, card: Any, card_uuid: str, number: int) -> Device:
     return Device(handle, uuid, card_uuid, (uuid, f"MIG-{card_uuid}/{place}"))
 
 
-def _entries(visible: str) -> list[str]:
+def visible_entries(visible: str) -> list[str]:
     """Entries of CUDA_VISIBLE_DEVICES up to the first empty or negative one, at which CUDA stops reading."""
     entries = [entry.strip() for entry in visible.split(",")]
     valid = next((i for i, entry in enumerate(entries) if not entry or entry.startswith("-")), len(entries))
@@ -289,6 +310,19 @@ def _fitting(devices: list[Device], name: str) -> list[Device]:
 
 def _named(devices: list[Device], name: str) -> Device:
     return _only(_fitting(devices, name), f"CUDA_VISIBLE_DEVICES entry {name}")
+
+
+def _slice_of(card: Device, devices: list[Device], entry: str | None) -> Device:
+    """The slice of a card that an entry of CUDA_VISIBLE_DEVICES names, or the card's only one."""
+    slices = [device for device in devices if device.mig and device.card == card.uuid]
+    fitting = _fitting(slices, entry) if entry is not None and entry.startswith("MIG-") else slices
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(device.uuid for device in slices) or "NVML shows none, nvidia-smi -L lists them"
+    raise SliceNotNamedError(
+        f"card {card.uuid} is divided into slices (MIG), and which one is used is unknown: "
+        f"name one slice in CUDA_VISIBLE_DEVICES ({names})"
+    )
 
 
 def _with_uuid(devices: list[Device], uuid: str) -> Device:

@@ -156,7 +156,6 @@ class FakeNvml:
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("nvml") and name != "nvmlMemory_v2":
-            self.calls.append(name)
             error = self.refused.get(name)
             if error is None and name != "nvmlInit" and not self.open:
                 error = NVMLError(UNINITIALIZED)
@@ -165,6 +164,7 @@ class FakeNvml:
                 return None
 
             def answer(*args: Any, **options: Any) -> Any:
+                self.calls.append(name)
                 if error is not None:
                     raise error
                 if args and isinstance(args[0], FakeDevice) and args[0].is_slice and name in REFUSED_FOR_SLICES:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure.nvml import DeviceNotFoundError, find_device
-from tests.measure.fake_nvml import GPU_IS_LOST, A, B, FakeDevice, FakeNvml, NVMLError, opened, sliced
+from bench.measure.nvml_device import DeviceNotFoundError, SliceNotNamedError, find_device
+from tests.measure.fake_nvml import GPU_IS_LOST, NOT_SUPPORTED, A, B, FakeDevice, FakeNvml, NVMLError, opened, sliced
 
 
 def test_devices_are_matched_by_uuid_whatever_their_order() -> None:
@@ -74,5 +74,33 @@ def test_slices_are_found_by_each_of_their_names(visible: str | None, index: int
 def test_cards_are_still_found_where_there_are_slices() -> None:
     nvml = opened(sliced())
     assert find_device(nvml, None, 0, B).uuid == B
-    assert find_device(nvml, None, 0, A).uuid == A
-    assert find_device(nvml, None, 1, None, pci_order=True).uuid == A
+    assert find_device(nvml, None, 0, None, pci_order=True).uuid == B
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "uuid"),
+    [(None, 0, A), ("1", 0, A), (A, 0, A), (A, 0, None), (None, 1, None), ("MIG-", 0, A), ("MIG-s3", 0, A)],
+)
+def test_a_divided_card_is_never_taken_for_a_device(visible: str | None, index: int, uuid: str | None) -> None:
+    with pytest.raises(SliceNotNamedError, match=r"name one slice in CUDA_VISIBLE_DEVICES \(MIG-s1, MIG-s2\)"):
+        find_device(opened(sliced()), visible, index, uuid, pci_order=True)
+
+
+@pytest.mark.parametrize(("visible", "uuid"), [(None, A), (A, A), (A, None), ("0", None), ("MIG-s1", A)])
+def test_the_only_slice_of_a_card_needs_no_name(visible: str | None, uuid: str | None) -> None:
+    """As in a container that sees one slice: the other places are empty."""
+    card = FakeDevice(A, slices=[None, None, FakeDevice("MIG-s1", place=(1, 0)), None], mig_mode=(1, 1))
+    assert find_device(opened(FakeNvml([card])), visible, 0, uuid).uuid == "MIG-s1"
+
+
+def test_a_divided_card_whose_slices_are_hidden() -> None:
+    card = FakeDevice(A, slices=[None] * 7, mig_mode=(1, 1))
+    with pytest.raises(SliceNotNamedError, match="nvidia-smi -L"):
+        find_device(opened(FakeNvml([card])), None, 0, A)
+
+
+@pytest.mark.parametrize("refused", [{}, {"nvmlDeviceGetMigMode": NVMLError(NOT_SUPPORTED)}])
+def test_empty_places_for_slices_do_not_divide_a_card(refused: dict[str, Exception]) -> None:
+    """A card that could be divided has places for slices also while MIG is off."""
+    card = FakeDevice(A, slices=[None] * 7)
+    assert find_device(opened(FakeNvml([card], refused)), None, 0, A).handle is card

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any
 
 from bench.commands.doctor.finding import Finding, Level, ok, unknown
-from bench.commands.doctor.gpu import examine_card, unknown_card
-from bench.measure.nvml_device import DeviceNotFoundError, find_device
+from bench.commands.doctor.gpu import examine_card, no_slice, unknown_card
+from bench.measure.nvml_device import DeviceNotFoundError, SliceNotNamedError, find_device
 
 # NVML's codes for a machine without a driver: driver not loaded, library not found.
 _NO_DRIVER = frozenset({9, 12})
@@ -133,6 +133,8 @@ def _card(pynvml: Any, index: int, uuid: str | None, variables: Mapping[str, str
     visible, order = variables.get("CUDA_VISIBLE_DEVICES"), variables.get("CUDA_DEVICE_ORDER")
     try:
         card = find_device(pynvml, visible, index, uuid, pci_order=order == "PCI_BUS_ID")
+    except SliceNotNamedError as error:
+        return [*unknown_card(str(error))[:-1], no_slice(str(error))]
     except (DeviceNotFoundError, pynvml.NVMLError) as error:
         return unknown_card(f"NVML: {error}")
     return examine_card(pynvml, card)

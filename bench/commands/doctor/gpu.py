@@ -219,10 +219,15 @@ def mig(card: Card) -> Finding:
     if mode.value is None:
         effect = "the matrix may run on a slice, with a part of the card's units and memory"
         return unknown(check, mode.why, effect, f"{card.smi} -q | grep MIG")
-    if mode.value[0]:
-        effect = "CUDA can use a card in this mode only through its slices: the run fails or uses the CPU"
-        return Finding(check, "wrong", "on, and the matrix names no slice", effect, f"sudo {card.smi} -mig 0")
     return ok(check, "off, the whole card")
+
+
+def no_slice(why: str) -> Finding:
+    """The card is divided, and the matrix names no slice."""
+    effect = (
+        "CUDA takes the first slice or none, and power, energy and memory stay empty because the slice is not known"
+    )
+    return Finding("mig", "wrong", f"on, and the matrix names no slice: {why}", effect, "nvidia-smi -L")
 
 
 def _mhz(clock: int | None) -> str:

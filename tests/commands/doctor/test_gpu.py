@@ -83,7 +83,7 @@ def test_a_card_in_order_is_ok_in_every_check() -> None:
         ("ecc", {"uncorrected": UNTOLD}, "warning", "unknown: ", ""),
         ("ecc", {"ecc": UNTOLD}, "warning", "unknown: ", ""),
         ("ecc", {"ecc": NOT_SUPPORTED}, "ok", "no ECC", ""),
-        ("mig", {"mig_mode": (1, 1)}, "wrong", "names no slice", f"sudo nvidia-smi -i {A} -mig 0"),
+        ("mig", {"mig_mode": (1, 1)}, "wrong", "names no slice", "nvidia-smi -L"),
         ("mig", {"mig_mode": UNTOLD}, "warning", "unknown: ", ""),
         ("mig", {"mig_mode": NOT_SUPPORTED}, "ok", "cannot be sliced", ""),
     ],
@@ -99,6 +99,14 @@ def test_a_slice_is_told_apart_from_a_card() -> None:
     found = examined(sliced(), sees=sees, variables={"CUDA_VISIBLE_DEVICES": "MIG-s2"})
     assert (found["mig"].level, found["mig"].finding) == ("warning", "the matrix runs on a slice of a card")
     assert A in found["mig"].mend  # the card's, which is what can be set
+
+
+def test_a_divided_card_without_a_named_slice_is_wrong() -> None:
+    found = examined(sliced())
+    assert list(found) == ["driver", "device", *gpu.CHECKS]
+    assert found["mig"].level == "wrong"
+    assert "CUDA_VISIBLE_DEVICES (MIG-s1, MIG-s2)" in found["mig"].finding
+    assert all(found[check].finding.startswith("unknown: ") for check in gpu.CHECKS if check != "mig")
 
 
 def test_the_card_is_the_one_that_torch_computes_on() -> None:
