@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.config.cells import Cell
+from bench.launch import affinity
 from bench.launch.supervisor import Event, Limits, run_cell_process
+from bench.measure.nvml_device import visible_entries
 from bench.records import run_folder
 from bench.records.record import Damaged, amend, cell_folder, read_record
 from bench.utils.errors import UserError
@@ -112,6 +114,8 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
             run_cell_process(cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables)
             if launch.parallel > 1 and cell.device == "cpu":
                 amend(folder, warnings=[f"{launch.parallel} cells shared the CPU (--parallel)"])
+            elif launch.parallel > 1 and affinity.CPUS not in variables:
+                amend(folder, warnings=[f"{launch.parallel} cells shared the same CPU cores (--parallel)"])
             events.put((cell, done_event(folder)))
         except BaseException:
             stop.set()
@@ -158,23 +162,44 @@ def resolve_device(device: str) -> str:
 
 
 def slot_variables(device: str, parallel: int) -> list[dict[str, str]]:
-    """Environment variables of each of ``parallel`` slots for cells; on GPUs each slot sees one GPU.
+    """Environment variables of each of ``parallel`` slots for cells: on GPUs each slot sees one GPU or one MIG slice.
+
+    Several slots get an equal share of the CPU cores each, if there are enough cores.
 
     Raises:
-        UserError: there are fewer GPUs than slots, or ``device`` is a single GPU other than the first.
+        UserError: there are fewer GPUs or slices than slots, a device is named twice, or ``device`` is a single GPU
+            other than the first.
     """
-    if parallel == 1 or device == "cpu":
-        return [{} for _ in range(parallel)]
-    import torch
-
+    if parallel == 1:
+        return [{}]
+    shares = affinity.shares(affinity.cores(), parallel)
+    cpus = [affinity.variables(share, os.environ) for share in shares] or [{} for _ in range(parallel)]
+    if device == "cpu":
+        return cpus
     if device != "cuda:0":
         raise UserError(f"--parallel {parallel}: needs --device auto or cuda, but the device is {device}")
-    gpus = torch.cuda.device_count()
-    if parallel > gpus:
-        raise UserError(f"--parallel {parallel}: torch sees {gpus} CUDA devices")
+    names = _visible_devices()
+    if parallel > len(names):
+        raise UserError(
+            f"--parallel {parallel}: torch sees {len(names)} CUDA devices; to run on slices of a card (MIG), name each "
+            "in CUDA_VISIBLE_DEVICES"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"--parallel {parallel}: CUDA_VISIBLE_DEVICES names a device twice ({', '.join(names)})")
+    return [{"CUDA_VISIBLE_DEVICES": name} | own for name, own in zip(names[:parallel], cpus, strict=True)]
+
+
+def _visible_devices() -> list[str]:
+    """Names of the devices that cells can run on, one each, for CUDA_VISIBLE_DEVICES."""
+    import torch
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in visible.split(",")] if visible else [str(index) for index in range(gpus)]
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:parallel]]
+    names = [] if visible is None else visible_entries(visible)
+    # A process of CUDA sees one slice at most, however many are named, so torch's count does not tell.
+    if any(name.startswith("MIG-") for name in names):
+        return names
+    cards = torch.cuda.device_count()
+    return names[:cards] if names else [str(index) for index in range(cards)]
 
 
 def done_event(folder: Path) -> Event:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.cells import Cell
+from bench.launch.affinity import Core, cores, shares, started_with
+from bench.launch.affinity import variables as affinity_variables
 from bench.launch.local import Launch, Report, done_event, pending_cells
 from bench.launch.supervisor import Event, Limits, run_cell_process
 from bench.records.record import amend, cell_folder, failure, one_line, receive, write_record
@@ -41,8 +43,9 @@ class Place:
     Attributes:
         node: Ray's id of the node.
         name: address of the node.
-        cpus, gpus: number of CPUs and GPUs that a cell reserves.
+        cpus, gpus: number of CPUs and GPUs that a cell reserves; Ray counts hyperthreads as CPUs.
         index: number of the place on its node, from 0.
+        parts: number of places on the node.
     """
 
     node: str
@@ -50,6 +53,7 @@ class Place:
     cpus: float
     gpus: int
     index: int = 0
+    parts: int = 1
 
 
 @dataclass
@@ -161,7 +165,7 @@ def places(nodes: Sequence[dict[str, Any]], device: str) -> list[Place]:
         if device == "cpu":
             available += [Place(node["NodeID"], name, cpus, 0)] if cpus >= 1 else []
         else:
-            available += [Place(node["NodeID"], name, cpus // gpus, 1, index) for index in range(gpus)]
+            available += [Place(node["NodeID"], name, cpus // gpus, 1, index, gpus) for index in range(gpus)]
     return available
 
 
@@ -224,7 +228,7 @@ def _submit(ray: Any, measure: Any, inbox: Any, state: ClusterState, launch: Lau
             num_cpus=place.cpus,
             num_gpus=place.gpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
-        ).remote(cell.to_json(), launch.limits, inbox, launch.variables)
+        ).remote(cell.to_json(), launch.limits, inbox, launch.variables, place)
         state.running[reference] = Running(cell, place, attempt)
         report(cell, {"event": "start"})
 
@@ -267,15 +271,35 @@ def _cancel(ray: Any, state: ClusterState, run: Path) -> None:
         write_record(folder, failure(running.cell, "interrupted", "stopped before its end"))
 
 
-def _measure(spec: str, limits: Limits, inbox: Any, variables: Mapping[str, str]) -> dict[str, bytes]:
+def cell_variables(place: Place, found: Sequence[Core], environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables of a cell on a node: the same cores and threads that a local cell would have.
+
+    Args:
+        place: where the cell runs.
+        found: cores of the node.
+        environment: environment of the node, without what Ray has set in it.
+    """
+    parts = shares(found, place.parts)
+    if not parts:
+        return {}
+    share = parts[place.index]
+    # Ray may have been given a part of the node's CPUs.
+    count = round(place.cpus * len(share) / sum(len(core) for core in share))
+    return affinity_variables(share[: max(1, count)], environment, pinned=place.parts > 1)
+
+
+def _measure(spec: str, limits: Limits, inbox: Any, variables: Mapping[str, str], place: Place) -> dict[str, bytes]:
     """Ray task: run one cell in a separate process; return the contents of its files by name."""
     cell = Cell.from_json(spec)
     os.environ.update(variables)  # they override the environment of the node
+    # Ray sets the number of threads to that of its CPUs unless it was set before.
+    before = started_with()
+    own = {} if before is None else cell_variables(place, cores(), before | dict(variables))
 
     def send(event: Event) -> None:
         inbox.actor.put_nowait.remote((cell.cell_id, event))  # not waited for
 
     with tempfile.TemporaryDirectory(prefix="iisan-bench-cell-") as scratch:
         folder = Path(scratch)
-        run_cell_process(cell, folder, send, limits, threading.Event())
+        run_cell_process(cell, folder, send, limits, threading.Event(), own)
         return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}

@@ -15,6 +15,8 @@ import signal
 import sys
 import threading
 
+from bench.launch.affinity import pin
+
 PARENT_VARIABLE = "IISAN_BENCH_PARENT"
 
 
@@ -47,6 +49,7 @@ def main() -> None:
     """Set up signals and the watch on the parent, then run the cell."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    pin()  # before any thread starts
     if os.environ.pop(PARENT_VARIABLE, ""):
         watch_parent()
     # Imported last: the import takes seconds, in which the parent may end or stacks may be requested.

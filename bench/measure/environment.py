@@ -32,8 +32,8 @@ def capture(device: str) -> dict[str, object]:
 
     Returns:
         A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
-        `cores_usable` is the number of cores that the scheduler allows. Values that cannot be read are None; `gpu` is
-        None on the CPU.
+        `cores_usable` is the number of cores that the scheduler allows, hyperthreads included, and `affinity` their
+        numbers. Values that cannot be read are None; `gpu` is None on the CPU.
     """
     import torch
 
@@ -47,6 +47,7 @@ def capture(device: str) -> dict[str, object]:
         "cores": psutil.cpu_count(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_usable": _usable_cores(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cgroup_cpus": cgroup.cpu_limit(),
         "cgroup_memory_bytes": cgroup.memory_limit(),
         "memory_bytes": psutil.virtual_memory().total,

@@ -45,6 +45,7 @@ def test_it_says_what_the_modules_and_the_system_say() -> None:
     assert found["cores"] == os.cpu_count()
     assert found["memory_bytes"] == psutil.virtual_memory().total
     assert found["threads"] == torch.get_num_threads()
+    assert found["affinity"] == sorted(os.sched_getaffinity(0))
     assert (found["device"], found["gpu"]) == ("cpu", None)
     assert json.loads(json.dumps(found)) == found
 
