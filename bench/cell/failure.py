@@ -23,9 +23,14 @@ from bench.utils.errors import UserError
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 # Torch's wording for a GPU and for the host.
 REQUESTED = re.compile(r"[Tt]ried to allocate (\d+(?:\.\d+)?) (bytes|[KMGT]iB)")
-# Allocations on a GPU that bypass torch's allocator: a CUDA context, or workspaces of a library.
-DEVICE_ALLOCATION = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED")
-HOST_ALLOCATION = "DefaultCPUAllocator: can't allocate memory"
+# Allocations on a GPU that bypass torch's allocator: a CUDA context, the driver, Triton, or workspaces of a library.
+DEVICE_ALLOCATION = re.compile(
+    r"CUDA (driver |runtime )?error: out of memory|Triton Error \[CUDA\]: out of memory|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|cudaErrorMemoryAllocation|CU[A-Z]+_(STATUS_)?(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED"
+)
+HOST_ALLOCATION = re.compile(
+    r"DefaultCPUAllocator: can't allocate memory|CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def _status(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError) or DEVICE_ALLOCATION.search(str(error)):
         return "oom"
     no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError) or no_memory or HOST_ALLOCATION in str(error):
+    if isinstance(error, MemoryError) or no_memory or HOST_ALLOCATION.search(str(error)):
         return "oom-host"
     return "failed"
 

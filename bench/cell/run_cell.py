@@ -65,6 +65,8 @@ class CellRun(CellState):
 
     def run(self) -> dict[str, Any]:
         """Run all phases in their order; return the record."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         for name, phase in PHASES:
             self.report({"event": "phase", "phase": name})
             started = time.perf_counter()

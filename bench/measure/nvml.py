@@ -38,6 +38,8 @@ THROTTLES = {
 }
 
 
+# A card at its power limit reports the power cap now and then; below this share of the samples that is normal.
+POWER_CAP, NORMAL_POWER_CAP = 0x04, 0.1
 # Seconds: for how long an update of the energy counter is waited for, and how often it is looked at.
 TICK_LIMIT = 0.3
 TICK_POLL = 0.002
@@ -367,9 +369,10 @@ class _Totals:
             holding = f", holding up to {size / 2**30:.2f} GiB" if size else ""
             yield f"{others} other process{'es' if others > 1 else ''} on the GPU{holding}"
         known = self._tallies["reasons"].count
-        for name, cause in THROTTLES.values():
-            if self._throttled[name]:
-                share = self._throttled[name] / known
+        for bit, (name, cause) in THROTTLES.items():
+            count = self._throttled[name]
+            share = count / known if known else 0.0
+            if count and not (bit == POWER_CAP and (count == 1 or share < NORMAL_POWER_CAP)):
                 yield f"the GPU was slowed down by {cause} ({name}) in {share:.0%} of the samples"
         if failure is not None:
             yield failure

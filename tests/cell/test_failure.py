@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.cell.failure import classify_failure
-from bench.cell.run_cell import CellHooks, run_cell
+from bench.cell.run_cell import CellHooks, CellRun, run_cell
 from bench.training.loop import Diverged, Evaluation, Training
 from bench.utils.errors import UserError
 from tests.tiny import cell_of
@@ -51,6 +51,17 @@ def test_the_host_really_refuses() -> None:
         (torch.OutOfMemoryError("no more"), "oom", None),
         (RuntimeError("CUDA error: out of memory\nCompile with ..."), "oom", None),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "oom", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"), "oom-host", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "oom", None),
+        (RuntimeError("CUDA error: CUSOLVER_STATUS_ALLOC_FAILED when calling `f(handle)`"), "oom", None),
+        (RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"), "oom", None),
+        (RuntimeError("CUDA error: CURAND_STATUS_ALLOCATION_FAILED"), "oom", None),
+        (RuntimeError("CUDA driver error: out of memory"), "oom", None),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "oom", None),
+        (RuntimeError("cuMemCreate failed: CUDA_ERROR_OUT_OF_MEMORY"), "oom", None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), "failed", None),
+        (RuntimeError("CUDA driver error: invalid argument"), "failed", None),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "oom-host", None),
         (OSError(errno.ENOSPC, "No space left on device"), "failed", None),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "failed", None),
@@ -62,6 +73,30 @@ def test_errors_are_told_apart(error: Exception, status: str, requested: int | N
     assert outcome.status == status
     assert outcome.entries.get("oom", {}).get("requested_bytes") == requested
     assert ("oom" in outcome.entries) == (status != "failed")
+
+
+def test_a_full_card_while_a_step_is_compiled() -> None:
+    """The compiler wraps the error of Triton in one of its own, with its text."""
+
+    class BackendCompilerFailed(Exception):
+        pass
+
+    error = BackendCompilerFailed("backend='inductor' raised:\nRuntimeError: Triton Error [CUDA]: out of memory")
+    assert classify_failure(error, CPU).status == "oom"
+
+
+def test_a_cell_computes_on_the_card_that_it_names(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever takes the current device without being told, such as Triton, takes the cell's."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("bench.cell.run_cell.PHASES", ())
+    monkeypatch.setattr("bench.cell.run_cell.record_of", lambda run: {"row": {}})
+    for device, expected in (("cpu", []), ("cuda:1", [torch.device("cuda:1")])):
+        cell = dataclasses.replace(cell_of("frozen", model_folders), device=device)
+        CellRun(cell, tmp_path, lambda _: None).run()
+        assert chosen == expected
 
 
 def test_an_error_made_for_users_says_no_type() -> None:

@@ -319,9 +319,26 @@ def test_other_processes_are_a_warning_and_one_in_both_lists_is_one() -> None:
     [(0x20, "by heat"), (0x40, "by heat"), (0x04, "by power"), (0x80, "by power"), (0x08, "by heat or power")],
 )
 def test_throttling_is_a_warning_with_its_share(bit: int, words: str) -> None:
-    (warning,) = read(FakeDevice(A, reasons=[0, bit | 0x01])).warnings
+    (warning,) = read(FakeDevice(A, reasons=[0, 0, bit | 0x01, bit | 0x01]), pauses=1).warnings
     assert words in warning
     assert "50% of the samples" in warning
+
+
+@pytest.mark.parametrize(
+    ("reasons", "warned"),
+    [
+        ([0x04, 0], False),
+        ([0x04, 0x04, *[0] * 20], False),
+        ([0x04, 0x04, 0x04, *[0] * 19], True),
+        ([0x40, *[0] * 21], True),
+    ],
+)
+def test_a_power_cap_now_and_then_is_normal_at_full_load_and_heat_is_not(reasons: list[int], warned: bool) -> None:
+    reading = read(FakeDevice(A, reasons=list(reasons)), pauses=len(reasons) // 2 - 1)
+    assert reading.samples == len(reasons)
+    assert bool(reading.warnings) == warned
+    assert reading.throttled is not None
+    assert any(reading.throttled.values()), "the share itself is told"
 
 
 def test_an_idle_card_or_set_clocks_are_no_throttling() -> None:
@@ -537,6 +554,14 @@ def test_a_slice_tells_its_memory_and_neither_power_nor_utilisation(monkeypatch:
     assert (sampler.reading.uuid, sampler.reading.mig) == ("MIG-s2", True)
     assert sampler.reading.device_bytes == 5_000
     assert (sampler.reading.energy_joules, sampler.reading.utilisation_mean) == (None, None)
+    assert nvml.calls.count("nvmlDeviceGetTotalEnergyConsumption") == 1, "an invalid argument stays invalid"
+
+
+def test_a_divided_card_without_a_named_slice_has_no_reading() -> None:
+    with NvmlSampler(A, pynvml=sliced()) as sampler:
+        pass
+    assert sampler.reading is None
+    assert "name one slice in CUDA_VISIBLE_DEVICES (MIG-s1, MIG-s2)" in str(sampler.reason)
 
 
 def test_it_needs_no_torch() -> None:
@@ -553,12 +578,17 @@ def test_a_real_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     properties = torch.cuda.get_device_properties(0)
     x = torch.randn(4096, 4096, device="cuda")
-    with NvmlSampler(str(properties.uuid)) as sampler:
-        block = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
-        end = time.monotonic() + 1.5
+
+    def work(seconds: float) -> None:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             x @ x
             torch.cuda.synchronize()
+
+    work(2.0)  # a power reading can be the mean of the last second, and clocks rise
+    with NvmlSampler(str(properties.uuid), held=torch.cuda.memory_reserved) as sampler:
+        block = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
+        work(4.0)
         reserved = torch.cuda.max_memory_reserved()
         del block
     reading = sampler.reading
