@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pynvml
 import pytest
 
 from bench.measure.nvml import NvmlReading, NvmlSampler
-from tests.measure import fake_nvml
 from tests.measure.fake_nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
     GPU_IS_LOST,
     NOT_SUPPORTED,
     OWN,
-    POWER_INSTANT,
     A,
     B,
-    Clock,
     FakeDevice,
     FakeNvml,
     NVMLError,
     NVMLLibraryMismatchError,
-    PowerMeter,
-    functions,
-    metered,
-    opened,
     process,
     sliced,
     ticking,
@@ -57,58 +49,6 @@ def read(card: FakeDevice, refused: Mapping[str, Exception] | None = None, pause
     assert sampler.reading is not None
     assert nvml.open == 0
     return sampler.reading
-
-
-def test_the_stand_in_offers_what_the_real_module_does() -> None:
-    for name, signature in functions().items():
-        real = list(inspect.signature(getattr(pynvml, name)).parameters)
-        assert list(signature.parameters)[1:] == real, name
-    for name in ("NVML_CLOCK_SM", "NVML_TEMPERATURE_GPU", "nvmlMemory_v2", "NVML_FI_DEV_POWER_INSTANT"):
-        assert getattr(FakeNvml, name) == getattr(pynvml, name)
-    assert FakeNvml.NVMLError is pynvml.NVMLError
-    assert FakeNvml.NVMLLibraryMismatchError is pynvml.NVMLLibraryMismatchError
-    assert not hasattr(pynvml.NVMLLibraryMismatchError(), "value")
-    for code, kind in (
-        (fake_nvml.UNINITIALIZED, pynvml.NVMLError_Uninitialized),
-        (fake_nvml.INVALID_ARGUMENT, pynvml.NVMLError_InvalidArgument),
-        (NOT_SUPPORTED, pynvml.NVMLError_NotSupported),
-        (fake_nvml.NOT_FOUND, pynvml.NVMLError_NotFound),
-        (FUNCTION_NOT_FOUND, pynvml.NVMLError_FunctionNotFound),
-        (DRIVER_NOT_LOADED, pynvml.NVMLError_DriverNotLoaded),
-        (GPU_IS_LOST, pynvml.NVMLError_GpuIsLost),
-    ):
-        assert type(NVMLError(code)) is kind
-    value = pynvml.c_nvmlFieldValue_t()
-    (field,) = opened(FakeNvml([FakeDevice(A)])).nvmlDeviceGetFieldValues(FakeDevice(A), [POWER_INSTANT])
-    assert all(hasattr(value, name) for name in vars(field))
-    assert hasattr(value.value, "uiVal")
-    assert field.valueType == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
-
-
-def test_the_stand_in_refuses_every_call_before_its_start_and_after_its_end() -> None:
-    nvml = FakeNvml([FakeDevice(A)])
-    for _ in range(2):
-        for call in (nvml.nvmlDeviceGetCount, nvml.nvmlShutdown):
-            with pytest.raises(pynvml.NVMLError_Uninitialized):
-                call()
-        nvml.nvmlInit()
-        assert nvml.nvmlDeviceGetCount() == 1
-        nvml.nvmlShutdown()
-
-
-def test_the_stand_in_ticks_by_its_clock() -> None:
-    clock = Clock()
-    meter = PowerMeter(clock)
-    meter.draw(200)
-    before = meter.counter()
-    clock.sleep(0.15)
-    assert meter.counter() - before == 6_300 + 27_400, "from the tick before the change to the one before now"
-    meter.draw(400)
-    clock.sleep(0.5)
-    assert meter.instant() == 400_000
-    assert meter.mean() == pytest.approx(0.35 * 100_000 + 0.15 * 200_000 + 0.5 * 400_000)
-    clock.sleep(10)
-    assert meter.counter() - before == pytest.approx(1000 * (30 + 200 + 4000), rel=0.02)
 
 
 def test_the_bits_of_throttling_are_nvmls() -> None:
@@ -346,178 +286,6 @@ def test_an_idle_card_or_set_clocks_are_no_throttling() -> None:
     assert reading.warnings == ()
     assert reading.throttled is not None
     assert set(reading.throttled.values()) == {0}
-
-
-def sampled(card: FakeDevice, clock: Clock, events: Iterable[Callable[[], object] | float]) -> NvmlReading:
-    """A block in which seconds pass and other things happen, in turn; a negative number is a pause of so many."""
-    nvml = FakeNvml([card])
-    with NvmlSampler(A, interval=60, pynvml=nvml, now=clock.now, sleep=clock.sleep) as sampler:
-        for event in events:
-            if callable(event):
-                event()
-            elif event < 0:
-                with sampler.paused():
-                    clock.sleep(-event)
-            else:
-                clock.sleep(event)
-    assert sampler.reading is not None
-    return sampler.reading
-
-
-def test_energy_from_the_counter() -> None:
-    clock = Clock()
-    meter = PowerMeter(clock)
-    reading = sampled(metered(A, meter), clock, [3.0])
-    assert reading.energy_joules == pytest.approx(300.0)
-    assert reading.energy_source == "counter"
-
-
-@pytest.mark.parametrize("seconds", [0.15, 0.5, 4.0, 60.0])
-def test_the_energy_of_an_evaluation_is_not_that_of_training(seconds: float) -> None:
-    """Training at 300 W between evaluations at 500 W, whose lengths are no multiple of the counter's interval."""
-
-    def measured(instant: bool) -> NvmlReading:
-        clock = Clock()
-        meter = PowerMeter(clock)
-        with NvmlSampler(
-            A, interval=60, pynvml=FakeNvml([metered(A, meter, instant)]), now=clock.now, sleep=clock.sleep
-        ) as sampler:
-            for number in range(20):
-                meter.draw(300)
-                clock.sleep(seconds)
-                meter.draw(100)
-                with sampler.paused():
-                    meter.draw(500)
-                    clock.sleep(0.313 + 0.01 * number)
-                    meter.draw(100)
-        assert sampler.reading is not None
-        assert sampler.reading.power_is_instantaneous == instant
-        return sampler.reading
-
-    true = 20 * seconds * 300
-    assert measured(instant=True).energy_joules == pytest.approx(true, rel=0.01)
-    averaged = measured(instant=False)
-    # The wait for the counter's update cannot be taken off; for a short time it would be a large part.
-    if seconds < 2:
-        assert (averaged.energy_joules, averaged.energy_source) == (None, None)
-    else:
-        assert averaged.energy_joules == pytest.approx(true, rel=0.01)
-
-
-def test_short_periods_have_no_energy_where_the_counter_is_not_updated() -> None:
-    clock = Clock()
-    stuck = metered(A, PowerMeter(clock, tick=30.0))
-    assert sampled(stuck, clock, [1.0, -1.0] * 5).energy_joules is None
-    clock = Clock()
-    long = sampled(metered(A, PowerMeter(clock, tick=30.0)), clock, [70.0, -1.0] * 5)
-    assert long.energy_source == "counter"
-
-
-def test_the_end_right_after_a_pause_is_no_period() -> None:
-    clock = Clock()
-    meter = PowerMeter(clock)
-    reading = sampled(metered(A, meter), clock, [3.0, lambda: meter.draw(0), -5.0, lambda: meter.draw(9_000)])
-    assert reading.energy_joules == pytest.approx(300.0, rel=0.01)
-    assert reading.seconds == pytest.approx(3.0)
-
-
-def test_a_pause_in_a_pause_changes_nothing() -> None:
-    clock = Clock()
-    meter = PowerMeter(clock)
-    nvml = FakeNvml([metered(A, meter)])
-    with NvmlSampler(A, interval=60, pynvml=nvml, now=clock.now, sleep=clock.sleep) as sampler:
-        clock.sleep(3.0)
-        with sampler.paused():
-            with sampler.paused():
-                clock.sleep(1.0)
-            meter.draw(500)
-            clock.sleep(1.0)
-            meter.draw(100)
-        clock.sleep(3.0)
-    assert sampler.reading is not None
-    assert sampler.reading.energy_joules == pytest.approx(600.0)
-    assert sampler.reading.seconds == pytest.approx(6.0)
-
-
-def broken(how: str, meter: PowerMeter, card: FakeDevice) -> Callable[[], None]:
-    def lose() -> None:
-        card.energy = NVMLError(GPU_IS_LOST)
-
-    def find() -> None:
-        card.energy = meter.counter
-
-    def reset() -> None:
-        meter.base -= 2_000_000
-
-    def wrap() -> None:
-        meter.base -= 2**63
-
-    return {"lost": lose, "late": find, "goes backwards": reset, "wraps": wrap}[how]
-
-
-@pytest.mark.parametrize("how", ["none", "late", "lost", "goes backwards", "wraps", "has not moved"])
-def test_energy_from_power_when_the_counter_does_not_serve(how: str) -> None:
-    clock = Clock()
-    meter = PowerMeter(clock, tick=100.0 if how == "has not moved" else 0.1)
-    meter.base = 2**63 + 5_000_000
-    card = metered(A, meter)
-    if how in ("none", "late"):
-        card.energy = NVMLError(NOT_SUPPORTED if how == "none" else GPU_IS_LOST)
-    event = (lambda: None) if how in ("none", "has not moved") else broken(how, meter, card)
-    reading = sampled(card, clock, [1.0, event, 2.0])
-    assert reading.energy_joules == pytest.approx(100 * 3)
-    assert reading.energy_source == "power"
-
-
-def test_a_counter_that_goes_backwards_on_the_way_is_not_trusted_at_the_end() -> None:
-    clock = Clock()
-    meter = PowerMeter(clock)
-    card = metered(A, meter)
-    nvml, reset = FakeNvml([card]), broken("goes backwards", meter, card)
-    with NvmlSampler(A, interval=60, pynvml=nvml, now=clock.now, sleep=clock.sleep) as sampler:
-        clock.sleep(3.0)
-        with sampler.paused():
-            reset()
-        clock.sleep(3.0)
-    assert sampler.reading is not None
-    assert sampler.reading.energy_joules == pytest.approx(600.0), "a reset during a pause does no harm"
-    assert sampler.reading.energy_source == "counter"
-    reading = sampled(card, clock, [3.0, reset, -1.0, 3.0])
-    assert reading.energy_joules == pytest.approx(600)
-    assert reading.energy_source == "power"
-
-
-@pytest.mark.parametrize(
-    ("changes", "instantaneous", "watts"),
-    [
-        ({"instant": [400_000], "milliwatts": [300_000]}, True, 400),
-        ({"instant": NVMLError(NOT_SUPPORTED), "capability": (9, 0)}, False, 300),
-        ({"instant": NVMLError(NOT_SUPPORTED), "capability": (8, 6)}, False, 300),
-        ({"instant": NVMLError(NOT_SUPPORTED), "capability": (8, 0)}, True, 300),
-        ({"instant": NVMLError(NOT_SUPPORTED), "capability": (7, 5)}, True, 300),
-        # A lost answer is not replaced by a mean.
-        ({"instant": [400_000, NVMLError(GPU_IS_LOST)]}, True, 400),
-    ],
-)
-def test_power_of_the_moment_is_preferred_to_a_mean(changes: dict[str, Any], instantaneous: bool, watts: float) -> None:
-    reading = read(FakeDevice(A, **changes))
-    assert (reading.power_is_instantaneous, reading.power_mean_watts) == (instantaneous, watts)
-
-
-def test_an_old_module_without_the_field_of_instantaneous_power() -> None:
-    class Old(FakeNvml):
-        nvmlDeviceGetFieldValues = None  # type: ignore[assignment]
-
-    with NvmlSampler(A, interval=60, pynvml=Old([FakeDevice(A, instant=400_000)])) as sampler:
-        pass
-    assert sampler.reading is not None
-    assert (sampler.reading.power_is_instantaneous, sampler.reading.power_mean_watts) == (False, 300)
-
-
-def test_energy_is_unknown_without_counter_and_power() -> None:
-    refused = {"nvmlDeviceGetPowerUsage": NVMLError(NOT_SUPPORTED)}
-    reading = read(FakeDevice(A), refused)
-    assert (reading.energy_joules, reading.energy_source) == (None, None)
 
 
 def test_a_pause_is_left_out_of_everything() -> None:
