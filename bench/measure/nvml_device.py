@@ -143,7 +143,8 @@ class Probe:
 
     def energy(self) -> int | None:
         """The card's energy counter in millijoules."""
-        return self._ask("nvmlDeviceGetTotalEnergyConsumption")  # type: ignore[no-any-return]
+        counter: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return counter
 
     def name(self) -> str | None:
         """Product name of the device."""
@@ -281,9 +282,10 @@ def _slices(pynvml: Any, handle: Any, uuid: str) -> Iterator[Device]:
 
 
 def _mig_is_on(pynvml: Any, handle: Any) -> bool:
+    errors: tuple[type[Exception], ...] = (AttributeError, *_errors(pynvml))
     try:
         return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
-    except (AttributeError, *_errors(pynvml)):
+    except errors:
         return False
 
 

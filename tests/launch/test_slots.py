@@ -15,7 +15,7 @@ from bench.launch.local import Launch, run_local, slot_variables
 from bench.launch.ray_cluster import Place, cell_variables
 from bench.records.record import cell_folder, read_record
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import matrix
+from tests.tiny import matrix
 
 ROOT = Path(__file__).parents[2]
 
