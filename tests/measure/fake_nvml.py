@@ -1,8 +1,8 @@
 """A stand-in for the `pynvml` module: cards, slices, and refusals of a driver, as the test sets them.
 
-It is as unkind as the real library: it raises the real exception classes, refuses every call before `nvmlInit` and
-after `nvmlShutdown`, refuses most queries of a slice, and a card with a `PowerMeter` has an energy counter that ticks
-and a power reading that is a mean over a second.
+It behaves like the real library where that makes measuring difficult: it raises the real exception classes, refuses
+every call before `nvmlInit` and after `nvmlShutdown`, refuses most queries of a slice, and a card with a `PowerMeter`
+has an energy counter that ticks and a power reading that is a mean over a second.
 """
 
 from __future__ import annotations
