@@ -24,7 +24,7 @@ from bench.launch.affinity import Core, cores, shares, started_with
 from bench.launch.affinity import variables as affinity_variables
 from bench.launch.local import Launch, Report, done_event, pending_cells
 from bench.launch.supervisor import Event, Limits, run_cell_process
-from bench.records.record import amend, cell_folder, failure, one_line, receive, write_record
+from bench.records.record import Damaged, amend, cell_folder, failure, one_line, receive, write_record
 from bench.utils.errors import UserError
 
 ATTEMPTS = 3
@@ -249,13 +249,13 @@ def _collect(ray: Any, reference: Any, state: ClusterState, run: Path, report: R
         receive(folder, ray.get(reference))
     except ray.exceptions.RayTaskError as error:  # an error in this program would occur again
         write_record(folder, failure(cell, "failed", str(error.cause), str(error)))
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, Damaged) as error:  # lost, or damaged on its way here
         lost.append(running.place.name)
         state.suspect_since[running.place.node] = time.monotonic()
         if len(lost) < ATTEMPTS:
             state.waiting.append(cell)
             return
-        message = f"the cell's worker or node was lost {ATTEMPTS} times ({one_line(str(error))})"
+        message = f"the cell's worker, node or files were lost {ATTEMPTS} times ({one_line(str(error))})"
         write_record(folder, failure(cell, "failed", message))
     warnings = [f"the cell ran again after a lost worker or node ({len(lost)} lost)"] if lost else []
     ran = {"launcher": "ray", "node": running.place.name, "attempts": running.attempt, "lost_on": lost}

@@ -20,9 +20,11 @@ import tomli_w
 from bench.cell.run_cell import run_cell
 from bench.config.cells import cells
 from bench.config.matrix import parse, read_toml
-from bench.launch.ray_cluster import places
+from bench.launch import ray_cluster
+from bench.launch.ray_cluster import Place, places
+from bench.records.record import cell_folder, read_record
 from bench.utils.errors import UserError
-from tests.tiny import matrix
+from tests.tiny import cell_of, matrix
 
 ROOT = Path(__file__).parents[2]
 EXACT = ["hr@10", "ndcg@10", "valid_hr@10", "trainable_params", "peak_memory_bytes", "flops_forward", "flops_backward"]
@@ -36,6 +38,34 @@ def test_each_node_is_a_place_or_each_of_its_cards() -> None:
     ]
     assert [(p.node, p.cpus, p.gpus) for p in places(nodes, "cpu")] == [("a", 16, 0), ("b", 8, 0)]
     assert [(p.node, p.cpus, p.gpus, p.index) for p in places(nodes, "cuda:0")] == [("a", 8, 1, 0), ("a", 8, 1, 1)]
+
+
+class Files:
+    """Stands in for ray: a task's result is what a cell left, damaged on its way."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            pass
+
+    def get(self, reference: object) -> dict[str, bytes]:
+        return {"record.json": b'{"row": '}
+
+
+def test_a_cell_whose_files_were_damaged_on_their_way_runs_again(
+    model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    cell = cell_of("frozen", model_folders)
+    cell_folder(tmp_path, cell.cell_id).mkdir(parents=True)
+    state, said = ray_cluster.ClusterState([]), []
+    for attempt in range(1, ray_cluster.ATTEMPTS + 1):
+        state.running["task"] = ray_cluster.Running(cell, Place("a", "10.0.0.1", 1, 0), attempt)
+        ray_cluster._collect(Files(), "task", state, tmp_path, lambda cell, event: said.append(event))
+        assert [one.cell_id for one in state.waiting] == [cell.cell_id] * min(attempt, ray_cluster.ATTEMPTS - 1)
+    assert read_record(cell_folder(tmp_path, cell.cell_id))["row"]["status"] == "failed"
+    assert [event["status"] for event in said] == ["failed"]
 
 
 @dataclass
