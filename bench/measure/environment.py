@@ -32,8 +32,8 @@ def capture(device: str) -> dict[str, object]:
 
     Returns:
         A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
-        `cores_usable` is the number of cores that the scheduler allows. Values that cannot be read are None; `gpu` is
-        None on the CPU.
+        and `cores_usable` is the number of cores that the scheduler allows. Values that cannot be read are None, and
+        `gpu` is None on the CPU.
     """
     import torch
 
@@ -73,8 +73,8 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 def git_state(file: Path) -> tuple[str | None, bool | None]:
     """Git revision of the checkout that tracks `file`, and True if the checkout has uncommitted changes.
 
-    Both are None without git, checkout or commit, and if the checkout around an installed copy does not track the
-    file.
+    Both values are None if git, the checkout or its first commit is missing. They are also None if an installed copy
+    lies inside a checkout that does not track the file.
     """
     folder = file.resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
