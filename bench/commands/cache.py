@@ -26,7 +26,7 @@ COLUMNS = ("kind", "key", "model", "modality", "items", "layers", "dtype", "byte
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "The cache is one folder of hidden states, tokens, resized pictures and converted datasets. list shows its "
         "entries; verify reads every byte and compares checksums (exit status 1 if an entry is damaged); clear removes "

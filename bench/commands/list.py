@@ -23,7 +23,7 @@ BACKBONES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = "Lists methods, presets, kinds of datasets and built-in encoders, each with a summary."
     parser.epilog = "example: python run_bench.py list --json"
     add_options(parser, "method_file")

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Predicts trained parameters, peak memory and FLOPs of a training step for each method, on fake tensors: "
         "without a GPU and without weights. Nothing is trained."

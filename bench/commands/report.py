@@ -14,7 +14,7 @@ from bench.utils.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Writes report.md, report.html, figures/, results.csv and summary.csv from the records of one or several runs. "
         "A cell with damaged files is left out and named. If several runs hold the same cell, the last of them in "

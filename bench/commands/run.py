@@ -28,7 +28,7 @@ from bench.utils.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Runs all cells of a matrix and writes records and a report into a run folder. Options take precedence over "
         "the preset or matrix file. The same command resumes a run that was stopped. Exit status: 0 all cells ended "

@@ -20,7 +20,7 @@ METRICS = ("tpme", "pscp", "both")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Computes TPME, PSCP or both for the methods of a table and prints them, best first. TPME needs the columns "
         "method, time, params and memory, in any units; PSCP needs method, performance, params, extra_tflops and "

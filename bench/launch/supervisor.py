@@ -1,7 +1,8 @@
 """Supervision of one cell's process: forwards its events, enforces limits, and records how it ended.
 
-The process leads its own session, and all processes that it starts are ended with it. It ends when this process ends:
-its standard input is a pipe without data, and it kills itself when the pipe closes (``bench.launch.worker``).
+The cell's process leads its own session, and all processes that it starts are ended with it. The cell's process also
+ends when the supervising process ends: its standard input is a pipe without data from the supervisor, and it kills
+itself when the pipe closes (``bench.launch.worker``).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bench.records.record import failure, write_record
 ROOT = Path(__file__).parents[2]
 PROGRAM = ("-m", "bench.launch.worker")
 TICK_SECONDS = 0.2
-# Together less than the five seconds in which all processes of a stopped cell must have ended.
+# All processes of a stopped cell must have ended within five seconds, so these two waits together must be shorter.
 GRACE_SECONDS = 2.0
 STACKS_SECONDS = 1.0
 Event = dict[str, Any]
@@ -38,7 +39,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits beyond which a cell is stopped; None is no limit.
+    """Limits beyond which a cell is stopped; None means that there is no limit.
 
     Attributes:
         cell_seconds: seconds of the whole cell.
@@ -101,7 +102,7 @@ def run_cell_process(
 
 
 def _environment(additional: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the child, which imports the same code as this process, installed or not."""
+    """Environment of the cell's process, which imports the same code as this process, even if it is not installed."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     own = {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "TOKENIZERS_PARALLELISM": "false"}
     return os.environ | own | {"IISAN_BENCH_PARENT": str(os.getpid())} | dict(additional)
@@ -150,7 +151,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
 def _watch(
     process: subprocess.Popen[bytes], report: Callable[[Event], None], limits: Limits, stop: Flag
 ) -> Stopped | None:
-    """Forward events until the process ends; return the reason if it has to be stopped, else None."""
+    """Forward events until the process ends; return the reason if the process has to be stopped, else None."""
     assert process.stdout is not None
     started = alive = time.monotonic()
     incomplete = b""

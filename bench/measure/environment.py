@@ -27,13 +27,13 @@ VARIABLES = re.compile(
 def capture(device: str) -> dict[str, object]:
     """Describe this process and its machine; imports torch, because torch's flags are included.
 
-    Args:
-        device: device of the run, such as `cpu` or `cuda:0`.
+        Args:
+            device: device of the run, such as `cpu` or `cuda:0`.
 
-    Returns:
-        A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
-        `cores_usable` is the number of cores that the scheduler allows, hyperthreads included, and `affinity` their
-        numbers. Values that cannot be read are None; `gpu` is None on the CPU.
+        Returns:
+            A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
+    and `cores_usable` is the number of cores that the scheduler allows, hyperthreads included, with their numbers in
+    `affinity`. Values that cannot be read are None, and `gpu` is None on the CPU.
     """
     import torch
 
@@ -74,8 +74,8 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 def git_state(file: Path) -> tuple[str | None, bool | None]:
     """Git revision of the checkout that tracks `file`, and True if the checkout has uncommitted changes.
 
-    Both are None without git, checkout or commit, and if the checkout around an installed copy does not track the
-    file.
+    Both values are None if git, the checkout or its first commit is missing. They are also None if an installed copy
+    lies inside a checkout that does not track the file.
     """
     folder = file.resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:

@@ -167,7 +167,7 @@ def _attention_block(query: str, maps: Maps, rest: Maps) -> str:
 
 
 def _last_of(width: int | None, maps: Maps) -> str:
-    """Name of the last map with ``width`` output features, of the last map at all if ``width`` is None; "" if none."""
+    """Name of the last map with ``width`` output features, or of the last map if ``width`` is None; "" without one."""
     return next((name for name in reversed(maps) if width in (None, sizes(maps[name])[1])), "")
 
 

@@ -46,7 +46,7 @@ class LeftOut:
     turned: tuple[tuple[str, str], ...]
     """Pairs (a, b) whose order is reversed: a is ahead of b in the whole comparison, and b ahead of a here."""
     reason: str = ""
-    """Why no score can be computed; "" if one can."""
+    """Reason why no score can be computed; "" if the scores can be computed."""
 
     @property
     def preserved(self) -> bool | None:

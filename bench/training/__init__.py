@@ -1,1 +1,1 @@
-"""The training loop and what it needs, the same for every method."""
+"""Training loop, budget, evaluation, probes and compilation, the same for every method."""

@@ -1,4 +1,4 @@
-"""The one training loop for all methods."""
+"""Training loop, the same for all methods."""
 
 from __future__ import annotations
 

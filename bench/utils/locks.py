@@ -62,7 +62,7 @@ def exclusive(path: Path, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def unused(paths: Iterable[Path]) -> Iterator[bool]:
-    """Give True if no process builds or reads any of these files; then none can start to while the block runs."""
+    """Lock these files while the block runs; gives True if that worked, so no process builds or reads any of them."""
     with ExitStack() as stack:
         try:
             files = [stack.enter_context(path.open("r+b")) for path in paths if path.is_file()]

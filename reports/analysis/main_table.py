@@ -30,7 +30,7 @@ class Column:
     """True for the columns of accuracy, which floors and ceilings have as well."""
 
     def best(self, values: Sequence[float]) -> float:
-        """Best of at least one value."""
+        """Best of some values, of which there must be at least one."""
         return max(values) if self.higher_is_better else min(values)
 
 

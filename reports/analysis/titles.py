@@ -79,7 +79,7 @@ def _brief(model: str) -> str:
 
 
 def _data_apart(keys: Sequence[dict[str, Any]], folders: Sequence[str | None]) -> list[list[str]]:
-    """Parts of titles that distinguish data: none if the seed of the shop does, else the folder, else the digest."""
+    """Parts of titles that distinguish data: none if the shop's seed suffices, else the folder, else the digest."""
     digests = [key["dataset_digest"] for key in keys]
     if _one_each([key["dataset_seed"] for key in keys], digests):
         return [[] for _ in keys]

@@ -1,10 +1,13 @@
 """Placement of labels in figures, so that no label covers another one, a point, a bar or a line.
 
-A label of a point takes the cheapest of 24 places around its point. The library adjustText (1.4.0) was tried instead,
-in nine settings of its forces, start positions and obstacles, on 8 points with interval bars in one corner of a
-scatter: its labels covered 3 to 8 markers and 5 to 10 bars (placement here: no marker, 1 bar), and the one setting that
-covered fewer markers put the labels 58 points away from them. It also took 4 to 35 times as long. Labels at the ends of
-curves move along one axis alone: scipy's isotonic regression places them.
+A label of a point takes the best of 24 places around the point: one that covers little and lies near the point.
+
+The library adjustText (1.4.0) was tried instead, in nine settings of its forces, start positions and obstacles, on 8
+points with interval bars in one corner of a scatter. Its labels covered 3 to 8 markers and 5 to 10 bars, while the
+placement of this module covers no marker and 1 bar. The one setting of adjustText that covered fewer markers put the
+labels 58 points away from them. The library also took 4 to 35 times as long.
+
+Labels at the ends of curves move along one axis alone, so scipy's isotonic regression places them.
 """
 
 from __future__ import annotations
@@ -131,7 +134,7 @@ def label_points(
 
 
 def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit: float) -> Box:
-    """Label a horizontal line at the one of five places along it where the label covers least; returns its box."""
+    """Label a horizontal line where the label covers least, out of five places; returns the box of the label."""
     label = axes.annotate(
         text,
         (1, height),

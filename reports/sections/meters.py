@@ -77,7 +77,7 @@ def _against_account(comparison: Comparison, methods: Sequence[str], name: str, 
 
 
 def _more(comparison: Comparison, name: str) -> str:
-    """Addition to the reason of a meter that holds on some machines alone."""
+    """Further reason for the figure of a meter, which applies on some machines only; empty elsewhere."""
     records = [record for record in comparison.records if record.ok]
     if name == "Peak RSS" and any(str(record.row.get("device")).startswith("cpu") for record in records):
         return "; on a CPU it includes the tensors of the account"

@@ -1,8 +1,8 @@
 """Section on theory: the complexity table of IISAN (arXiv 2404.02059, Table 1), term by term beside measurements.
 
 FP, BP and WU are the forward pass, the backward pass and the weight update of the backbones, MW and A their weights and
-activations; lower-case letters stand for the small modules. The theory says which terms a method has. It is confirmed
-if equal letters cost the same and lower-case letters cost less than capitals.
+activations; lower-case letters stand for the same terms of the small modules. The table gives the terms of each method.
+A measurement confirms the theory if equal terms cost the same and terms in lower case cost less than those in capitals.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _place(term: str) -> str:
 def _totals(
     known: Mapping[str, tuple[str, ...]], measured: Amounts, what: str, place: str, part: slice
 ) -> Iterator[Claim]:
-    """Statements on whole steps or peaks: equal with as many capitals, larger with more of them."""
+    """Statements on whole steps or peaks: a method with more terms in capitals costs more, with as many the same."""
     levels: dict[int, list[str]] = {}
     for method, terms in known.items():
         levels.setdefault(sum(term.isupper() for term in terms[part]), []).append(method)

@@ -1,4 +1,4 @@
-"""Studies: what several cells together say about one question; parts that the studies share."""
+"""Studies, each of which answers one question from several cells; this module has the parts that they share."""
 
 from __future__ import annotations
 

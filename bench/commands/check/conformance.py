@@ -97,7 +97,7 @@ class BuiltCase:
         self.trainer.update()
 
     def peak(self, steps: int) -> int:
-        """Peak of live tensor bytes over so many further training steps."""
+        """Peak of live tensor bytes over the given number of further training steps."""
         self.model.train()
         return step_account(self.trainer, self.batch(), steps).peak_bytes
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Reads and splits a dataset as a run would, and reports what was left out and why, lengths of sequences, "
         "duplicates and near-duplicates, test targets that training never sees, and the accuracy of a popularity "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description = (
         "Examines this machine for conditions that make the measurements of a run wrong. Changes nothing and downloads "
         "nothing. Each finding has its effect on the measurements and the command that fixes it. Exit status: 0 "

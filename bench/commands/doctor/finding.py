@@ -35,7 +35,7 @@ def ok(check: str, finding: str) -> Finding:
 
 
 def unknown(check: str, why: str, effect: str, look: str) -> Finding:
-    """A warning that the state is unknown, which is never ok.
+    """Warning that a state could not be read; an unknown state never counts as ok.
 
     Args:
         look: command that shows the state.

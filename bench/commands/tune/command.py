@@ -22,7 +22,7 @@ EPILOG = "example: python run_bench.py tune --shop-seed 100 --trials 8 --epochs 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options and its example."""
+    """Adds the options of the command and its example to its parser."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     add_matrix(parser)
     parser.add_argument(

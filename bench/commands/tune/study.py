@@ -127,7 +127,7 @@ def run_trials(
     run_cells: RunCells,
     report: Report,
 ) -> None:
-    """Runs the remaining trials: the first of every method, then the second, so that a stop leaves methods even.
+    """Runs the remaining trials, one of each method in turn, so that numbers of trials stay even if the search stops.
 
     Args:
         studies: name of a method -> its study.
@@ -213,7 +213,7 @@ def tell_result(study: Study, trial: FrozenTrial, out: Path) -> None:
 
 
 def _ended(trial: FrozenTrial, out: Path) -> bool:
-    """True if a trial has a record of an end, good or bad, other than an interruption."""
+    """True if the record of a trial shows that the trial ended, ok or not, without an interruption."""
     record = _record(trial, out)
     return record is not None and record["row"]["status"] != "interrupted"
 

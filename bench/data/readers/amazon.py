@@ -100,7 +100,7 @@ def select(log: Log, users_path: Path, usable: NDArray[np.bool_] | None = None) 
     """
     try:
         return selection.select(log, None, usable)
-    except selection.NobodyLeft:  # its message speaks of interactions, but the users file lists items
+    except selection.NobodyLeft:  # the message of NobodyLeft names interactions, but the users file lists items
         raise UserError(f"{users_path}: no user has {MIN_LENGTH} items that can be used") from None
 
 

@@ -1,4 +1,4 @@
-"""Locations of the tables and pictures of a dataset in tables, and names of their columns."""
+"""Locations of the tables and pictures of a dataset that consists of tables, and names of the columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT_TYPES = ("token", "token_seq")
 
 @dataclass(frozen=True)
 class Layout:
-    """Tables of a dataset, and the folder that names of pictures are relative to."""
+    """Tables of a dataset, and the folder of its pictures, to which the names of the pictures are relative."""
 
     items: TableFile
     interactions: TableFile
@@ -30,7 +30,7 @@ class Layout:
 
 
 def find_layout(name: str, folder: Path, columns: Mapping[str, str], image_dir: str | Path | None = None) -> Layout:
-    """Finds the files of a dataset in tables.
+    """Finds the tables and the folder of pictures of a dataset that consists of tables.
 
     Args:
         name: key of `LAYOUTS`.
@@ -147,4 +147,4 @@ def _typed(
 
 
 LAYOUTS = {"table": _table, "recbole": _recbole, "microlens": _microlens}
-"""Kind of dataset in tables -> function that finds its files."""
+"""Kind of a dataset that consists of tables -> function that finds its files."""

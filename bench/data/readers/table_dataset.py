@@ -1,4 +1,4 @@
-"""Reader of datasets in tables: from the files to a catalogue, stored in the cache."""
+"""Reader of datasets that consist of tables: makes a catalogue from the files and stores it in the cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """Files of a dataset in tables, and its split.
+    """Files of a dataset that consists of tables, and its split.
 
     Attributes:
         name: key of `bench.data.readers.file_layouts.LAYOUTS`.
@@ -54,7 +54,7 @@ class FilesConfig:
 
 
 def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
-    """Catalogue of a dataset in tables.
+    """Catalogue of a dataset that consists of tables.
 
     The catalogue is stored in the cache, keyed by the content of the tables, the options, and names, sizes and times of
     the pictures.
