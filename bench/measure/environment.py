@@ -27,13 +27,13 @@ VARIABLES = re.compile(
 def capture(device: str) -> dict[str, object]:
     """Describe this process and its machine; imports torch, because torch's flags are included.
 
-        Args:
-            device: device of the run, such as `cpu` or `cuda:0`.
+    Args:
+        device: device of the run, such as `cpu` or `cuda:0`.
 
-        Returns:
-            A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
-    and `cores_usable` is the number of cores that the scheduler allows, hyperthreads included, with their numbers in
-    `affinity`. Values that cannot be read are None, and `gpu` is None on the CPU.
+    Returns:
+        A JSON-ready dictionary. `memory_bytes` is the machine's memory, `cgroup_*` are limits of control groups,
+        `cores_usable` is the number of cores that the scheduler allows, hyperthreads included, and `affinity` holds
+        their numbers. Values that cannot be read are None, and `gpu` is None on the CPU.
     """
     import torch
 
