@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from bench.config.cells import Cell
 from bench.data.baselines import references
 from bench.data.datasets import describe
 from bench.utils.errors import UserError
+from bench.utils.text import printable
 
 
 def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -28,9 +30,14 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
         raise UserError(f"--data-dir {folder}: no such folder")
     facts: dict[str, Any] = {}
     unknown_shares: dict[str, float] = {}
+    warnings: list[str] = []
     for key in dict.fromkeys((cell.backbones, cell.modality) for cell in cells):
         group = [cell for cell in cells if (cell.backbones, cell.modality) == key]
         data = load_data(group[0])
+        for warning in data.catalogue.warnings:
+            if warning not in warnings:
+                warnings.append(warning)
+                print(f"warning: {printable(warning)}", file=sys.stderr)
         for cell in group:
             check_network(cell, data.sources)
             check_budget(cell, data.splits)

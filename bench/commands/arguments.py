@@ -143,6 +143,10 @@ OPTIONS: Mapping[str, Option] = {
         _option("image_column",
                 "column of image file names, relative to the image folder (default: image if there is one)",
                 ("dataset", "columns", "image"), metavar="NAME"),
+        _option("rating_column", "column of ratings, for --min-rating (default: rating)",
+                ("dataset", "columns", "rating"), metavar="NAME"),
+        _option("min_rating", "leave out interactions with a rating below X, or without one (default: keep all)",
+                ("dataset", "min_rating"), type=float, metavar="X"),
         _option("split", "rule of the split: leave-one-out (default), or temporal with --valid-from and --test-from",
                 ("dataset", "split"), metavar="RULE"),
         _option("valid_from", "start of the validation period in a temporal split: a number or a date",
@@ -220,7 +224,7 @@ OPTIONS: Mapping[str, Option] = {
 
 DATASET = (
     "dataset", "shop_seed", "image_dir", "missing_images", "bad_images", "user_column", "item_column", "title_column",
-    "timestamp_column", "image_column", "split", "valid_from", "test_from",
+    "timestamp_column", "image_column", "rating_column", "min_rating", "split", "valid_from", "test_from",
 )  # fmt: skip
 """Options that choose a dataset and how it is read, except its folder."""
 

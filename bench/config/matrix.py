@@ -261,6 +261,10 @@ def _check_dataset(dataset: DatasetConfig, origin: str, needs_data: bool = True)
     named = [role for role, name in vars(dataset.columns).items() if name is not None]
     if named and not kind.has_columns:
         raise UserError(f"{origin}: --{named[0]}-column: dataset {dataset.name} has no columns to name")
+    if dataset.min_rating is not None and not kind.has_columns:
+        raise UserError(f"{origin}: --min-rating: dataset {dataset.name} has no ratings")
+    if dataset.columns.rating is not None and dataset.min_rating is None:
+        raise UserError(f"{origin}: --rating-column: needs --min-rating")
     times = {"--valid-from": dataset.valid_from, "--test-from": dataset.test_from}
     given = [option for option, value in times.items() if value is not None]
     if dataset.split == "leave-one-out":

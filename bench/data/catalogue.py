@@ -1,7 +1,7 @@
 """The catalogue, the common form of all datasets: items with titles and pictures, and users with their sequences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class Catalogue:
     """Parts of the source that were left out: reason -> count."""
     notes: tuple[str, ...]
     """Sentences for the report about how the source was read."""
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
+    """Such sentences about losses or oddities so large that they put the figures in doubt."""
     cuts: NDArray[np.int32] | None = None
     """Places of a split in time, (users, 3), as `bench.data.splits.split` takes them; None for leave-one-out."""
     truth: object | None = None

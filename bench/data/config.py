@@ -23,6 +23,7 @@ class Columns:
     title: ColumnName | None = None
     timestamp: ColumnName | None = None
     image: ColumnName | None = None
+    rating: ColumnName | None = None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -35,6 +36,7 @@ class DatasetConfig:
         data_dir, image_dir: folders of data in files; pictures default to ``images/`` in ``data_dir``.
         missing_images, bad_images: policy for items whose picture is absent, or cannot be read.
         columns: names of the columns of data in tables.
+        min_rating: least rating of the interactions that are kept; None to keep all of them.
         split: rule that divides the interactions into training, validation and test.
         valid_from, test_from: first moments of validation and test in a temporal split, on the scale of the timestamps.
         max_tokens: length to which titles are cut, in tokens.
@@ -50,6 +52,7 @@ class DatasetConfig:
     missing_images: ImagePolicy = "fail"
     bad_images: ImagePolicy = "fail"
     columns: Columns = Columns()
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
     split: Literal["leave-one-out", "temporal"] = "leave-one-out"
     valid_from: Moment | None = None
     test_from: Moment | None = None

@@ -85,6 +85,7 @@ def files_config(config: DatasetConfig) -> FilesConfig:
         policies=Policies(config.missing_images, config.bad_images),
         valid_from=config.valid_from,
         test_from=config.test_from,
+        min_rating=config.min_rating,
     )
 
 
@@ -107,7 +108,7 @@ def describe(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> dic
         "split": _split_facts(config, splits),
         "sequence_length": {"min": int(lengths.min()), "max": int(lengths.max()), "mean": float(lengths.mean())},
         "dropped": catalogue.dropped,
-        "notes": list(catalogue.notes),
+        "notes": [*catalogue.warnings, *catalogue.notes],
     }
 
 

@@ -19,6 +19,7 @@ from bench.data.datasets import describe, files_config, load, split_catalogue
 from bench.data.kinds import KINDS
 from bench.data.near_duplicates import NearDuplicates
 from bench.data.ragged import Ragged
+from bench.data.readers.file_names import similar_name
 from bench.data.readers.images import ImageProblem, decode_image
 from bench.data.readers.table_dataset import image_paths
 from bench.data.splits import Splits
@@ -70,7 +71,8 @@ def examine(config: DatasetConfig, seconds: float = near_duplicates.SECONDS) -> 
         "popularity": _concentration(splits.popularity),
         "references": references(config, catalogue, splits),
     }
-    return Examination(facts | {"warnings": _warnings(config, facts)}, lengths, splits.popularity, words)
+    warnings = [*catalogue.warnings, *_warnings(config, facts)]
+    return Examination(facts | {"warnings": warnings}, lengths, splits.popularity, words)
 
 
 def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
@@ -152,6 +154,7 @@ def _image_facts(
         "items_with_an_image": there,
         "share": there / items,
         "first_missing": str(missing[0]) if missing else None,
+        "similar_to_first_missing": (similar_name(missing[0]) or None) if missing else None,
         "opened": len(hashes) + bad,
         "unreadable": bad,
         "alike": _shown(found, shown),
@@ -197,8 +200,10 @@ def _warnings(config: DatasetConfig, facts: dict[str, Any]) -> list[str]:
         )
     images = facts["images"]
     if images is not None and images["share"] < 1 and config.missing_images == "fail":
+        similar = images["similar_to_first_missing"]
+        there = f" (but there is {similar!a})" if similar else ""
         found.append(
-            f"{1 - images['share']:.1%} of the items have no image, the first {images['first_missing']}: "
+            f"{1 - images['share']:.1%} of the items have no image, the first {images['first_missing']}{there}: "
             "choose with --missing-images what to do about them."
         )
     if images is not None and images["unreadable"] and config.bad_images == "fail":

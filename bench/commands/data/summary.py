@@ -23,7 +23,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("training interactions of the most popular items", _popular(facts["popularity"])),
         *((f"test HR@10, NDCG@10 of {name}", _accuracy(values)) for name, values in facts["references"].items()),
     ]
-    return found + [("note", note) for note in facts["notes"]]
+    return found + [("note", note) for note in facts["notes"] if note not in facts["warnings"]]
 
 
 def _split(split: dict[str, Any]) -> str:

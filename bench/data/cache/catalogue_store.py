@@ -98,6 +98,7 @@ def save_catalogue(catalogue: Catalogue, folder: Path) -> None:
         "user_ids": catalogue.user_ids,
         "dropped": catalogue.dropped,
         "notes": catalogue.notes,
+        "warnings": catalogue.warnings,
         "arrays": {name: file_digest(folder / name) for name in sorted(files)},
     }
     text = json.dumps(table)
@@ -146,6 +147,7 @@ def load_catalogue(folder: Path) -> Catalogue:
         cuts=cuts,
         dropped=table["dropped"],
         notes=tuple(table["notes"]),
+        warnings=tuple(table.get("warnings", ())),  # entries of earlier versions have none
     )
 
 

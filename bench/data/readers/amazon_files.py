@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.readers.file_names import one_file, visible_names
+from bench.data.readers.id_forms import difference
 from bench.utils.errors import UserError
 
 # At most nine digits: no character has a longer number, and Python refuses to parse a number of thousands of digits.
@@ -147,5 +148,7 @@ def _parse_users(
         try:
             sequences.append(np.array([index[item] for item in ids], dtype=np.int32))
         except KeyError as error:
-            raise UserError(f"{place}: item {quoted(error.args[0])} is not in {items_path.name}") from None
+            said = difference(error.args, index)
+            found = f", {said}" if "differ in" in said else ""
+            raise UserError(f"{place}: item {quoted(error.args[0])} is not in {items_path.name}{found}") from None
     return list(lines), sequences

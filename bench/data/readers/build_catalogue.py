@@ -89,7 +89,9 @@ def with_pictures(
 
 def _note(kind: Problem, found: Sequence[BadImage], of: int, policy: str) -> str:
     done = "were left out" if policy == "drop-item" else "have the mean image"
-    return f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].reason})."
+    return (
+        f"{len(found)} of {of} items {_WITHOUT[kind]} {done} (the first: {found[0].path.name}: {found[0].explained})."
+    )
 
 
 def catalogue_of(
@@ -127,6 +129,7 @@ def catalogue_of(
             *(pictures.notes if pictures is not None else ()),
         ),
         cuts=selection.cuts,
+        warnings=log.warnings,
     )
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from bench.data.readers.columns import TableFile, header
 from bench.data.readers.file_names import one_file, visible_names
+from bench.data.readers.row_meaning import RATING, noted_columns
 from bench.utils.errors import UserError
 
 REQUIRED = ("user", "item", "title")
-OPTIONAL = ("timestamp", "image")
+OPTIONAL = ("timestamp", "image", "rating")
+_INTERACTIONS = ("user", "item", "timestamp", RATING)
 _TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
-_RECBOLE = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "image": "image"}
+_RECBOLE = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "image": "image", RATING: RATING}
 _TITLE_FILES = ("*_titles.csv", "*_title_en.csv", "*_title.csv")
 _TEXT_TYPES = ("token", "token_seq")
 
@@ -56,15 +58,21 @@ def _table(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> La
             raise UserError(f"{folder}: there are {stem}.csv and {stem}.parquet; remove one of them")
     items, interactions = (
         TableFile(path, _plain(header(path), columns, roles))
-        for path, roles in zip(paths, (("item", "title", "image"), ("user", "item", "timestamp")), strict=True)
+        for path, roles in zip(paths, (("item", "title", "image"), _INTERACTIONS), strict=True)
     )
     return Layout(items, interactions, folder if "image" in items.columns else folder / "images")
 
 
 def _plain(there: Sequence[str], columns: Mapping[str, str], roles: Sequence[str]) -> dict[str, str]:
-    """Columns of a file: named by the options, else by their roles; optional columns only if they are in the file."""
-    chosen = {role: columns.get(role, role) for role in roles}
-    return {role: name for role, name in chosen.items() if role in REQUIRED or role in columns or name in there}
+    """Columns of a file: named by the options, else by their roles; optional columns only if they are in the file.
+
+    Columns of interactions that may change what a row means are added, with their own names as roles.
+    """
+    wanted = {role: columns.get(role, role) for role in roles}
+    chosen = {role: name for role, name in wanted.items() if role in REQUIRED or role in columns or name in there}
+    if roles is _INTERACTIONS:
+        chosen |= {name: name for name in noted_columns(there, list(chosen.values())) if name not in chosen}
+    return chosen
 
 
 def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> Layout:
@@ -76,7 +84,7 @@ def _microlens(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -
         )
     return Layout(
         _titles(folder, names, columns),
-        TableFile(pairs, _plain(header(pairs), columns, ("user", "item", "timestamp"))),
+        TableFile(pairs, _plain(header(pairs), columns, _INTERACTIONS)),
         folder / (covers[0] if covers else "images"),
     )
 
@@ -115,7 +123,7 @@ def _recbole(folder: Path, names: Sequence[str], columns: Mapping[str, str]) -> 
         _typed(path, fields, wanted, columns, roles)
         for path, fields, roles in (
             (items, item_fields, ("item", "title", "image")),
-            (interactions, pair_fields, ("user", "item", "timestamp")),
+            (interactions, pair_fields, _INTERACTIONS),
         )
     )
     item_file, pair_file = found
@@ -143,6 +151,9 @@ def _typed(
             chosen[role] = f"{name}:{fields[name]}"
         elif role in REQUIRED or role in given:
             raise UserError(f"{path}: no field {name!a} ({role}); choose with --{role}-column: {', '.join(fields)}")
+    if roles is _INTERACTIONS:
+        used = [wanted[role] for role in chosen]
+        chosen |= {name: f"{name}:{fields[name]}" for name in noted_columns(list(fields), used) if name not in chosen}
     return TableFile(path, chosen, separator="\t", quoted=False)
 
 

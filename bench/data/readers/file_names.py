@@ -17,6 +17,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 # Names that Windows reserves for devices, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 _LONGEST = 200
+_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|gif|webp|bmp|tiff?|ppm|avif|heic)$")
 
 
 def is_file_name(name: str) -> bool:
@@ -24,6 +25,25 @@ def is_file_name(name: str) -> bool:
     if _UNSAFE.search(name) or _DEVICE.fullmatch(name):
         return False
     return bool(name) and not name.startswith(".") and len(name.encode("utf-8", "replace")) <= _LONGEST
+
+
+def similar_name(path: Path) -> str:
+    """Name in the folder of an absent file that differs from its name in case, suffix or leading zeros alone, or ""."""
+    try:
+        names = visible_names(path.parent)
+    except UserError:
+        return ""
+    for form in (str.casefold, _stem, lambda name: _stem(name).lstrip("0")):
+        wanted = form(path.name)
+        for name in names:
+            if wanted and form(name) == wanted:
+                return name
+    return ""
+
+
+def _stem(name: str) -> str:
+    """Name without the suffix of a picture, in one case."""
+    return _PICTURE_SUFFIX.sub("", name.casefold())
 
 
 def visible_names(folder: Path) -> list[str]:

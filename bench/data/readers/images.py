@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from bench.data.readers.file_names import similar_name
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
 
@@ -86,6 +87,12 @@ class BadImage:
     path: Path
     reason: str
     kind: Problem = "bad"
+
+    @property
+    def explained(self) -> str:
+        """The reason, and the name of a file that may be the absent one."""
+        other = similar_name(self.path) if self.kind == "missing" else ""
+        return f"{self.reason}, but there is {other!a}" if other else self.reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,12 +250,12 @@ def _check_enough(bad: dict[int, BadImage], total: int, policies: Policies) -> N
         found = [bad[index] for index in sorted(bad) if bad[index].kind == kind]
         if found and policies.of(found[0].kind) == "fail":
             raise UserError(
-                f"{found[0].path}: {found[0].reason} ({len(found)} of {total} images {what}; to go on without them: "
+                f"{found[0].path}: {found[0].explained} ({len(found)} of {total} images {what}; to go on without them: "
                 f"--{kind}-images drop-item or mean-image)"
             )
     if len(bad) == total:
         first = bad[min(bad)]
-        raise UserError(f"{first.path}: {first.reason} ({len(bad)} of {total} images cannot be used)")
+        raise UserError(f"{first.path}: {first.explained} ({len(bad)} of {total} images cannot be used)")
 
 
 def _write_pictures(

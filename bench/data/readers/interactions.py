@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,20 @@ from numpy.typing import NDArray
 from bench.data.ragged import Ragged, offsets_of
 from bench.data.readers.amazon_files import decode_title
 from bench.data.readers.columns import Chunk, TableFile, read_chunks
-from bench.data.readers.timestamps import TimeKind, Times, kind_of, parse_times, show_moment
+from bench.data.readers.id_forms import difference
+from bench.data.readers.row_meaning import RATING, UNREAD, Meanings, rated
+from bench.data.readers.row_shapes import RowShapes
+from bench.data.readers.timestamps import TimeForms, TimeKind, Times, kind_of, parse_times, show_moment
 from bench.utils.errors import UserError
 
-_UNKNOWN, _UNTITLED = -1, -2
+_UNKNOWN, _UNTITLED, _LOW = -1, -2, -3
 _MOST_LOST = 0.5
 """Largest share of interactions with unknown items: with more, the tables do not belong together."""
+_FEW = 0.03
+"""Largest share of rows that may be lost without a warning."""
+_MOST_STRANGE = 1000
+"""Number of unknown ids that are kept for messages."""
+_ROLES = ("user", "item", "timestamp")
 _SHARES = (50, 80, 90, 95)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -37,6 +46,10 @@ class Items:
     encoded: int
     """Number of titles with HTML entities."""
     dropped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    inside: Mapping[str, str] = field(default_factory=dict)
+    """Id at the start of a line inside quotation marks, which may be a row that a quotation mark without a partner has
+    swallowed -> place of the row around it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +65,8 @@ class Log:
     kind: TimeKind
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Notes on losses or oddities so large that they put the figures in doubt."""
 
 
 def read_items(file: TableFile) -> Items:
@@ -64,16 +79,22 @@ def read_items(file: TableFile) -> Items:
     titles: list[str] = []
     pictures: list[str] | None = [] if "image" in file.columns else None
     rows: dict[str, int] = {}
-    repeated = untitled = encoded = 0
+    inside: dict[str, str] = {}
+    shapes = RowShapes(file)
+    repeated = retitled = untitled = encoded = 0
     for chunk in read_chunks(file):
+        shapes.add(chunk)
+        for row, lines in chunk.broken.items():
+            inside.update((line["item"], chunk.place(row)) for line in lines)
         names = chunk.text("image").tolist() if pictures is not None else [""] * len(chunk.frame)
         codes, found = _ids(chunk, "item")
         for code, raw, name in zip(codes.tolist(), chunk.text("title").tolist(), names, strict=True):
             item = found[code]
+            title, rounds = decode_title(raw)
             if item in rows:
                 repeated += 1
+                retitled += rows[item] >= 0 and titles[rows[item]] != title
                 continue
-            title, rounds = decode_title(raw)
             if not title:
                 rows[item] = _UNTITLED
                 untitled += 1
@@ -87,11 +108,19 @@ def read_items(file: TableFile) -> Items:
     if not ids:
         raise UserError(f"{file.path}: no item with a title")
     dropped = {"rows that name an item again": repeated, "items without a title": untitled}
-    return Items(ids, titles, pictures, rows, encoded, dropped)
+    notes = shapes.notes()
+    if retitled:
+        notes.append(f"{file.path.name}: {retitled} rows give an item another title; its first row counts.")
+    return Items(ids, titles, pictures, rows, encoded, dropped, tuple(notes), inside)
 
 
-def read_log(items_file: TableFile, file: TableFile) -> Log:
-    """Read both tables. The interactions have columns user and item, and optionally timestamp.
+def read_log(items_file: TableFile, file: TableFile, min_rating: float | None = None) -> Log:
+    """Read both tables. The interactions have columns user and item, and optionally timestamp and rating.
+
+    Args:
+        items_file: the items table.
+        file: the table of interactions.
+        min_rating: rows with a smaller rating, or none, are left out and counted; None to keep all rows.
 
     Raises:
         UserError: as :func:`read_items`, a timestamp is invalid, or most interactions name unknown items.
@@ -101,18 +130,33 @@ def read_log(items_file: TableFile, file: TableFile) -> Log:
     user_column, item_column = array("i"), array("i")
     parts: list[Times] = []
     lost = {_UNKNOWN: 0, _UNTITLED: 0}
+    strange: dict[str, None] = {}
+    low: Counter[str] = Counter()
     kind: TimeKind | None = None
+    shapes, forms = RowShapes(file), TimeForms()
+    used = _ROLES if min_rating is None else (*_ROLES, RATING)
+    meanings = Meanings(file, [role for role in file.columns if role not in used])
     for chunk in read_chunks(file):
-        found = _places(_ids(chunk, "item"), items.rows)
+        shapes.add(chunk)
+        meanings.add(chunk)
+        ids = _ids(chunk, "item")
+        found = _places(ids, items.rows)
+        if min_rating is not None:
+            high, reasons = rated(chunk, min_rating)
+            low.update(reasons)
+            found[~high] = _LOW
         kept = found >= 0
         for reason in lost:
             lost[reason] += int((found == reason).sum())
+        if len(strange) < _MOST_STRANGE:
+            strange.update(dict.fromkeys(ids[1][code] for code in np.unique(ids[0][found == _UNKNOWN])))
         user_column.frombytes(_numbered(_ids(chunk, "user"), users)[kept].tobytes())
         item_column.frombytes(found[kept].tobytes())
         if "timestamp" in file.columns:
             kind = kind or kind_of(chunk.frame["timestamp"])
             parts.append(parse_times(chunk, kind)[kept])
-    _check_lost(file, items_file, len(item_column), lost)
+            forms.add(chunk.frame["timestamp"], kind)
+    warnings = _losses(file, items_file, items, len(item_column), lost, strange, low)
     times = np.concatenate(parts) if parts else None
     user_codes = np.frombuffer(user_column, dtype=np.int32)
     order = np.argsort(user_codes, kind="stable") if times is None else np.lexsort((times, user_codes))
@@ -121,11 +165,16 @@ def read_log(items_file: TableFile, file: TableFile) -> Log:
     times = None if times is None else times[order]
     dropped = {
         **items.dropped,
+        **low,
         "interactions with items that have no row": lost[_UNKNOWN],
         "interactions with items without a title": lost[_UNTITLED],
     }
-    notes = () if times is None else _time_notes(sequences, times, kind or "number")
-    return Log(items, list(users), sequences, times, kind or "number", dropped, notes)
+    notes = [*items.notes, *shapes.notes(), *meanings.notes()]
+    if times is not None:
+        notes += _time_notes(sequences, times, kind or "number")
+        warnings += [f"{file.path.name}: {said}" for said in forms.warnings(times, kind or "number")]
+    warnings += shapes.warnings(items.rows)
+    return Log(items, list(users), sequences, times, kind or "number", dropped, tuple(notes), tuple(warnings))
 
 
 def _ids(chunk: Chunk, column: str) -> tuple[NDArray[np.intp], list[str]]:
@@ -155,17 +204,45 @@ def _numbered(ids: tuple[NDArray[np.intp], list[str]], known: dict[str, int]) ->
     return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int32)[codes]
 
 
-def _check_lost(file: TableFile, items: TableFile, kept: int, lost: Mapping[int, int]) -> None:
+def _losses(
+    file: TableFile,
+    items_file: TableFile,
+    items: Items,
+    kept: int,
+    lost: Mapping[int, int],
+    strange: Iterable[str],
+    low: Mapping[str, int],
+) -> list[str]:
+    """Warnings about lost interactions. Raises UserError if most of them are lost, or a quotation mark is the cause."""
     total = kept + sum(lost.values())
     if total == 0:
-        raise UserError(f"{file.path}: no interactions")
+        reasons = "".join(f", {count} {reason}" for reason, count in low.items() if count)
+        raise UserError(f"{file.path}: no interactions{reasons and ' are left' + reasons}")
+    for item in strange:
+        if item in items.inside:
+            raise UserError(
+                f"{items.inside[item]}: a quotation mark swallows the row of item {ascii(item)[:70]}, which "
+                f"{file.path.name} names; close it in its line, or write it twice inside of quotation marks"
+            )
+    unknown = f"name items that are not in {items_file.path.name}"
+    hint = difference(strange, items.rows)
     if lost[_UNKNOWN] > _MOST_LOST * total:
+        advice = "the two files do not belong together, or another column holds the items (--item-column)"
         raise UserError(
-            f"{file.path}: {lost[_UNKNOWN]} of {total} interactions name items that are not in {items.path.name}: "
-            "the two files do not belong together, or another column holds the items (--item-column)"
+            f"{file.path}: {lost[_UNKNOWN]} of {total} interactions {unknown}: "
+            + (f"{hint}; write them alike in both files" if "differ in" in hint else f"{hint}: {advice}")
         )
     if kept == 0:
         raise UserError(f"{file.path}: no interaction with an item that has a title")
+    found = []
+    for count, of, what in (
+        (lost[_UNKNOWN], total, f"interactions {unknown}, {hint}"),
+        (lost[_UNTITLED], total, f"interactions name items without a title in {items_file.path.name}"),
+        (low.get(UNREAD, 0), total + sum(low.values()), "interactions have a rating that is not a number"),
+    ):
+        if count > _FEW * of:
+            found.append(f"{file.path.name}: {count} of {of} {what}; they are left out.")
+    return found
 
 
 def _time_notes(sequences: Ragged, times: Times, kind: TimeKind) -> tuple[str, ...]:

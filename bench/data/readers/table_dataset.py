@@ -21,13 +21,14 @@ from bench.data.readers.file_layouts import Layout, find_layout
 from bench.data.readers.file_names import is_file_name
 from bench.data.readers.images import FAIL, Policies
 from bench.data.readers.interactions import Items, Log, read_items, read_log
+from bench.data.readers.row_meaning import RATING
 from bench.data.readers.selection import Selection, Temporal, select
 from bench.data.readers.timestamps import parse_moment
 from bench.data.splits import MAX_LENGTH, MIN_LENGTH
 from bench.utils.errors import UserError, naming
 from bench.utils.files import Part, digest_of, file_digest
 
-_VERSION = 1
+_VERSION = 2
 """Part of the cache key; increase it when the same files would give another catalogue."""
 
 
@@ -42,6 +43,7 @@ class FilesConfig:
         image_dir: folder of the pictures; None for the usual one.
         policies: treatment of items whose picture is absent or cannot be read.
         valid_from, test_from: first moments of validation and test of a split in time; None for leave-one-out.
+        min_rating: least rating of the interactions that are kept; None to keep all.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FilesConfig:
     policies: Policies = FAIL
     valid_from: str | None = None
     test_from: str | None = None
+    min_rating: float | None = None
 
 
 def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
@@ -67,14 +70,19 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
         UserError: something is wrong with files or options.
     """
     layout = find_layout(config.name, config.folder, config.columns, config.image_dir)
+    if config.min_rating is not None and RATING not in layout.interactions.columns:
+        raise UserError(
+            f"{layout.interactions.path}: no column 'rating' for --min-rating; name it with --rating-column"
+        )
     key: list[Part] = ["files", _VERSION, MIN_LENGTH, MAX_LENGTH, config.name, config.valid_from, config.test_from]
+    key.append(config.min_rating)
     key += [part for file in (layout.items, layout.interactions) for part in _identity(file)]
     if image_size is not None:
         key += [_signature(layout.pictures), image_size, config.policies.missing, config.policies.bad]
         key.append(PIL.__version__)
 
     def build(entry: Path) -> Catalogue:
-        log = read_log(layout.items, layout.interactions)
+        log = read_log(layout.items, layout.interactions, config.min_rating)
         rule = _rule(config, log, layout)
 
         def choose(usable: NDArray[np.bool_] | None) -> Selection:

@@ -19,6 +19,11 @@ Times = NDArray[np.int64 | np.float64]
 _MICROSECOND = pd.Timedelta(microseconds=1)
 _EPOCH = pd.Timestamp(0, tz="UTC")
 
+_ZONE = r"[T ].*(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+_UNITS = ("no known unit", "seconds", "milliseconds", "microseconds", "nanoseconds")
+_UNIT_STARTS = (1e8, 5e10, 5e13, 5e16)
+"""Least numbers that look like seconds, milliseconds, ... since 1970, for times from 1973 to about 3500."""
+
 
 def kind_of(values: Series) -> TimeKind:
     """Kind of the timestamps, by the first value: a number, else a date."""
@@ -52,6 +57,46 @@ def parse_times(chunk: Chunk, kind: TimeKind) -> Times:
         raise UserError(f"{chunk.place(row)}: timestamp {ascii(str(values.iloc[row]))[:70]} is not {what}")
     whole = np.issubdtype(numbers.dtype, np.integer)
     return numbers.astype(np.int64) if whole else numbers.astype(np.float64)
+
+
+class TimeForms:
+    """Counts of the ways in which timestamps are written that can spoil their order."""
+
+    def __init__(self) -> None:
+        self._rows = self._zoned = self._scientific = 0
+
+    def add(self, values: Series, kind: TimeKind) -> None:
+        """Counts the forms of the timestamps of a chunk, if they are text."""
+        if not pd.api.types.is_string_dtype(values):
+            return
+        self._rows += len(values)
+        if kind == "date":
+            self._zoned += int(values.str.contains(_ZONE).sum())
+        else:
+            self._scientific += int(values.str.contains("e", case=False, regex=False).sum())
+
+    def warnings(self, times: Times, kind: TimeKind) -> list[str]:
+        """Sentences about timestamps of several units or zones, absent ones that are zero, and too few digits."""
+        found = []
+        if 0 < self._zoned < self._rows:
+            found.append(
+                f"{self._zoned} of {self._rows} timestamps have a time zone and the others have none; those count as "
+                "UTC, so that the order may be wrong."
+            )
+        if self._scientific:
+            found.append(
+                f"{self._scientific} timestamps are in scientific notation: times that differ in the digits left out "
+                "are equal, and the order of the rows decides."
+            )
+        if kind == "number":
+            counts = np.bincount(np.searchsorted(_UNIT_STARTS, times, side="right"), minlength=len(_UNITS))
+            said = [f"{count} in {unit}" for unit, count in zip(_UNITS[1:], counts[1:].tolist(), strict=True) if count]
+            if len(said) > 1:
+                found.append(f"the timestamps look like different units ({', '.join(said)}): their order is wrong.")
+        zeros = int((times == 0).sum())
+        if zeros and np.median(times) >= (_UNIT_STARTS[0] if kind == "number" else 1):
+            found.append(f"{zeros} timestamps are 0, as if the time were not known; they count as the oldest.")
+        return found
 
 
 def parse_moment(text: str, kind: TimeKind, option: str) -> int | float:
