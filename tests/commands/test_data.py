@@ -78,6 +78,9 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["{table}", "--split", "temporal"], "needs --valid-from and --test-from"),
         (["{table}", "--split", "sideways"], "--split: "),
         (["{table}", "--user-column", "who"], "no column 'who' (user)"),
+        (["{table}", "--min-rating", "4"], "no column 'rating' for --min-rating; name it with --rating-column"),
+        (["{table}", "--rating-column", "stars"], "--rating-column: needs --min-rating"),
+        (["--min-rating", "4"], "--min-rating: dataset shop has no ratings"),
         (["{table}", "--image-dir", "no/such"], "--image-dir no/such: no such folder"),
         (["--split", "temporal", "--valid-from", "1", "--test-from", "2"], "dataset shop has no timestamps"),
     ],
@@ -90,6 +93,37 @@ def test_refusals(arguments: list[str], said: str, tmp_path: Path, capsys: pytes
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_loss_is_a_warning_and_no_note_besides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = [(user, f"0{item}" if n % 4 == 0 else item, time) for n, (user, item, time) in enumerate(ROWS)]
+    write_table(tmp_path, TITLES, lost)
+    assert call(str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("warning: interactions.csv: 9 of 33 interactions name items that are not in items.csv, '0B0'")
+    assert out.count("name items that are not in") == 1
+
+
+def test_run_warns_of_a_loss_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = [(user, f"0{item}" if n % 4 == 0 else item, time) for n, (user, item, time) in enumerate(ROWS)]
+    write_table(tmp_path, {item: f"Thing {item}" for item in TITLES}, lost)
+    options = ["--modality", "text", "--text-model", "shop-full", "--methods", "frozen", "--steps", "1"]
+    out = ["--out", str(tmp_path / "out")]
+    # The tokenizer of the shop does not know these titles: the run ends before its first cell.
+    assert run_bench.main(["run", "--dataset", "table", "--data-dir", str(tmp_path), *options, *out]) == 2
+    said = capsys.readouterr().err
+    warning, *_, error = said.splitlines()
+    assert warning.startswith("warning: interactions.csv: 9 of 33 interactions name items that are not in items.csv")
+    assert "its tokenizer does not know" in error
+    assert said.count("name items that are not in") == 1
+
+
+def test_the_least_rating_by_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recbole(tmp_path)
+    assert call(str(tmp_path), "--min-rating", "4.5", "--json") == 2
+    assert "no interactions are left, 33 interactions with a rating below 4.5" in capsys.readouterr().err
+    assert call(str(tmp_path), "--min-rating", "4", "--rating-column", "rating", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["users"] == 3
 
 
 def test_help_loads_nothing_heavy() -> None:

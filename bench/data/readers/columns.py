@@ -190,10 +190,11 @@ def _lines(file: TableFile) -> Iterator[Chunk]:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             there = (line.rstrip("\r\n") for line in lines if line.strip())
             while rows := [line.split(file.separator, width - 1) for line in islice(there, CHUNK_ROWS)]:
+                short = [place for place, row in enumerate(rows) if len(row) < width]
                 full = [[*row, *[""] * (width - len(row))] for row in rows]
                 texts = zip(*([*row[:-1], _unquoted(row[-1])] for row in full), strict=True)
                 by_name = dict(zip(file.names, texts, strict=True))
-                yield Chunk(path, 1, _frame((role, list(by_name[name])) for role, name in file.columns.items()))
+                yield Chunk(path, 1, _frame((role, list(by_name[name])) for role, name in file.columns.items()), short)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
 
@@ -243,5 +244,9 @@ def _check(file: TableFile, names: Sequence[str]) -> None:
         if name not in names:
             raise UserError(
                 f"{file.path}: no column {name!a} ({role}); there are {', '.join(map(ascii, names))}; "
-                f"choose one with --{role}-column"
+                + (
+                    f"separate them by {file.separator!a}"
+                    if len(names) == 1 and any(mark in names[0] for mark in ";\t|,")
+                    else f"choose one with --{role}-column"
+                )
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from itertools import islice
 from types import MappingProxyType
 
 _SAMPLE = 1000
-_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
+_MISSING = ("nan", "na", "n/a", "<na>", "nat", "none", "null", "\\n")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?[eE][+-]?[0-9]{1,2}")
 _THOUSANDS = re.compile(r"[0-9]{1,3}([,.' \u00a0][0-9]{3})+")
 
 
@@ -72,6 +73,19 @@ def difference(strange: Iterable[str], known: Iterable[str]) -> str:
             first = matched[0]
             return f"{_short(first)} instead of {_short(there[form(first)])}: the ids differ in {what}"
     return f"such as {_short(sample[0])}, while the ids there are such as {_short(known[0])}"
+
+
+def twins(ids: Collection[str]) -> str:
+    """Clause for a warning about ids that differ from another id only in white space or a ".0"; "" without such ids."""
+    found = [(text, plain) for text in ids if (plain := _whole(text.strip().strip("\"'"))) != text and plain in ids]
+    if not found:
+        return ""
+    return f"{len(found)} ids differ from another only in form, such as {_short(found[0][0])} and {_short(found[0][1])}"
+
+
+def stands_for_missing(text: str) -> bool:
+    """True for the words that programs write where a value is missing."""
+    return text.strip().casefold() in _MISSING
 
 
 def _short(text: str) -> str:

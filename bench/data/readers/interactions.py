@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from bench.data.ragged import Ragged, offsets_of
 from bench.data.readers.amazon_files import decode_title
 from bench.data.readers.columns import Chunk, TableFile, read_chunks
-from bench.data.readers.id_forms import difference
+from bench.data.readers.id_forms import difference, stands_for_missing, twins
 from bench.data.readers.row_meaning import RATING, UNREAD, Meanings, rated
-from bench.data.readers.row_shapes import RowShapes
+from bench.data.readers.row_shapes import FEW, RowShapes
 from bench.data.readers.timestamps import TimeForms, TimeKind, Times, kind_of, parse_times, show_moment
 from bench.utils.errors import UserError
 
 _UNKNOWN, _UNTITLED, _LOW = -1, -2, -3
 _MOST_LOST = 0.5
 """Largest share of interactions with unknown items: with more, the tables do not belong together."""
-_FEW = 0.03
-"""Largest share of rows that may be lost without a warning."""
 _MOST_STRANGE = 1000
 """Number of unknown ids that are kept for messages."""
 _ROLES = ("user", "item", "timestamp")
@@ -48,8 +46,9 @@ class Items:
     dropped: Mapping[str, int]
     notes: tuple[str, ...] = ()
     inside: Mapping[str, str] = field(default_factory=dict)
-    """Id at the start of a line inside quotation marks, which may be a row that a quotation mark without a partner has
+    """Id in a line inside quotation marks, which may be a row that a quotation mark without a partner has
     swallowed -> place of the row around it."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +108,12 @@ def read_items(file: TableFile) -> Items:
         raise UserError(f"{file.path}: no item with a title")
     dropped = {"rows that name an item again": repeated, "items without a title": untitled}
     notes = shapes.notes()
+    unnamed = sum(map(stands_for_missing, titles))
+    if unnamed > 1:
+        notes.append(f"{file.path.name}: {unnamed} items have a title such as 'nan' or 'null', as if it were missing.")
     if retitled:
         notes.append(f"{file.path.name}: {retitled} rows give an item another title; its first row counts.")
-    return Items(ids, titles, pictures, rows, encoded, dropped, tuple(notes), inside)
+    return Items(ids, titles, pictures, rows, encoded, dropped, tuple(notes), inside, tuple(shapes.warnings(())))
 
 
 def read_log(items_file: TableFile, file: TableFile, min_rating: float | None = None) -> Log:
@@ -148,7 +150,7 @@ def read_log(items_file: TableFile, file: TableFile, min_rating: float | None = 
         kept = found >= 0
         for reason in lost:
             lost[reason] += int((found == reason).sum())
-        if len(strange) < _MOST_STRANGE:
+        if items.inside or len(strange) < _MOST_STRANGE:  # each id inside a title is looked for among them
             strange.update(dict.fromkeys(ids[1][code] for code in np.unique(ids[0][found == _UNKNOWN])))
         user_column.frombytes(_numbered(_ids(chunk, "user"), users)[kept].tobytes())
         item_column.frombytes(found[kept].tobytes())
@@ -173,7 +175,7 @@ def read_log(items_file: TableFile, file: TableFile, min_rating: float | None = 
     if times is not None:
         notes += _time_notes(sequences, times, kind or "number")
         warnings += [f"{file.path.name}: {said}" for said in forms.warnings(times, kind or "number")]
-    warnings += shapes.warnings(items.rows)
+    warnings += [*items.warnings, *shapes.warnings(items.rows), *_user_warnings(file, users, user_codes)]
     return Log(items, list(users), sequences, times, kind or "number", dropped, tuple(notes), tuple(warnings))
 
 
@@ -240,8 +242,23 @@ def _losses(
         (lost[_UNTITLED], total, f"interactions name items without a title in {items_file.path.name}"),
         (low.get(UNREAD, 0), total + sum(low.values()), "interactions have a rating that is not a number"),
     ):
-        if count > _FEW * of:
+        if count > FEW * of:
             found.append(f"{file.path.name}: {count} of {of} {what}; they are left out.")
+    return found
+
+
+def _user_warnings(file: TableFile, users: Mapping[str, int], codes: NDArray[np.int32]) -> list[str]:
+    found = []
+    if said := twins(users):
+        found.append(f"{file.path.name}: {said}; they count as different users.")
+    for name, code in users.items():
+        if stands_for_missing(name):
+            count = int((codes == code).sum())
+            if count > FEW * len(codes):
+                found.append(
+                    f"{file.path.name}: {count} of {len(codes)} interactions have the user {ascii(name)[:70]}, as if "
+                    "the user were not known; they count as those of one user."
+                )
     return found
 
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 TimeKind = Literal["number", "date"]
 Times = NDArray[np.int64 | np.float64]
-_MICROSECOND = pd.Timedelta(microseconds=1)
-_EPOCH = pd.Timestamp(0, tz="UTC")
 
 _ZONE = r"[T ].*(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+_COARSE_FROM = 1 << 24
+"""Largest magnitude up to which every whole number is a 32-bit floating-point number."""
+_LATE = int(np.datetime64("2200-01-01", "us").astype(np.int64))
 _UNITS = ("no known unit", "seconds", "milliseconds", "microseconds", "nanoseconds")
 _UNIT_STARTS = (1e8, 5e10, 5e13, 5e16)
 """Least numbers that look like seconds, milliseconds, ... since 1970, for times from 1973 to about 3500."""
@@ -63,10 +64,12 @@ class TimeForms:
     """Counts of the ways in which timestamps are written that can spoil their order."""
 
     def __init__(self) -> None:
-        self._rows = self._zoned = self._scientific = 0
+        self._rows = self._zoned = self._scientific = self._coarse = 0
 
     def add(self, values: Series, kind: TimeKind) -> None:
         """Counts the forms of the timestamps of a chunk, if they are text."""
+        if values.dtype in (np.float16, np.float32):
+            self._coarse += len(values)
         if not pd.api.types.is_string_dtype(values):
             return
         self._rows += len(values)
@@ -88,11 +91,18 @@ class TimeForms:
                 f"{self._scientific} timestamps are in scientific notation: times that differ in the digits left out "
                 "are equal, and the order of the rows decides."
             )
+        if self._coarse and np.abs(times).max() > _COARSE_FROM:
+            found.append(
+                "the timestamps are 32-bit floating-point numbers: times some seconds or minutes apart are equal, and "
+                "the order of the rows decides."
+            )
         if kind == "number":
             counts = np.bincount(np.searchsorted(_UNIT_STARTS, times, side="right"), minlength=len(_UNITS))
             said = [f"{count} in {unit}" for unit, count in zip(_UNITS[1:], counts[1:].tolist(), strict=True) if count]
             if len(said) > 1:
                 found.append(f"the timestamps look like different units ({', '.join(said)}): their order is wrong.")
+        elif late := int((times >= _LATE).sum()):
+            found.append(f"{late} timestamps are after the year 2200, as if unknown; they count as the newest.")
         zeros = int((times == 0).sum())
         if zeros and np.median(times) >= (_UNIT_STARTS[0] if kind == "number" else 1):
             found.append(f"{zeros} timestamps are 0, as if the time were not known; they count as the oldest.")
@@ -107,7 +117,7 @@ def parse_moment(text: str, kind: TimeKind, option: str) -> int | float:
     """
     try:
         if kind == "date":
-            return int((pd.to_datetime(text, utc=True, format="ISO8601") - _EPOCH) // _MICROSECOND)
+            return int(pd.to_datetime(text, utc=True, format="ISO8601").as_unit("us").asm8.astype(np.int64))
         value = float(text)
         if np.isfinite(value):
             return int(text) if text.strip().lstrip("+-").isdecimal() else value
@@ -120,5 +130,5 @@ def parse_moment(text: str, kind: TimeKind, option: str) -> int | float:
 def show_moment(value: float, kind: TimeKind) -> str:
     """Text of a moment as an option would take it: a number or an ISO date."""
     if kind == "date":
-        return (_EPOCH + int(value) * _MICROSECOND).tz_localize(None).isoformat()
+        return str(np.datetime64(int(value), "us")).removesuffix(".000000")
     return str(int(value)) if float(value).is_integer() else repr(float(value))
