@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.models import families
+from bench.models import config_overrides, families
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
 from bench.models.model_files import check_location, check_weights
@@ -165,10 +165,13 @@ def _read_config(location: str, option: str, trust_remote_code: bool) -> Pretrai
     # An unreachable hub is reported below in one line, not in one line per attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     check_location(location, option)
+    config_overrides.check_files(location, option)
     try:
-        return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise UserError(f"{option}: the configuration cannot be loaded: {_first_line(error)}") from error
+    config_overrides.settle(config, option)
+    return config
 
 
 def _first_line(error: Exception) -> str:
@@ -271,6 +274,7 @@ def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
     try:
         model, info = cls.from_pretrained(
             source.location,
+            config=source.full_config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=source.trust_remote_code,
