@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -214,6 +214,26 @@ def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
             method.build(nn.Identity(), shapes_of(sources), cell.training.width)
     except UserError as error:
         raise UserError(f"method {cell.method.name}: {error}") from error
+
+
+def check_encoders(cell: Cell, sources: Mapping[str, Source]) -> None:
+    """Build the encoders without weights and memory, so that one that is not supported shows before any cell runs.
+
+    Raises:
+        UserError: an encoder is not supported, or the method's options do not fit it.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            encoders = load_encoders({m: replace(source, random=True) for m, source in sources.items()}, cell)
+    except RuntimeError:  # an operation that needs values; the encoder is checked when a cell loads it
+        return
+    method = build_method(cell.method, "matrix")
+    if isinstance(method, EncoderMethod):
+        for encoder in encoders.values():
+            try:
+                method.check_encoder(encoder)
+            except UserError as error:
+                raise UserError(f"method {cell.method.name}: {error}") from error
 
 
 def check_budget(cell: Cell, splits: Splits) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cell.assemble import check_budget, check_network, load_data, raw_feed
+from bench.cell.assemble import check_budget, check_encoders, check_network, load_data, raw_feed
 from bench.config.cells import Cell
 from bench.data.baselines import references
 from bench.data.datasets import describe
@@ -33,6 +33,8 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
         data = load_data(group[0])
         for cell in group:
             check_network(cell, data.sources)
+            if cell.seed == alike[0].seed:
+                check_encoders(cell, data.sources)
             check_budget(cell, data.splits)
         _, unknown = raw_feed(data, group[0])
         if not facts:

@@ -269,9 +269,13 @@ def load_model(source: Source) -> torch.nn.Module:
 def _random_model(cls: Any, source: Source) -> Any:
     import torch
 
-    if cls.__name__ == "AutoModel":
-        return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
-    return cls(source.full_config).float()
+    try:
+        if cls.__name__ == "AutoModel":
+            return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
+        return cls(source.full_config).float()
+    except (ImportError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        option = f"--{source.modality}-model {source.name}"
+        raise UserError(f"{option}: the model cannot be built: {_first_line(error)}") from error
 
 
 def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
