@@ -20,7 +20,7 @@ from bench.data.batches import steps_per_epoch
 from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.data.splits import Splits
-from bench.models.backbones import Source, locate
+from bench.models.backbones import Source, load_model, locate
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
 from bench.models.hidden_states import (
     HIDDEN_KEY,
@@ -217,11 +217,14 @@ def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
 
 
 def check_encoders(cell: Cell, sources: Mapping[str, Source]) -> None:
-    """Build the encoders without weights and memory, so that one that is not supported shows before any cell runs.
+    """Build the encoders without memory, so that one that cannot be used shows before any cell runs.
 
     Raises:
-        UserError: an encoder is not supported, or the method's options do not fit it.
+        UserError: an encoder is not supported, a folder lacks some of its weights, or the method's options do not fit.
     """
+    for source in sources.values():
+        if not source.random and Path(source.location).is_dir():
+            load_model(source, "meta")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             encoders = load_encoders({m: replace(source, random=True) for m, source in sources.items()}, cell)

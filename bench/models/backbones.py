@@ -181,6 +181,8 @@ def _read_config(location: str, option: str, trust_remote_code: bool) -> Pretrai
 def _first_line(error: Exception) -> str:
     if "trust_remote_code" in str(error):  # the message of transformers names an argument, not an option
         return "the model comes with Python code, which runs only with --trust-remote-code"
+    if "ignore_mismatched_sizes" in str(error):  # its message names an argument and a table that is not shown
+        return "weights in the checkpoint have other shapes than config.json says"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -232,8 +234,10 @@ def _processor_facts(location: str) -> dict[str, Any]:
         return {}
 
 
-def load_model(source: Source) -> torch.nn.Module:
+def load_model(source: Source, device: str = "cpu") -> torch.nn.Module:
     """Load the transformers model in 32 bit, in eval mode, without poolers and heads; one tower if the model has two.
+
+    On the device "meta" only names and shapes of pretrained weights are read, and the model has no values.
 
     Weights come from safetensors only. A 16-bit checkpoint is converted: the dtype is given explicitly, because
     transformers would keep 16 bit.
@@ -249,7 +253,7 @@ def load_model(source: Source) -> torch.nn.Module:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     cls = getattr(transformers, families.CLASSES.get(source.full_config.model_type, "AutoModel"))
-    full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source)
+    full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source, device)
     prefix, model = _find_tower(full, source)
     drop_unused_modules(model)
     if supported.has_batch_norm(model):
@@ -278,7 +282,7 @@ def _random_model(cls: Any, source: Source) -> Any:
         raise UserError(f"{option}: the model cannot be built: {_first_line(error)}") from error
 
 
-def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
+def _pretrained_model(cls: Any, source: Source, device: str) -> tuple[Any, list[str]]:
     """The model with the weights of its checkpoint, and the names of the weights that the checkpoint lacks."""
     import torch
 
@@ -286,6 +290,7 @@ def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
         model, info = cls.from_pretrained(
             source.location,
             config=source.full_config,
+            device_map={"": device} if device == "meta" else None,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=source.trust_remote_code,

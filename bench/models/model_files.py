@@ -56,6 +56,8 @@ def check_weights(location: str, option: str) -> None:
 
 def _weight_files(folder: Path, option: str) -> list[str]:
     """Names of the files that transformers loads weights from."""
+    if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        raise UserError(f"{option}: {folder} has both {WEIGHTS} and {INDEX}; remove the one that is out of date")
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     if (folder / INDEX).is_file():

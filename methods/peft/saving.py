@@ -49,7 +49,7 @@ class Residual:
         trained, tensors = configs[ADAPTER], self._wrapped.state_dict()
         for name, factor in _factors(self._wrapped).items():
             start = self._start[name].to(factor.device)
-            a = ".lora_A." in name
+            a = ".lora_A." in name or ".lora_embedding_A." in name
             tensors[name] = torch.cat([factor.detach(), start if a else -start], dim=0 if a else 1)
         configs[ADAPTER] = _doubled(trained)
         try:
@@ -59,12 +59,11 @@ class Residual:
 
 
 def _factors(wrapped: Any) -> dict[str, Tensor]:
-    """The factors A (r, in) and B (out, r) of every adapted map, by name in the model of peft."""
-    return {
-        name: p
-        for name, p in wrapped.named_parameters()
-        if name.endswith((f".lora_A.{ADAPTER}.weight", f".lora_B.{ADAPTER}.weight"))
-    }
+    """The factors A (r, in) and B (out, r) of every adapted map or embedding, by name in the model of peft."""
+    ends = tuple(
+        end for factor in "AB" for end in (f".lora_{factor}.{ADAPTER}.weight", f".lora_embedding_{factor}.{ADAPTER}")
+    )
+    return {name: p for name, p in wrapped.named_parameters() if name.endswith(ends)}
 
 
 def _doubled(trained: Any) -> Any:

@@ -82,6 +82,8 @@ class Tuner(EncoderMethod):
             adalora.check_options(options, config)
         if "target_svd_config" in options:
             raise UserError(f"option peft: {self._type}: target_svd_config has no effect in peft; use rank_pattern")
+        if options.get("alora_invocation_tokens") is not None:
+            raise UserError(f"option peft: {self._type}: alora_invocation_tokens works only in causal language models")
         start = str(options.get("init_lora_weights", "")).lower()
         if start in FROM_DATA:
             raise UserError(f"option peft: {self._type}: init_lora_weights {start} needs {FROM_DATA[start]}")

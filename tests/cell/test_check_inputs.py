@@ -53,4 +53,22 @@ def test_a_configuration_that_no_model_can_be_built_from(
         assert run(model_folders, tmp_path, text=text) == 2
     else:
         assert run_bench.main(["plan", "--text-model", text, "--modality", "text", "--methods", "frozen"]) == 2
-    assert capsys.readouterr().err.count("the model cannot be built") == 1
+    assert capsys.readouterr().err.count("no_such_function") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 5}, "16 weights are not in the checkpoint"),
+        ({"vocab_size": 400}, "weights in the checkpoint have other shapes than config.json says"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration(
+    change: dict[str, int], said: str, model_folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folders["bert"], tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config | change))
+    assert run(model_folders, tmp_path, text=str(tmp_path / "bert")) == 2
+    assert capsys.readouterr().err.count(said) == 1
+    assert not (tmp_path / "out").exists()

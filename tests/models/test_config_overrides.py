@@ -91,6 +91,10 @@ def test_weights_are_those_of_model_safetensors(model_folders: Folders, tmp_path
     with pytest.raises(UserError, match="distributed checkpoint"):
         locate(str(folder), "text")
     shard.unlink()
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"both model\.safetensors and model\.safetensors\.index\.json"):
+        locate(str(folder), "text")
+    (folder / "model.safetensors.index.json").unlink()
     (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
     with pytest.raises(UserError, match=r"no model\.safetensors.*only consolidated\.safetensors"):
         locate(str(folder), "text")

@@ -69,6 +69,18 @@ def test_what_is_saved_is_what_was_trained(
     assert torch.equal(trained(x), vectors)  # saving has changed nothing
 
 
+def test_an_embedding_with_a_residual_start_comes_back(model_folders: Folders, tmp_path: Path) -> None:
+    e, x = encoder(model_folders["bert"], "text"), inputs("text")
+    done = Tuner(peft={"type": "LORA", **NITER, "target_modules": ["word_embeddings", "query"]}).adapt(e)
+    for parameter in done.parameters:
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    assert done.save is not None
+    done.save(tmp_path)
+    fresh = encoder(model_folders["bert"], "text")
+    PeftModel.from_pretrained(fresh.model, tmp_path)
+    assert torch.allclose(fresh.eval()(x), e.eval()(x), atol=1e-5)
+
+
 def test_a_residual_is_saved_as_a_plain_lora(model_folders: Folders, tmp_path: Path) -> None:
     e = encoder(model_folders["bert"], "text")
     done = Tuner(peft={"type": "LORA", "r": 4, "lora_alpha": 8, **NITER}).adapt(e)
@@ -86,6 +98,7 @@ def test_a_residual_is_saved_as_a_plain_lora(model_folders: Folders, tmp_path: P
         ({"type": "LORA", "init_lora_weights": "corda"}, "needs activations of the training data"),
         ({"type": "LORA", "init_lora_weights": "lora_ga"}, "needs gradients of the training data"),
         ({"type": "ADALORA", "init_lora_weights": "pissa"}, "init_lora_weights has no effect"),
+        ({"type": "LORA", "alora_invocation_tokens": [5]}, "alora_invocation_tokens works only in causal"),
         ({"type": "OSF", "target_svd_config": {"query": 2}}, "target_svd_config has no effect"),
     ],
 )
