@@ -234,6 +234,13 @@ class EncoderMethod(Method):
     def adapt(self, encoder: Encoder) -> Adaptation:
         """Change one encoder in place, and return the parameters to train; all weights are frozen beforehand."""
 
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Check options against an encoder that has sizes and no values, before any cell runs.
+
+        Raises:
+            UserError: an option names something that the encoder lacks, so that the run must not begin.
+        """
+
     def build(self, encoders: Mapping[str, Encoder], d: int) -> ItemEncoder:
         """Build the item encoder from adapted encoders and the standard head.
 

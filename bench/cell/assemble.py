@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from bench.data.batches import steps_per_epoch
 from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.data.splits import Splits
-from bench.models.backbones import Source, locate
+from bench.models.backbones import Source, load_model, locate
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
 from bench.models.hidden_states import (
     HIDDEN_KEY,
@@ -214,6 +214,29 @@ def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
             method.build(nn.Identity(), shapes_of(sources), cell.training.width)
     except UserError as error:
         raise UserError(f"method {cell.method.name}: {error}") from error
+
+
+def check_encoders(cell: Cell, sources: Mapping[str, Source]) -> None:
+    """Build the encoders without memory, so that one that cannot be used shows before any cell runs.
+
+    Raises:
+        UserError: an encoder is not supported, a folder lacks some of its weights, or the method's options do not fit.
+    """
+    for source in sources.values():
+        if not source.random and Path(source.location).is_dir():
+            load_model(source, "meta")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            encoders = load_encoders({m: replace(source, random=True) for m, source in sources.items()}, cell)
+    except RuntimeError:  # an operation that needs values; the encoder is checked when a cell loads it
+        return
+    method = build_method(cell.method, "matrix")
+    if isinstance(method, EncoderMethod):
+        for encoder in encoders.values():
+            try:
+                method.check_encoder(encoder)
+            except UserError as error:
+                raise UserError(f"method {cell.method.name}: {error}") from error
 
 
 def check_budget(cell: Cell, splits: Splits) -> None:

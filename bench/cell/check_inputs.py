@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cell.assemble import check_budget, check_network, load_data, raw_feed
+from bench.cell.assemble import check_budget, check_encoders, check_network, load_data, raw_feed
 from bench.config.cells import Cell
 from bench.data.baselines import references
 from bench.data.datasets import describe
@@ -40,6 +40,8 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
                 print(f"warning: {printable(warning)}", file=sys.stderr)
         for cell in group:
             check_network(cell, data.sources)
+            if cell.seed == alike[0].seed:
+                check_encoders(cell, data.sources)
             check_budget(cell, data.splits)
         _, unknown = raw_feed(data, group[0])
         if not facts:

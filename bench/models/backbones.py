@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.models import families
+from bench.models import config_overrides, families, supported
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
 from bench.models.model_files import check_location, check_weights
@@ -136,7 +136,8 @@ def locate(
         if source.width < 1 or source.depth < 1:
             raise ValueError(f"{source.depth} layers of width {source.width}")
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
-        raise UserError(f"{option}: its configuration is not valid: {_first_line(error)}") from error
+        why = supported.why_no_layers(error) or f"its configuration is not valid: {_first_line(error)}"
+        raise UserError(f"{option}: {why}") from error
     if weights != "random":
         check_weights(location, option)
     return source
@@ -165,15 +166,23 @@ def _read_config(location: str, option: str, trust_remote_code: bool) -> Pretrai
     # An unreachable hub is reported below in one line, not in one line per attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     check_location(location, option)
+    config_overrides.check_files(location, option)
     try:
-        return AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UserError(f"{option}: the configuration cannot be loaded: {_first_line(error)}") from error
+        why = supported.TIMM if "timm library" in str(error) else ""
+        raise UserError(f"{option}: {why or f'the configuration cannot be loaded: {_first_line(error)}'}") from error
+    if supported.is_timm(config):
+        raise UserError(f"{option}: {supported.TIMM}")
+    config_overrides.settle(config, option)
+    return config
 
 
 def _first_line(error: Exception) -> str:
     if "trust_remote_code" in str(error):  # the message of transformers names an argument, not an option
         return "the model comes with Python code, which runs only with --trust-remote-code"
+    if "ignore_mismatched_sizes" in str(error):  # its message names an argument and a table that is not shown
+        return "weights in the checkpoint have other shapes than config.json says"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -189,7 +198,7 @@ def _preprocessing(location: str, config: PretrainedConfig, modality: Modality, 
         pad_to = positions if config.model_type in families.ALWAYS_PADDED else None
         return Preprocessing(location, int(config.vocab_size), positions, pad_to)
     if size is None:
-        raise UserError(f"{option}: {config.model_type} is not an image encoder (no image_size in its configuration)")
+        raise UserError(f"{option}: {supported.why_no_image_encoder(config)}")
     facts = _processor_facts(location)
     if config.model_type in families.ANY_SIZE:
         size = facts.get("crop_size") or facts.get("size") or size
@@ -225,8 +234,10 @@ def _processor_facts(location: str) -> dict[str, Any]:
         return {}
 
 
-def load_model(source: Source) -> torch.nn.Module:
+def load_model(source: Source, device: str = "cpu") -> torch.nn.Module:
     """Load the transformers model in 32 bit, in eval mode, without poolers and heads; one tower if the model has two.
+
+    On the device "meta" only names and shapes of pretrained weights are read, and the model has no values.
 
     Weights come from safetensors only. A 16-bit checkpoint is converted: the dtype is given explicitly, because
     transformers would keep 16 bit.
@@ -242,9 +253,12 @@ def load_model(source: Source) -> torch.nn.Module:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     cls = getattr(transformers, families.CLASSES.get(source.full_config.model_type, "AutoModel"))
-    full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source)
+    full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source, device)
     prefix, model = _find_tower(full, source)
     drop_unused_modules(model)
+    if supported.has_batch_norm(model):
+        option = f"--{source.modality}-model {source.name}"
+        raise UserError(f"{option}: {source.config.model_type} is not supported: {supported.BATCH_NORM}")
     # transformers draws missing weights at random and continues; a benchmark must not.
     used = {f"{prefix}{name}" for name in model.state_dict()}
     absent = sorted(used.intersection(missing))
@@ -259,18 +273,24 @@ def load_model(source: Source) -> torch.nn.Module:
 def _random_model(cls: Any, source: Source) -> Any:
     import torch
 
-    if cls.__name__ == "AutoModel":
-        return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
-    return cls(source.full_config).float()
+    try:
+        if cls.__name__ == "AutoModel":
+            return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
+        return cls(source.full_config).float()
+    except (ImportError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        option = f"--{source.modality}-model {source.name}"
+        raise UserError(f"{option}: the model cannot be built: {_first_line(error)}") from error
 
 
-def _pretrained_model(cls: Any, source: Source) -> tuple[Any, list[str]]:
+def _pretrained_model(cls: Any, source: Source, device: str) -> tuple[Any, list[str]]:
     """The model with the weights of its checkpoint, and the names of the weights that the checkpoint lacks."""
     import torch
 
     try:
         model, info = cls.from_pretrained(
             source.location,
+            config=source.full_config,
+            device_map={"": device} if device == "meta" else None,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=source.trust_remote_code,

@@ -55,7 +55,8 @@ def layers(model: nn.Module) -> list[nn.Module]:
     stack = _largest_list(model)
     if len(stack) != depth or families.is_hierarchical(model.config):
         stack = [layer for stage in stack for layer in _largest_list(stage)] or stack
-    if not stack or depth % len(stack):
+    # Layers that share weights are fewer than the depth; stages never share, so that theirs are too few to be layers.
+    if not stack or depth % len(stack) or (families.is_hierarchical(model.config) and len(stack) != depth):
         raise UserError(f"model {type(model).__name__}: no stack of {depth} layers found; this family is not supported")
     return stack
 

@@ -26,6 +26,7 @@ _FORBIDDEN = {
     "total_step": "comes from the budget",
     "rank_pattern": "is the result of training",
     "r": "has no effect; init_r and target_r are its ranks",
+    "init_lora_weights": "has no effect; singular values start at zero",
 }
 _COUNTS = ("target_r", "init_r", "tinit", "tfinal", "deltaT")
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from bench.models.structure import linears
 from methods.base import Adaptation, Count, Encoder, EncoderMethod
-from methods.peft.tuner import save_tuner
+from methods.peft.saving import save_tuner
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import dataclasses
 import typing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +22,8 @@ from bench.utils.errors import UserError
 from bench.utils.text import did_you_mean
 from methods.base import Adaptation, Encoder, EncoderMethod, Saver
 from methods.peft import adalora
+from methods.peft.module_names import check_names
+from methods.peft.saving import Residual, save_tuner
 
 ROLES = typing.get_args(Target)
 # Default target roles of types that are defined for certain places; all other types have those of LoRA.
@@ -32,6 +33,12 @@ EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 PROMPTS = (*EMBEDDED, "PREFIX_TUNING", "CARTRIDGE")
 COUNTED = ("r", "num_virtual_tokens", "subspace_rank", "effective_rank")
 LAYERS = ("layers_to_transform", "layers_pattern")  # peft ignores them if modules are named in full
+# Initialisations of LoRA that peft replaces by the default one, or rejects, if nothing was computed before.
+FROM_DATA = {
+    "eva": "activations of the training data, which are not computed before training",
+    "corda": "activations of the training data, which are not computed before training",
+    "lora_ga": "gradients of the training data, which are not computed before training",
+}
 UNFIT = {
     "ADAPTION_PROMPT": "peft supports it only for the attention of a few decoders",
     "CPT": "peft supports it only for causal language models",
@@ -73,6 +80,13 @@ class Tuner(EncoderMethod):
         config = self._config(**options)
         if self._type == adalora.TYPE:
             adalora.check_options(options, config)
+        if "target_svd_config" in options:
+            raise UserError(f"option peft: {self._type}: target_svd_config has no effect in peft; use rank_pattern")
+        if options.get("alora_invocation_tokens") is not None:
+            raise UserError(f"option peft: {self._type}: alora_invocation_tokens works only in causal language models")
+        start = str(options.get("init_lora_weights", "")).lower()
+        if start in FROM_DATA:
+            raise UserError(f"option peft: {self._type}: init_lora_weights {start} needs {FROM_DATA[start]}")
 
     def counted(self) -> tuple[str, ...]:
         """Ranks and numbers of virtual tokens among the given options of peft."""
@@ -129,6 +143,16 @@ class Tuner(EncoderMethod):
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"option peft: {self._type}: {' '.join(str(error).split())}") from error
 
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Check that every name in the options acts in the encoder.
+
+        Raises:
+            UserError: some names match nothing; the message lists them.
+        """
+        options = self._options()
+        if self._type in PROMPTS or options.get("target_modules") is not None:
+            check_names(options, self._config(**options), encoder.model)
+
     def adapt(self, encoder: Encoder) -> Adaptation:
         """Put the tuner into the encoder.
 
@@ -137,7 +161,7 @@ class Tuner(EncoderMethod):
         """
         wrapped = self._add_prompt(encoder) if self._type in PROMPTS else self._inject(encoder)
         parameters = [p for p in wrapped.parameters() if p.requires_grad]
-        save: Saver = partial(save_tuner, wrapped)
+        save: Saver = Residual(wrapped).save if Residual.fits(wrapped) else partial(save_tuner, wrapped)
         if self._type == adalora.TYPE:
             allocation = adalora.Allocation(wrapped.base_model)
             encoder.add_module("allocation", allocation)
@@ -160,6 +184,7 @@ class Tuner(EncoderMethod):
                 }
         else:
             config = self._config(**options)
+        check_names(self._options(), config, encoder.model)
         wrapped: Any = self._wrap(encoder.model, config)
         # The adapted layers are inside the encoder's model. Modules that peft keeps outside of it must move with the
         # encoder too, but must be registered once: fake tensors cannot move a module that occurs twice.
@@ -174,6 +199,7 @@ class Tuner(EncoderMethod):
             raise UserError(f"{self._type}: peft supports it only for text; use --modality text, or the method prefix")
         config = self._config(**self._options())
         config.task_type = "FEATURE_EXTRACTION"
+        check_names(self._options(), config, encoder.model)
         wrapped = self._wrap(encoder.model, config)
         encoder.model = Prompted(wrapped, config.num_virtual_tokens, self._type in EMBEDDED)
         return wrapped
@@ -237,9 +263,3 @@ def _count_adapted(wrapped: nn.Module) -> int:
     if getattr(wrapped, "prompt_encoder", None):
         return 1
     return sum(isinstance(module, BaseTunerLayer) for module in wrapped.modules())
-
-
-def save_tuner(wrapped: Any, folder: Path) -> None:
-    """Save a model of peft in peft's format: ``adapter_model.safetensors`` and ``adapter_config.json``."""
-    wrapped.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # an empty model card

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from reports.figures import fonts
 from reports.figures.style import DPI, RC, NotDrawn
 
 
@@ -27,13 +27,17 @@ class Drawing:
 
 def rendered(stem: str, title: str, caption: str, make: Callable[[], Figure]) -> Drawing:
     """Render a figure to PNG and SVG; if `make` raises NotDrawn, keep its message as the reason."""
-    with mpl.rc_context(RC), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
-        try:
-            figure = make()
-        except NotDrawn as reason:
-            return Drawing(stem, title, caption, None, reason=str(reason))
+
+    def drawn() -> tuple[bytes, bytes]:
+        figure = make()
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
-    return Drawing(stem, title, caption, png.getvalue(), svg.getvalue())
+        return png.getvalue(), svg.getvalue()
+
+    with mpl.rc_context(RC):
+        try:
+            (png, svg), missing = fonts.with_fallback(drawn)
+        except NotDrawn as reason:
+            return Drawing(stem, title, caption, None, reason=str(reason))
+    return Drawing(stem, title, caption + fonts.note(missing), png, svg)
