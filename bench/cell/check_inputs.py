@@ -40,7 +40,7 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
                 print(f"warning: {printable(warning)}", file=sys.stderr)
         for cell in group:
             check_network(cell, data.sources)
-            if cell.seed == alike[0].seed:
+            if cell.seed == group[0].seed:
                 check_encoders(cell, data.sources)
             check_budget(cell, data.splits)
         _, unknown = raw_feed(data, group[0])

@@ -10,8 +10,8 @@ from bench.config.matrix import Matrix, MethodConfig, build_method
 from bench.data.config import DatasetConfig
 from bench.data.datasets import files_config
 from bench.data.kinds import KINDS
-from bench.data.readers.columns import read_chunks
 from bench.data.readers.file_layouts import find_layout
+from bench.data.readers.tables.columns import read_chunks
 from bench.models.backbones import Source, locate
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.utils.errors import UserError

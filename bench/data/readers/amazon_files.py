@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.readers.file_names import one_file, visible_names
-from bench.data.readers.id_forms import difference
+from bench.data.readers.tables.id_forms import difference
 from bench.utils.errors import UserError
 
 # At most nine digits: no character has a longer number, and Python refuses to parse a number of thousands of digits.

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.readers.columns import TableFile, header
 from bench.data.readers.file_names import one_file, visible_names
-from bench.data.readers.row_meaning import RATING, noted_columns
+from bench.data.readers.tables.columns import TableFile, header
+from bench.data.readers.tables.row_meaning import RATING, noted_columns
 from bench.utils.errors import UserError
 
 REQUIRED = ("user", "item", "title")

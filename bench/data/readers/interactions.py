@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from bench.data.ragged import Ragged, offsets_of
 from bench.data.readers.amazon_files import decode_title
-from bench.data.readers.columns import Chunk, TableFile, read_chunks
-from bench.data.readers.id_forms import difference, stands_for_missing, twins
-from bench.data.readers.row_meaning import RATING, UNREAD, Meanings, rated
-from bench.data.readers.row_shapes import FEW, RowShapes
-from bench.data.readers.timestamps import TimeForms, TimeKind, Times, kind_of, parse_times, show_moment
+from bench.data.readers.tables.columns import Chunk, TableFile, read_chunks
+from bench.data.readers.tables.id_forms import difference, stands_for_missing, twins
+from bench.data.readers.tables.row_meaning import RATING, UNREAD, Meanings, rated
+from bench.data.readers.tables.row_shapes import FEW, RowShapes
+from bench.data.readers.tables.timestamps import TimeForms, TimeKind, Times, kind_of, parse_times, show_moment
 from bench.utils.errors import UserError
 
 _UNKNOWN, _UNTITLED, _LOW = -1, -2, -3

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.data.ragged import Ragged, offsets_of
 from bench.data.readers.interactions import Log
-from bench.data.readers.timestamps import Times
+from bench.data.readers.tables.timestamps import Times
 from bench.data.splits import HISTORY_LENGTH, MAX_LENGTH, MIN_LENGTH, MIN_TRAIN_LENGTH, NONE, TRAIN_LENGTH
 from bench.utils.errors import UserError
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from bench.data.cache.catalogue_store import IMAGES_FILE, cached_catalogue
 from bench.data.catalogue import Catalogue
 from bench.data.readers.build_catalogue import Pictures, catalogue_of, with_pictures
-from bench.data.readers.columns import TableFile
 from bench.data.readers.file_layouts import Layout, find_layout
 from bench.data.readers.file_names import is_file_name
 from bench.data.readers.images import FAIL, Policies
 from bench.data.readers.interactions import Items, Log, read_items, read_log
-from bench.data.readers.row_meaning import RATING
 from bench.data.readers.selection import Selection, Temporal, select
-from bench.data.readers.timestamps import parse_moment
+from bench.data.readers.tables.columns import TableFile
+from bench.data.readers.tables.row_meaning import RATING
+from bench.data.readers.tables.timestamps import parse_moment
 from bench.data.splits import MAX_LENGTH, MIN_LENGTH
 from bench.utils.errors import UserError, naming
 from bench.utils.files import Part, digest_of, file_digest

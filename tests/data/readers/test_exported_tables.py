@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.data.readers import columns
 from bench.data.readers.amazon import load_amazon
-from bench.data.readers.id_forms import difference
 from bench.data.readers.images import Policies
 from bench.data.readers.table_dataset import FilesConfig, load_files
+from bench.data.readers.tables import columns
+from bench.data.readers.tables.id_forms import difference
 from bench.utils.errors import UserError
 from tests.data.small_amazon import write_amazon
 from tests.data.tables import text

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.data.catalogue import Catalogue
-from bench.data.readers.columns import CHUNK_ROWS, TableFile, read_chunks
 from bench.data.readers.file_layouts import find_layout
 from bench.data.readers.table_dataset import FilesConfig, load_files
+from bench.data.readers.tables.columns import CHUNK_ROWS, TableFile, read_chunks
 from bench.utils.errors import UserError
 from tests.data.tables import ROWS, TITLES, text, write_csv, write_microlens
 
@@ -66,7 +66,7 @@ def test_lines_may_hold_commas_and_quotation_marks_that_nothing_closes(tmp_path:
 def test_lines_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lines.csv"
     path.write_text("".join(f"{n},t\n" for n in range(7)))
-    monkeypatch.setattr("bench.data.readers.columns.CHUNK_ROWS", 3)
+    monkeypatch.setattr("bench.data.readers.tables.columns.CHUNK_ROWS", 3)
     assert CHUNK_ROWS > 3
     file = TableFile(path, {"item": "item", "title": "title"}, quoted=False, names=("item", "title"))
     assert [(chunk.first, chunk.text("item").tolist()) for chunk in read_chunks(file)] == [

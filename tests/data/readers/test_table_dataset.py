@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from bench.data.catalogue import Catalogue
-from bench.data.readers import columns
 from bench.data.readers.amazon import load_amazon
 from bench.data.readers.images import Policies
 from bench.data.readers.table_dataset import FilesConfig, load_files
+from bench.data.readers.tables import columns
 from bench.data.splits import split
 from bench.utils.errors import UserError
 from tests.data.small_amazon import write_amazon

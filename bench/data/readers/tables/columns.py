@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from bench.data.readers.arrow_text import arrow_text
+from bench.data.readers.tables.arrow_text import arrow_text
 from bench.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.readers.columns import Chunk
+from bench.data.readers.tables.columns import Chunk
 from bench.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from bench.data.readers.columns import Chunk, TableFile
+from bench.data.readers.tables.columns import Chunk, TableFile
 
 FEW = 0.03
 """Largest share of rows that may be lost or damaged without a warning."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.readers.columns import Chunk, TableFile
+from bench.data.readers.tables.columns import Chunk, TableFile
 
 RATING = "rating"
 _RATINGS = (RATING, "ratings", "stars", "star_rating", "review_rating", "overall", "score", "rate")
