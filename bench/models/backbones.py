@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.models import config_overrides, families, supported
+from bench.models import families, model_files
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
 from bench.models.model_files import check_location, check_weights
@@ -136,7 +136,7 @@ def locate(
         if source.width < 1 or source.depth < 1:
             raise ValueError(f"{source.depth} layers of width {source.width}")
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
-        why = supported.why_no_layers(error) or f"its configuration is not valid: {_first_line(error)}"
+        why = model_files.why_no_layers(error) or f"its configuration is not valid: {_first_line(error)}"
         raise UserError(f"{option}: {why}") from error
     if weights != "random":
         check_weights(location, option)
@@ -166,15 +166,15 @@ def _read_config(location: str, option: str, trust_remote_code: bool) -> Pretrai
     # An unreachable hub is reported below in one line, not in one line per attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     check_location(location, option)
-    config_overrides.check_files(location, option)
+    model_files.check_files(location, option)
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:
-        why = supported.TIMM if "timm library" in str(error) else ""
+        why = model_files.TIMM if "timm library" in str(error) else ""
         raise UserError(f"{option}: {why or f'the configuration cannot be loaded: {_first_line(error)}'}") from error
-    if supported.is_timm(config):
-        raise UserError(f"{option}: {supported.TIMM}")
-    config_overrides.settle(config, option)
+    if model_files.is_timm(config):
+        raise UserError(f"{option}: {model_files.TIMM}")
+    model_files.settle(config, option)
     return config
 
 
@@ -198,7 +198,7 @@ def _preprocessing(location: str, config: PretrainedConfig, modality: Modality, 
         pad_to = positions if config.model_type in families.ALWAYS_PADDED else None
         return Preprocessing(location, int(config.vocab_size), positions, pad_to)
     if size is None:
-        raise UserError(f"{option}: {supported.why_no_image_encoder(config)}")
+        raise UserError(f"{option}: {model_files.why_no_image_encoder(config)}")
     facts = _processor_facts(location)
     if config.model_type in families.ANY_SIZE:
         size = facts.get("crop_size") or facts.get("size") or size
@@ -256,9 +256,9 @@ def load_model(source: Source, device: str = "cpu") -> torch.nn.Module:
     full, missing = (_random_model(cls, source), []) if source.random else _pretrained_model(cls, source, device)
     prefix, model = _find_tower(full, source)
     drop_unused_modules(model)
-    if supported.has_batch_norm(model):
+    if model_files.has_batch_norm(model):
         option = f"--{source.modality}-model {source.name}"
-        raise UserError(f"{option}: {source.config.model_type} is not supported: {supported.BATCH_NORM}")
+        raise UserError(f"{option}: {source.config.model_type} is not supported: {model_files.BATCH_NORM}")
     # transformers draws missing weights at random and continues; a benchmark must not.
     used = {f"{prefix}{name}" for name in model.state_dict()}
     absent = sorted(used.intersection(missing))

@@ -10,8 +10,8 @@ import transformers as t
 
 import run_bench
 from bench.config.matrix import parse, to_toml
-from tests.cell.test_run_cell import matrix
 from tests.conftest import FamilyFolder
+from tests.tiny import matrix
 
 Folders = dict[str, Path]
 

@@ -14,9 +14,9 @@ from bench.config.matrix import parse, to_toml
 from bench.models.backbones import load_model, locate
 from bench.models.encoders import Encoder
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import matrix
 from tests.conftest import FamilyFolder
 from tests.helpers import encoder, inputs
+from tests.tiny import matrix
 
 Folders = dict[str, Path]
 

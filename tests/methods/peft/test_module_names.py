@@ -9,8 +9,8 @@ import run_bench
 from bench.config.matrix import parse, to_toml
 from bench.utils.errors import UserError
 from methods.peft.tuner import Tuner
-from tests.cell.test_run_cell import matrix
 from tests.helpers import encoder
+from tests.tiny import matrix
 
 Folders = dict[str, Path]
 BERT = {"target_modules": ["query", "value"]}
