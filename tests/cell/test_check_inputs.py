@@ -10,8 +10,7 @@ import transformers as t
 
 import run_bench
 from bench.config.matrix import parse, to_toml
-from tests.conftest import FamilyFolder
-from tests.tiny import matrix
+from tests.tiny import FamilyFolder, matrix
 
 Folders = dict[str, Path]
 

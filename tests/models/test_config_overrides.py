@@ -14,9 +14,8 @@ from bench.config.matrix import parse, to_toml
 from bench.models.backbones import load_model, locate
 from bench.models.encoders import Encoder
 from bench.utils.errors import UserError
-from tests.conftest import FamilyFolder
 from tests.helpers import encoder, inputs
-from tests.tiny import matrix
+from tests.tiny import FamilyFolder, matrix
 
 Folders = dict[str, Path]
 
