@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.cell.digests import encoder_digest
+from bench.cell.titles import check_tokens, tokenise_titles
 from bench.config.cells import Cell
 from bench.config.matrix import build_method
 from bench.data import datasets
@@ -30,15 +31,18 @@ from bench.models.hidden_states import (
     cache_key,
     open_or_build,
 )
-from bench.models.inputs import ItemFeed, pixels, tokenise
+from bench.models.inputs import ItemFeed, pixels
+from bench.models.loading.check_encoder import check_encoder
+from bench.models.loading.describe import pooling_of
 from bench.models.quantisation import check_installed, quantise
 from bench.models.recommender import Recommender, UserEncoder
 from bench.training.budget import Budget
 from bench.utils.errors import UserError
+from bench.utils.files import digest_of
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
-# Largest share of unknown tokens in the titles, unless force_tokenizer is set.
-MAX_UNKNOWN_SHARE = 0.5
+# Items that an encoder is checked with before it fills a cache.
+CHECKED_ITEMS = 8
 # Called while a cache is built: modality, number of items done, number of all items.
 CacheProgress = Callable[[str, int, int], None]
 
@@ -128,9 +132,9 @@ def load_data(cell: Cell) -> Data:
         UserError: a model or the dataset cannot be used; the message names the option.
     """
     sources = locate_encoders(cell, cell.backbones.weights)
-    size = sources["image"].preprocessing.image_size if "image" in sources else None
-    catalogue = datasets.load(cell.dataset, size)
-    if size is not None and catalogue.images is None:
+    picture = sources["image"].preprocessing.picture if "image" in sources else None
+    catalogue = datasets.load(cell.dataset, picture)
+    if picture is not None and catalogue.images is None:
         raise UserError(f"dataset {catalogue.name} has no images: use --modality text, or give --image-dir")
     return Data(catalogue, datasets.split_catalogue(catalogue), sources)
 
@@ -139,21 +143,16 @@ def raw_feed(data: Data, cell: Cell) -> tuple[ItemFeed, float | None]:
     """Feed of tokens and pixels, and the share of unknown tokens, 0 to 1 (None without text).
 
     Raises:
-        UserError: the tokenizer knows less than half of the words of the titles.
+        UserError: the tokenizer does not suit the titles (``bench.cell.titles``).
     """
     tokens, arrays = None, {}
     if "text" in data.sources:
-        tokens = tokenise(data.catalogue, data.sources["text"], cell.dataset.max_tokens)
-        if tokens.unknown_share > MAX_UNKNOWN_SHARE and not cell.dataset.force_tokenizer:
-            raise UserError(
-                f"--text-model {data.sources['text'].name}: its tokenizer does not know {tokens.unknown_share:.0%} of "
-                f"the words of dataset {data.catalogue.name}; choose another model, or set force_tokenizer = true in "
-                "[dataset]"
-            )
+        tokens = tokenise_titles(cell.dataset, data.catalogue, data.sources["text"])
+        check_tokens(tokens, cell.dataset, data.catalogue, data.sources["text"])
     if "image" in data.sources:
-        size = data.sources["image"].preprocessing.image_size
-        assert size is not None
-        arrays["pixels"] = pixels(data.catalogue, size)
+        picture = data.sources["image"].preprocessing.picture
+        assert picture is not None
+        arrays["pixels"] = pixels(data.catalogue, picture)
     return ItemFeed(tokens, arrays), None if tokens is None else tokens.unknown_share
 
 
@@ -339,9 +338,13 @@ def build_caches(
     caches = {}
     for modality, source in data.sources.items():
         shape = (data.n_items, len(kept[modality]), source.width)
+        # Pictures are in the digest of the catalogue, as they are before the framing that the preprocessing names.
+        inputs_digest = feed.tokens.digest() if modality == "text" and feed.tokens is not None else ""
         key = cache_key(
             encoder_digest(source, cell),
-            f"{source.preprocessing.digest()} {cell.dataset.max_tokens} {source.pooling}",
+            digest_of(
+                source.preprocessing.digest(), pooling_of(source).pooling, cell.training.attention, inputs_digest
+            ),
             kept[modality],
             cell.training.cache_dtype,
             data.catalogue.digest,
@@ -351,6 +354,8 @@ def build_caches(
         def compute(rows: NDArray[np.int64], modality: str = modality, loaded: list[Encoder] = loaded) -> Tensor:
             if not loaded:
                 loaded.append(load_encoders(data.sources, cell, device)[modality].to(device).eval())
+                checked = {k: v.to(device) for k, v in feed.gather(rows[:CHECKED_ITEMS]).items()}
+                check_encoder(loaded[0], checked)
             inputs = {k: v.to(device) for k, v in feed.gather(rows).items()}
             with torch.no_grad():
                 return loaded[0].hidden_states(inputs, kept[modality])
@@ -365,39 +370,3 @@ def build_caches(
             cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, modality_progress
         )
     return caches
-
-
-def encoder_digest(source: Source, cell: Cell) -> str:
-    """Digest of an encoder's weights and arithmetic; with quantisation its kind and the cell's precision count too."""
-    digest = source_digest(source, cell.seed)
-    kind = cell.backbones.quantise
-    return digest if kind is None else f"{digest} {kind} {cell.precision}"
-
-
-def source_digest(source: Source, seed: int) -> str:
-    """Digest of an encoder's weights without loading them: of its files, or of configuration and seed if random."""
-    digest = hashlib.sha256(source.config.to_json_string().encode())
-    if source.random:
-        digest.update(f"random {seed} torch {torch.__version__}".encode())
-        return digest.hexdigest()
-    for path in weight_files(source.location):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def weight_files(location: str) -> list[Path]:
-    """Safetensors files of a folder, or of a hub id in the local hub cache (fetched if allowed).
-
-    Raises:
-        UserError: there are none.
-    """
-    folder = Path(location)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(location, allow_patterns=["*.safetensors", "*.json"]))
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"model {location}: has no .safetensors files")
-    return files

@@ -11,6 +11,7 @@ from bench.cell.assemble import check_budget, check_encoders, check_network, loa
 from bench.config.cells import Cell
 from bench.data.baselines import references
 from bench.data.datasets import describe
+from bench.models.loading.describe import describe_all
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 
@@ -31,6 +32,7 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     unknown_shares: dict[str, float] = {}
     warnings: list[str] = []
+    encoders: list[dict[str, str]] = []
     for key in dict.fromkeys((cell.backbones, cell.modality) for cell in cells):
         group = [cell for cell in cells if (cell.backbones, cell.modality) == key]
         data = load_data(group[0])
@@ -43,10 +45,14 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
             if cell.seed == group[0].seed:
                 check_encoders(cell, data.sources)
             check_budget(cell, data.splits)
+        encoders += describe_all(data.sources, lower_case=group[0].dataset.lower_case)
         _, unknown = raw_feed(data, group[0])
         if not facts:
             facts = describe(group[0].dataset, data.catalogue, data.splits)
             facts["references"] = references(group[0].dataset, data.catalogue, data.splits)
         if unknown is not None:
             unknown_shares[str(group[0].model("text"))] = unknown
-    return facts | {"unknown_token_share": unknown_shares}
+    return facts | {
+        "unknown_token_share": unknown_shares,
+        "encoders": [facts for i, facts in enumerate(encoders) if facts not in encoders[:i]],
+    }

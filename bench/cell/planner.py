@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.cell.assemble import build_model, kept_layers, load_data, load_encoders, locate_encoders, reads_cache
+from bench.cell.assemble import (
+    build_model,
+    kept_layers,
+    load_data,
+    load_encoders,
+    locate_encoders,
+    reads_cache,
+)
+from bench.cell.titles import tokenise_titles
 from bench.config.cells import Cell
 from bench.config.matrix import build_method
 from bench.data.batches import largest_batch
@@ -30,7 +38,6 @@ from bench.data.splits import MAX_INPUTS, Splits
 from bench.measure.flops import Flops
 from bench.measure.memory import MemoryAccount
 from bench.models.hidden_states import HIDDEN_KEY
-from bench.models.inputs import tokenise
 from bench.models.quantisation import count_values, storage_tensors, to_empty
 from bench.models.recommender import Recommender, TrainBatch
 from bench.scoring.roofline import Work
@@ -131,7 +138,7 @@ class DataBatches:
         """
         data = load_data(cell)
         text = data.sources.get("text")
-        lengths = None if text is None else tokenise(data.catalogue, text, cell.dataset.max_tokens).lengths
+        lengths = None if text is None else tokenise_titles(cell.dataset, data.catalogue, text).lengths
         return cls(data.splits, lengths, cell.seed)
 
     def sizes(self, users: int) -> Sizes:

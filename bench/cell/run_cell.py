@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ from bench.measure.clock import step_warnings
 from bench.measure.flops import count_flops
 from bench.measure.memory import reset_allocator_peaks
 from bench.measure.training_meters import MeterReadings, TrainingMeters
+from bench.models.loading.check_encoder import check_encoder
+from bench.models.loading.describe import tower
 from bench.models.recommender import TrainBatch
 from bench.records.record import one_line, write_record, write_steps
 from bench.training.budget import Budget
@@ -96,7 +99,17 @@ class CellRun(CellState):
             self.alive()
             return self.trainer.step(batch)
 
-        self.checks = check_sanity(self.assembly.model, step, batch, self.trainer.parameters, self.assembly.adapted)
+        for encoder in self.assembly.encoders:
+            check_encoder(encoder, batch.inputs)
+        assembly = self.assembly
+        self.checks = check_sanity(
+            assembly.model,
+            step,
+            batch,
+            self.trainer.parameters,
+            assembly.adapted,
+            partial(tower, assembly.data.sources),
+        )
         self._start_over()
 
     def probe(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from bench.models.quantisation import storage_tensors
 from bench.models.recommender import Recommender, TrainBatch
 
 LOSS_STEPS = (5, 15, 30)
+# Largest difference between states, relative to the largest value, that rounding explains.
+ALIKE = 1e-5
 
 
 class SanityCheckError(Exception):
@@ -35,6 +37,7 @@ def check_sanity(
     batch: TrainBatch,
     declared: list[nn.Parameter],
     adapted: dict[str, int],
+    tower: Callable[[str], str] = "{} encoder".format,
 ) -> dict[str, object]:
     """Train some steps on one batch and check which parameters changed; the caller restores the model afterwards.
 
@@ -44,6 +47,7 @@ def check_sanity(
         batch: small batch.
         declared: parameters that the method declares as trained, and the parameters of the user encoder.
         adapted: modality -> number of adapted modules.
+        tower: modality -> its encoder and pooling in words, for messages.
 
     Returns:
         ``gates`` entry of the record: losses before and after the steps, and the number of adapted modules.
@@ -55,7 +59,7 @@ def check_sanity(
     for modality, hits in adapted.items():
         if hits < 1:
             raise SanityCheckError("adapted_modules", f"no module of the {modality} encoder was adapted")
-    _item_vectors_differ(model, batch)
+    _item_vectors_differ(model, batch, tower)
     trained = {id(p) for p in declared}
     frozen = [p for p in model.parameters() if id(p) not in trained]
     before_frozen, before_trained = _fingerprint(frozen), _fingerprint(declared)
@@ -89,14 +93,34 @@ def check_sanity(
 
 
 @torch.no_grad()
-def _item_vectors_differ(model: Recommender, batch: TrainBatch) -> None:
+def _item_vectors_differ(model: Recommender, batch: TrainBatch, tower: Callable[[str], str]) -> None:
     model.eval()
+    states = model.item_encoder.source(batch.inputs)  # type: ignore[operator]
     vectors = model.item_encoder(batch.inputs).float()
     model.train()
     if not torch.isfinite(vectors).all():
         raise SanityCheckError("loss_finite", "item vectors are not finite")
+    for modality, state in states.items() if isinstance(states, Mapping) else ():
+        if _alike(state) and not _inputs_alike(batch, modality):
+            raise SanityCheckError(
+                "item_vectors_differ",
+                f"the {tower(modality)} gives all items of a batch the same states; try another {modality}_pooling "
+                f"under [[backbones]], and see whether the model's files hold what it was trained with",
+            )
     if len(vectors) > 1 and bool((vectors - vectors[0]).abs().max() == 0):
         raise SanityCheckError("item_vectors_differ", "all item vectors of a batch are equal")
+
+
+def _alike(rows: Tensor) -> bool:
+    """True if the rows are the same but for rounding."""
+    rows = rows.float()
+    return len(rows) > 1 and bool((rows - rows[0]).abs().max() <= ALIKE * rows.abs().max())
+
+
+def _inputs_alike(batch: TrainBatch, modality: str) -> bool:
+    """True if all items of a batch have the same text or picture: then their states must be the same."""
+    key = {"text": "input_ids", "image": "pixels"}[modality]
+    return key in batch.inputs and bool((batch.inputs[key] == batch.inputs[key][:1]).all())
 
 
 @torch.no_grad()

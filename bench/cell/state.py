@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.cell.assemble import Assembly
-from bench.cell.heartbeat import Heartbeat
 from bench.config.cells import Cell
 from bench.measure.clock import StepClock
 from bench.measure.flops import Flops
@@ -85,3 +85,28 @@ class CellState:
         """Drop model, data, optimizer and meters, so that their memory is freed."""
         for name in ("assembly", "trainer", "start", "meters"):
             self.__dict__.pop(name, None)
+
+
+INTERVAL = 1.0
+
+
+class Heartbeat:
+    """Rate-limited liveness event, at most one per second; call it after each unit of work.
+
+    It has no thread: a thread would report life even when the work hangs.
+
+    Args:
+        report: called with the event.
+        now: clock, in seconds.
+    """
+
+    def __init__(self, report: Callable[[dict[str, Any]], Any], now: Callable[[], float] = monotonic):
+        self._report, self._now = report, now
+        self._last = now()
+
+    def __call__(self) -> None:
+        """Report the event, unless the last one is less than ``INTERVAL`` seconds old."""
+        now = self._now()
+        if now - self._last >= INTERVAL:
+            self._last = now
+            self._report({"event": "alive"})

@@ -20,7 +20,7 @@ class Catalogue:
     """SHA-256 over ids, titles, sequences and images (`bench.data.cache.catalogue_store.catalogue_digest`)."""
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
-    """One per item, with HTML entities decoded, in the case of the source: tokenisation lower-cases."""
+    """One per item, with HTML entities decoded, in the case of the source."""
     images: NDArray[np.uint8] | None
     """(items, height, width, 3) RGB, possibly a read-only memory map; None for a catalogue without pictures."""
     user_ids: tuple[str, ...]

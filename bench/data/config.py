@@ -40,7 +40,10 @@ class DatasetConfig:
         split: rule that divides the interactions into training, validation and test.
         valid_from, test_from: first moments of validation and test in a temporal split, on the scale of the timestamps.
         max_tokens: length to which titles are cut, in tokens.
-        force_tokenizer: run even if the tokenizer knows less than half of the words of the titles.
+        force_tokenizer: run even if the tokenizer knows less than half of the words of the titles, tells less than half
+            of the titles apart, or is not the one of its tokenizer.json.
+        lower_case: lower-case titles before the tokenizer gets them, as the IISAN paper does; otherwise their case is
+            left to the tokenizer.
     """
 
     name: KindName = GENERATED
@@ -58,3 +61,4 @@ class DatasetConfig:
     test_from: Moment | None = None
     max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
     force_tokenizer: bool = False
+    lower_case: bool = False

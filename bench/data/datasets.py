@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import PIL
+
 from bench.data.cache.catalogue_store import cached_catalogue
 from bench.data.catalogue import Catalogue
 from bench.data.config import DatasetConfig
+from bench.data.framing import PictureSize
 from bench.data.kinds import GENERATED
 from bench.data.ragged import Ragged
 from bench.data.readers.amazon import load_amazon
@@ -29,12 +33,12 @@ def shop_config(config: DatasetConfig) -> shop.ShopConfig:
     return shop.ShopConfig(seed=config.seed, items=config.items, users=config.users)
 
 
-def load(config: DatasetConfig, image_size: int | None) -> Catalogue:
+def load(config: DatasetConfig, image_size: PictureSize | None) -> Catalogue:
     """Catalogue of a configured dataset, from the cache if it holds the same data.
 
     Args:
         config: which dataset.
-        image_size: height and width of the pictures in pixels; None if they are not needed.
+        image_size: height and width of the pictures in pixels, or their framing; None if they are not needed.
 
     Raises:
         UserError: something is wrong with the files, or the catalogue has fewer than `FEWEST_ITEMS` items.
@@ -47,26 +51,27 @@ def load(config: DatasetConfig, image_size: int | None) -> Catalogue:
     return catalogue
 
 
-def _amazon(config: DatasetConfig, image_size: int | None) -> Catalogue:
+def _amazon(config: DatasetConfig, image_size: PictureSize | None) -> Catalogue:
     assert config.data_dir is not None
     policies = Policies(config.missing_images, config.bad_images)
     needs_images = image_size is not None
     return load_amazon(config.data_dir, config.image_dir, image_size, policies, needs_images=needs_images)
 
 
-def _tables(config: DatasetConfig, image_size: int | None) -> Catalogue:
+def _tables(config: DatasetConfig, image_size: PictureSize | None) -> Catalogue:
     return load_files(files_config(config), image_size)
 
 
-def _shop(config: DatasetConfig, _: int | None) -> Catalogue:
+def _shop(config: DatasetConfig, _: PictureSize | None) -> Catalogue:
     settings = shop_config(config)
-    # The generator's source text is part of the key: a changed generator must not be served an older shop.
+    # The generator's source text is part of the key: a changed generator must not be served an older shop. So are the
+    # libraries that draw numbers and pictures, which promise no equal draws across versions.
     code = [Path(module.__file__ or "").read_bytes() for module in (world, drawing, shop)]
-    key = digest_of("shop", *code, repr(dataclasses.astuple(settings)))
+    key = digest_of("shop", *code, repr(dataclasses.astuple(settings)), np.__version__, PIL.__version__)
     return cached_catalogue(key, lambda _: shop.make_shop(settings))
 
 
-LOADERS: dict[str, Callable[[DatasetConfig, int | None], Catalogue]] = {
+LOADERS: dict[str, Callable[[DatasetConfig, PictureSize | None], Catalogue]] = {
     GENERATED: _shop,
     "amazon": _amazon,
     **dict.fromkeys(LAYOUTS, _tables),

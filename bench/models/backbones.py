@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -9,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.models import families, model_files
+from bench.data.framing import Framing, PictureSize
+from bench.models import families
 from bench.models.config import CONFIGURATIONS, PRETRAINED, Modality
 from bench.models.families import Pooling
-from bench.models.model_files import check_location, check_weights
+from bench.models.loading import model_files
+from bench.models.loading.folder_content import fetch_weights, local_folder, read_json
+from bench.models.loading.model_files import check_location, check_weights
+from bench.models.loading.picture_processor import read_processor
 from bench.utils.errors import UserError
 from bench.utils.text import printable
 
@@ -29,13 +34,16 @@ class Preprocessing:
     """Preprocessing of items for one encoder: tokenizer settings for text, size and normalisation for images.
 
     Attributes:
-        tokenizer: folder or hub id of the tokenizer; None if words are hashed (encoders known by configuration alone).
+        tokenizer: folder of the tokenizer; None if words are hashed (encoders known by configuration alone).
         vocab_size: vocabulary size of the encoder; the range of hashed words.
         positions: maximum number of tokens that the encoder takes; None if it has no limit.
         pad_to: number of tokens that every title is padded to, with padding that counts as text (SigLIP); None if
             padding is masked.
+        lower_case: True if titles are lower-cased before the tokenizer gets them, as the folder asks for.
         image_size: height and width in pixels; None for text.
         mean, std: normalisation constants per channel, for pixels scaled to 0..1.
+        framing: resizing and cropping of pictures; None for plain resizing to ``image_size``.
+        notes: steps that the folder asks for and that are done in another way.
 
     Raises:
         ValueError: mean and std are not three numbers each, an std is not above 0, or image_size is below 1.
@@ -45,9 +53,12 @@ class Preprocessing:
     vocab_size: int = 0
     positions: int | None = None
     pad_to: int | None = None
+    lower_case: bool = False
     image_size: int | None = None
     mean: tuple[float, ...] = DEFAULT_MEAN_STD
     std: tuple[float, ...] = DEFAULT_MEAN_STD
+    framing: Framing | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -58,9 +69,15 @@ class Preprocessing:
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"the image size must be at least 1 pixel, got {self.image_size}")
 
+    @property
+    def picture(self) -> PictureSize | None:
+        """Size or framing of pictures, as readers of data take it; None for text."""
+        return self.image_size if self.framing is None else self.framing
+
     def digest(self) -> str:
-        """Digest of the preprocessing, for cache keys: 16 hexadecimal digits."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """Digest for cache keys, 16 hexadecimal digits, wherever the folder of the tokenizer lies."""
+        anywhere = dataclasses.replace(self, tokenizer=None if self.tokenizer is None else "")
+        return hashlib.sha256(repr(anywhere).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,10 @@ class Source:
     """An encoder before its weights are loaded: name, location, configuration and preprocessing.
 
     Attributes:
-        location: folder, hub id, or the name of a built-in configuration.
+        location: folder (of a hub id its snapshot in the local hub cache), or the name of a built-in configuration.
         random: True if the weights are drawn at random from the configuration.
         full_config: configuration of the model at ``location``; one of two towers (CLIP, SigLIP) is ``config``.
-        pooling: the requested pooling; "auto" is resolved after loading, by ``encoders.resolve_pooling``.
+        pooling: the requested pooling; "auto" is resolved by ``pooling.choose_pooling``.
         trust_remote_code: True if Python files at ``location`` may run.
     """
 
@@ -128,10 +145,12 @@ def locate(
     option = f"--{modality}-model {printable(name)}"
     if name in CONFIGURATIONS:
         return _from_configuration(name, modality, weights, pooling, option)
-    location = str(builtin_folder(name, modality)) if name in PRETRAINED else name
+    location = _folder_of(str(builtin_folder(name, modality)) if name in PRETRAINED else name, option)
     full = _read_config(location, option, trust_remote_code)
     try:
         preprocessing = _preprocessing(location, families.tower_config(full, modality), modality, option)
+        if full.model_type in families.MASKING:
+            full.mask_ratio = 0.0
         source = Source(name, modality, location, weights == "random", full, preprocessing, pooling, trust_remote_code)
         if source.width < 1 or source.depth < 1:
             raise ValueError(f"{source.depth} layers of width {source.width}")
@@ -158,6 +177,16 @@ def _from_configuration(name: str, modality: Modality, weights: str, pooling: Po
     else:
         preprocessing = Preprocessing(image_size=int(config.image_size))
     return Source(name, modality, name, True, full, preprocessing, pooling)
+
+
+def _folder_of(location: str, option: str) -> str:
+    # An unreachable hub is reported in one line, not in one line per attempt.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    check_location(location, option)
+    try:
+        return str(local_folder(location))
+    except Exception as error:
+        raise UserError(f"{option}: the model cannot be found or fetched: {_first_line(error)}") from error
 
 
 def _read_config(location: str, option: str, trust_remote_code: bool) -> PretrainedConfig:
@@ -196,42 +225,33 @@ def _preprocessing(location: str, config: PretrainedConfig, modality: Modality, 
             raise UserError(f"{option}: {config.model_type} is an encoder with a decoder; these are not supported")
         positions = families.positions(config)
         pad_to = positions if config.model_type in families.ALWAYS_PADDED else None
-        return Preprocessing(location, int(config.vocab_size), positions, pad_to)
+        lower_case = read_json(Path(location) / "sentence_bert_config.json").get("do_lower_case") is True
+        return Preprocessing(location, int(config.vocab_size), positions, pad_to, lower_case)
     if size is None:
         raise UserError(f"{option}: {model_files.why_no_image_encoder(config)}")
-    facts = _processor_facts(location)
-    if config.model_type in families.ANY_SIZE:
-        size = facts.get("crop_size") or facts.get("size") or size
-    normalised = facts.get("do_normalize", True)
-    return Preprocessing(
-        image_size=_side(size),
-        mean=tuple(facts.get("image_mean") or DEFAULT_MEAN_STD) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(facts.get("image_std") or DEFAULT_MEAN_STD) if normalised else (1.0, 1.0, 1.0),
-    )
-
-
-def _side(size: Any) -> int:
-    """Image height in pixels from a size as configurations and processors write it: a number, a pair, or a table."""
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    return int(size[0] if isinstance(size, list | tuple) else size)
+    if getattr(config, "num_channels", 3) != 3:
+        raise UserError(f"{option}: it takes pictures of {config.num_channels} channels; only 3 (RGB) are supported")
+    if isinstance(size, list | tuple) and len(set(size)) > 1:
+        raise UserError(
+            f"{option}: it takes pictures of {' × '.join(map(str, size))} pixels; only squares are supported"
+        )
+    any_size = config.model_type in families.ANY_SIZE
+    found = read_processor(_processor_facts(location), config.model_type, size, any_size=any_size)
+    framing = None if found.framing == Framing.of(found.framing.size) else found.framing
+    notes = found.notes
+    if config.model_type in families.MASKING:
+        notes += (f"{config.model_type} hides {config.mask_ratio:.0%} of the patches at random; here it hides none",)
+    return Preprocessing(image_size=found.framing.size, mean=found.mean, std=found.std, framing=framing, notes=notes)
 
 
 def _processor_facts(location: str) -> dict[str, Any]:
     """Content of the image processor's file; empty if there is none, so that ViT's defaults apply."""
     folder = Path(location)
-    if folder.is_dir():
-        for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            if (folder / name).is_file():
-                facts: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-                return facts if key is None else facts.get(key, {})
-        return {}
-    from transformers import ImageProcessingMixin
-
-    try:
-        return dict(ImageProcessingMixin.get_image_processor_dict(location)[0])
-    except OSError:
-        return {}
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if (folder / name).is_file():
+            facts: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+            return facts if key is None else facts.get(key, {})
+    return {}
 
 
 def load_model(source: Source, device: str = "cpu") -> torch.nn.Module:
@@ -286,7 +306,10 @@ def _pretrained_model(cls: Any, source: Source, device: str) -> tuple[Any, list[
     """The model with the weights of its checkpoint, and the names of the weights that the checkpoint lacks."""
     import torch
 
+    from bench.models.loading.buffers import restore_buffers
+
     try:
+        fetch_weights(source.name, Path(source.location))
         model, info = cls.from_pretrained(
             source.location,
             config=source.full_config,
@@ -299,6 +322,8 @@ def _pretrained_model(cls: Any, source: Source, device: str) -> tuple[Any, list[
     except Exception as error:
         option = f"--{source.modality}-model {source.name}"
         raise UserError(f"{option}: the weights cannot be loaded: {_first_line(error)}") from error
+    if device != "meta" and getattr(source.full_config, "auto_map", None):
+        restore_buffers(model, lambda: _random_model(cls, source))
     return model, list(info["missing_keys"])
 
 

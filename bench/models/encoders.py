@@ -1,7 +1,7 @@
 """One interface to text and image encoders of transformers: item inputs in, one pooled vector per item out.
 
 :class:`Encoder` also gives the pooled state after every layer. Which token states make the vector of an item (the
-pooling) is chosen by model family in :func:`resolve_pooling` and done in :func:`pool`.
+pooling) is chosen in ``bench.models.pooling`` and done in :func:`pool`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bench.models import families
 from bench.models.backbones import Source, load_model
 from bench.models.config import Modality
 from bench.models.families import Pooling
+from bench.models.pooling import CLASS_TOKENS, choose_pooling
 from bench.models.structure import layers
 from bench.utils.errors import UserError
 
@@ -24,8 +25,6 @@ from bench.utils.errors import UserError
 Inputs = Mapping[str, Tensor]
 # Layer number of the encoder's own output, which in ViT has passed the final LayerNorm, unlike any layer's state.
 OUTPUT = -1
-# Parameter names of the token that image encoders train to stand for the whole image.
-CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
 class Encoder(nn.Module):
@@ -34,6 +33,8 @@ class Encoder(nn.Module):
     Attributes:
         model: the transformers model; methods adapt it in place.
         pooling: how token states become one vector, for the output and for every layer's state alike.
+        config: configuration of the encoder itself.
+        choice: the pooling and why it was taken.
         width: size of an item's vector.
         depth: number of layers.
         widths: size of a token's state after layers 0 to depth.
@@ -48,11 +49,17 @@ class Encoder(nn.Module):
         self.modality: Modality = source.modality
         self.width = source.width
         self.depth = source.depth
-        self.pooling = resolve_pooling(source.pooling, source.modality, model, f"{source.modality}_pooling")
+        self.config = source.config
+        self.choice = choose_pooling(source, model)
+        self.pooling = self.choice.pooling
         self.widths = source.widths
         self._skip = count_class_tokens(model) if source.modality == "image" else 0
         # The dotted name and not the module, which is registered in the model already.
         self._norm = families.POOLED_NORM.get(source.config.model_type)
+        # ViTMAE shuffles patches by this noise even where it hides none; rising noise leaves them in order.
+        config = source.config
+        masks = config.model_type in families.MASKING
+        self._in_order = (config.image_size // config.patch_size) ** 2 if masks else None
         if source.modality == "image":
             self.register_buffer("mean", torch.tensor(source.preprocessing.mean) * 255.0, persistent=False)
             self.register_buffer("std", torch.tensor(source.preprocessing.std) * 255.0, persistent=False)
@@ -74,7 +81,10 @@ class Encoder(nn.Module):
             out = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         else:
             pixels = inputs["pixels"].permute(0, 3, 1, 2)
-            out = self.model(pixel_values=(pixels - self.mean[:, None, None]) / self.std[:, None, None])
+            more = {}
+            if self._in_order is not None:
+                more["noise"] = torch.arange(self._in_order, device=pixels.device).float().expand(len(pixels), -1)
+            out = self.model(pixel_values=(pixels - self.mean[:, None, None]) / self.std[:, None, None], **more)
         return out.last_hidden_state
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -130,33 +140,6 @@ class Encoder(nn.Module):
             name = type(self.model).__name__
             raise UserError(f"{name}: layer {layer} is {width} wide, {expected} by its configuration; not supported")
         return F.pad(vectors, (0, self.width - width)) if width < self.width else vectors
-
-
-def resolve_pooling(pooling: Pooling, modality: str, model: Any, option: str) -> Pooling:
-    """Check the requested pooling against the encoder, and replace "auto" by the pooling that suits its family.
-
-    "auto" is ``cls`` if the first token was trained to represent the whole item (BERT, ViT), ``last-token`` for
-    decoders and for the text towers of CLIP and SigLIP, and ``mean`` if there is no such token (Swin, ConvNeXt,
-    SigLIP's vision tower, T5) or if the configuration asks for it (BEiT).
-
-    Raises:
-        UserError: the encoder does not support the pooling; the message names ``option``.
-    """
-    config, name = model.config, type(model).__name__
-    if modality == "image":
-        has_class = any(key.rpartition(".")[2] in CLASS_TOKENS for key, _ in model.named_parameters())
-        if pooling == "auto":
-            return "cls" if has_class and not getattr(config, "use_mean_pooling", False) else "mean"
-        if pooling == "last-token" or (pooling == "cls" and not has_class):
-            raise UserError(f"{option} {pooling}: {name} has no class or last token; use mean")
-        return pooling
-    if pooling == "auto":
-        if families.is_decoder(config) or config.model_type in families.LAST_TOKEN:
-            return "last-token"
-        return "mean" if config.model_type in families.WITHOUT_CLS else "cls"
-    if pooling == "cls" and families.is_decoder(config):
-        raise UserError(f"{option} cls: the first token of {name} attends to no other token; use last-token or mean")
-    return pooling
 
 
 def count_class_tokens(model: nn.Module) -> int:

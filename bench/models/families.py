@@ -15,16 +15,26 @@ Pooling = Literal["auto", "cls", "mean", "last-token"]
 # Classes for model types that AutoModel does not know, or for which it adds a decoder to the encoder.
 CLASSES = {
     "siglip_text_model": "SiglipTextModel",
+    "siglip2_text_model": "Siglip2TextModel",
     "t5": "T5EncoderModel",
     "mt5": "MT5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
 # Encoders whose tokenizers put no [CLS] in front.
 WITHOUT_CLS = ("t5", "mt5", "umt5")
-# Encoders whose sentence vector is the state of the last token: CLIP's end of text, SigLIP's last position.
-LAST_TOKEN = ("clip_text_model", "siglip_text_model")
-# Encoders trained on text padded to all positions, without a mask that hides the padding.
-ALWAYS_PADDED = ("siglip_text_model",)
+# Text towers whose attention is causal although they are no language models; pooled at the end of the text.
+CAUSAL_TOWERS = (
+    "clip_text_model", "metaclip_2_text_model", "owlvit_text_model", "owlv2_text_model", "groupvit_text_model",
+    "clipseg_text_model", "xclip_text_model", "aimv2_text_model",
+)  # fmt: skip
+# Encoders trained on text padded to all positions, without a mask that hides the padding; pooled at the last position.
+ALWAYS_PADDED = ("siglip_text_model", "siglip2_text_model")
+# Encoders that see all tokens although transformers has only a causal language model of them, as XLNet, whose summary
+# is the state of the last token, and BertGeneration, unless its configuration makes a decoder of it.
+LAST_TOKEN = ("xlnet",)
+SEE_ALL_TOKENS = (*LAST_TOKEN, "bert-generation")
+# Encoders that hide some patches at random in every pass; their configuration's share of hidden patches is set to 0.
+MASKING = ("vit_mae",)
 # Encoders whose position numbers start after the padding token's id, so that the first ones are never used.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text")
 # Encoders that take images of any size; the preprocessor's file has the size that the checkpoint is meant for.
@@ -64,8 +74,25 @@ def widths(config: PretrainedConfig) -> tuple[int, ...]:
     return (sizes[0], *stages)
 
 
+def is_causal(config: PretrainedConfig) -> bool:
+    """True if a token attends only to earlier tokens, by the switches of the configuration and else by the family.
+
+    Switches: ``is_causal`` and ``use_bidirectional_attention`` of decoders (EmbeddingGemma), ``is_decoder`` and
+    ``causal`` of encoders (BERT, XLM).
+    """
+    if getattr(config, "is_causal", None) is False:
+        return False
+    if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
+        return False
+    if config.model_type in CAUSAL_TOWERS:
+        return True
+    if is_decoder(config) and config.model_type not in SEE_ALL_TOKENS:
+        return True
+    return any(getattr(config, switch, False) is True for switch in ("is_decoder", "causal"))
+
+
 def is_decoder(config: PretrainedConfig) -> bool:
-    """True if a token attends only to earlier tokens: transformers has a causal and no masked language model of it."""
+    """True if transformers has a causal and no masked language model of the family: no token stands for a sentence."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

@@ -79,7 +79,7 @@ class CacheFile:
 
 def cache_key(weights: str, preprocessing: str, kept: tuple[int, ...], dtype: str, items: str) -> str:
     """Name of a cache file: a digest of weights, preprocessing, kept layers, dtype and items, 32 hexadecimal digits."""
-    return digest_of("hidden-states-1", weights, preprocessing, repr(kept), dtype, items)[:32]
+    return digest_of("hidden-states-2", weights, preprocessing, repr(kept), dtype, items)[:32]
 
 
 def open_or_build(

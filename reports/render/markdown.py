@@ -17,6 +17,7 @@ from reports.sections import (
     accuracy,
     caching,
     computing,
+    encoders,
     meters,
     plan_vs_measured,
     scores,
@@ -30,7 +31,7 @@ from reports.studies.study import Study
 from reports.text import code_block, count, escape, size, table, visible
 
 _SIZES = ("users", "items", "interactions", "train_interactions")
-_APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command")
+_APART = (*_SIZES, "name", "digest", "dropped", "notes", "references", "command", "encoders")
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _data(run: Run) -> str:
     for key, value in _flat({key: value for key, value in data.items() if key not in _APART}):
         lines.append(f"- {escape(key.replace('_', ' '))}: {_plain(value)}")
     lines += [f"- {escape(note)}" for note in data.get("notes") or []]
-    return "\n".join(lines)
+    return "\n\n".join(filter(None, ("\n".join(lines), encoders.section(run))))
 
 
 def _environment(run: Run) -> str:

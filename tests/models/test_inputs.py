@@ -123,3 +123,20 @@ def test_an_end_of_text_that_is_called_unknown_is_not_counted(family_folder: Fam
     file = tmp_path / "clip" / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "unk_token": "[SEP]"}))
     assert tokenise(SHOP, locate(str(tmp_path / "clip"), "text"), 30).unknown_share == 0.0
+
+
+@pytest.mark.parametrize(("bos", "eos"), [(True, True), (False, True), (True, False), (False, False)])
+def test_ends_that_the_settings_ask_for_are_there(
+    bos: bool, eos: bool, family_folder: FamilyFolder, tmp_path: Path
+) -> None:
+    """tokenizer.json of this family adds nothing, and transformers 5 heeds it alone (mteb, pull request 5237)."""
+    shutil.copytree(family_folder("llama"), tmp_path / "llama")
+    plain = tokenise(SHOP, locate(str(tmp_path / "llama"), "text"), 6)
+    path = tmp_path / "llama" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "add_bos_token": bos, "add_eos_token": eos}))
+    tokens = tokenise(SHOP, locate(str(tmp_path / "llama"), "text"), 6)
+    for row in range(60):
+        words = plain.ids[row, : plain.lengths[row]].tolist()[: 6 - bos - eos]
+        expected = [1] * bos + words + [2] * eos
+        assert tokens.ids[row, : tokens.lengths[row]].tolist() == expected
+        assert tokens.lengths[row] <= 6

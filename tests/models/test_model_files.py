@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from bench.models.backbones import locate
+from bench.models.backbones import load_model, locate
 from bench.utils.errors import UserError
 
 
@@ -76,3 +78,47 @@ def test_code_of_a_model_runs_when_asked_and_only_then(
     assert not (tmp_path / "ran").exists()
     assert locate(str(with_code), "text", trust_remote_code=True).trust_remote_code
     assert (tmp_path / "ran").exists()
+
+
+MODELING = """
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(config.num_hidden_layers)])
+        self.register_buffer("inv_freq", 1.0 / 10000 ** (torch.arange(8) / 8), persistent=False)
+        self.post_init()
+    def _init_weights(self, module):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.weight.data.normal_(std=0.5)
+    def forward(self, input_ids, attention_mask=None):
+        x = self.embed(input_ids) * self.inv_freq
+        for layer in self.layers:
+            x = x + layer(x)
+        return BaseModelOutput(last_hidden_state=x)
+"""
+
+
+def test_buffers_of_a_models_own_code_have_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5 leaves buffers that are in no checkpoint as they lie in memory (its issue 48892)."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "modeling_own.py").write_text(MODELING)
+    sizes = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    auto_map = {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto_map, **sizes}))
+    drawn = load_model(locate(str(folder), "text", "random", trust_remote_code=True))
+    save_file(dict(drawn.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_model(locate(str(folder), "text", trust_remote_code=True))
+    assert torch.equal(loaded.inv_freq, 1.0 / 10000 ** (torch.arange(8) / 8))  # type: ignore[arg-type]
+    assert all(torch.equal(value, drawn.state_dict()[name]) for name, value in loaded.state_dict().items())

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
-from bench.cell.heartbeat import Heartbeat
+from bench.cell.state import Heartbeat
 from bench.data.splits import PAD
 from bench.training import evaluate
 from bench.training.evaluate import accuracy, rank_targets

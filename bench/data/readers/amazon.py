@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.data.cache.catalogue_store import IMAGES_FILE, cached_catalogue
 from bench.data.catalogue import Catalogue
+from bench.data.framing import Framing, PictureSize
 from bench.data.ragged import Ragged
 from bench.data.readers import selection
 from bench.data.readers.amazon_files import Tables, find_files, parse, quoted, read
@@ -29,7 +30,7 @@ _VERSION = 2
 def load_amazon(
     data_dir: str | Path,
     image_dir: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: PictureSize | None = None,
     policies: Policies = FAIL,
     *,
     needs_images: bool,
@@ -44,7 +45,7 @@ def load_amazon(
     Args:
         data_dir: folder of the two files.
         image_dir: folder of the pictures; None for `images/` in `data_dir`.
-        image_size: height and width of the pictures in pixels.
+        image_size: height and width of the pictures in pixels, or their framing.
         policies: treatment of items whose picture is absent or cannot be read; "drop-item" applies before the items of
             users are counted.
         needs_images: False for a catalogue without pictures.
@@ -68,7 +69,7 @@ def load_amazon(
 
     size = _checked_size(image_size)
     pictures_from = Path(image_dir) if image_dir is not None else folder / "images"
-    key += [_folder_signature(pictures_from), size, policies.missing, policies.bad, PIL.__version__]
+    key += [_folder_signature(pictures_from), Framing.of(size).key, policies.missing, policies.bad, PIL.__version__]
 
     def build(entry: Path) -> Catalogue:
         tables = parse(items_path, items_bytes, users_path, users_bytes)
@@ -113,8 +114,8 @@ def _text_notes(tables: Tables) -> tuple[str, ...]:
     return (f"{encoded} of {len(tables.titles)} titles in the items file held HTML entities{more}; they were decoded.",)
 
 
-def _checked_size(image_size: int | None) -> int:
-    if image_size is None or not 1 <= image_size <= MAX_SIZE:
+def _checked_size(image_size: PictureSize | None) -> PictureSize:
+    if image_size is None or not 1 <= Framing.of(image_size).size <= MAX_SIZE:
         raise UserError(f"image size: {image_size} is not between 1 and {MAX_SIZE} pixels")
     return image_size
 

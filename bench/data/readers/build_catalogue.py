@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.data.cache.catalogue_store import catalogue_digest, npy_digest
 from bench.data.catalogue import Catalogue
+from bench.data.framing import PictureSize
 from bench.data.ragged import Ragged
 from bench.data.readers.images import (
     PROBLEMS,
@@ -43,7 +44,7 @@ def with_pictures(
     log: Log,
     select: Callable[[NDArray[np.bool_] | None], Selection],
     paths_of: Callable[[NDArray[np.int64]], Sequence[Path]],
-    size: int,
+    size: PictureSize,
     out_path: Path,
     policies: Policies,
     progress: Progress | None = None,
@@ -55,7 +56,7 @@ def with_pictures(
         log: all interactions.
         select: mask of usable items, (items,), or None for all -> users and interactions that are left.
         paths_of: places of items in the log -> their picture files.
-        size: height and width of the pictures in pixels.
+        size: height and width of the pictures in pixels, or their framing.
         out_path: .npy file to write.
         policies: treatment of items whose picture is absent or cannot be read.
         progress: called with the numbers of pictures done and in all.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from bench.data.framing import Framing, PictureSize
 from bench.data.readers.file_names import similar_name
 from bench.utils.errors import UserError
 from bench.utils.files import atomic_path
@@ -112,7 +113,7 @@ class ImageArray:
 
 def build_image_array(
     paths: Sequence[Path],
-    size: int,
+    size: PictureSize,
     out_path: Path,
     policies: Policies = FAIL,
     progress: Progress | None = None,
@@ -125,7 +126,7 @@ def build_image_array(
 
     Args:
         paths: the picture files.
-        size: height and width in pixels.
+        size: height and width in pixels, or the framing.
         out_path: .npy file to write.
         policies: for each kind of problem "fail" (UserError with the number of files and the first of them),
             "drop-item" (no row for the file) or "mean-image" (the mean of the usable pictures).
@@ -135,8 +136,8 @@ def build_image_array(
     Raises:
         UserError: a problem under the policy "fail", no usable file, or `out_path` cannot be written.
     """
-    if not 1 <= size <= MAX_SIZE:
-        raise UserError(f"image size: {size} is not between 1 and {MAX_SIZE} pixels")
+    if not 1 <= (pixels := Framing.of(size).size) <= MAX_SIZE:
+        raise UserError(f"image size: {pixels} is not between 1 and {MAX_SIZE} pixels")
     bad = {
         index: problem for index, path in enumerate(paths) if (problem := _file_problem(path, folder or path.parent))
     }
@@ -171,11 +172,11 @@ def select_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     return open_array(path)
 
 
-def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
+def decode_image(path: Path, size: PictureSize) -> NDArray[np.uint8]:
     """Decode a picture as (size, size, 3) RGB: upright by its EXIF tag, transparency on white, first frame.
 
-    The picture is resized by bilinear interpolation with antialiasing, without keeping the aspect ratio or cropping,
-    as the ViT image processor of transformers does by default. Colour profiles are ignored.
+    A size in pixels means plain framing: bilinear interpolation with antialiasing, without keeping the aspect ratio or
+    cropping, as the ViT image processor of transformers does by default. Colour profiles are ignored.
 
     Raises:
         ImageProblem: the file is not a picture that can be decoded; the message is the reason.
@@ -189,7 +190,7 @@ def decode_image(path: Path, size: int) -> NDArray[np.uint8]:
             # Read after loading: Pillow then rotates TIFF pictures itself and removes the tag.
             if (turn := _UPRIGHT.get(_orientation(image))) is not None:
                 upright = upright.transpose(turn)
-        return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(Framing.of(size).apply(upright))
     except (ImageProblem, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -261,13 +262,13 @@ def _check_enough(bad: dict[int, BadImage], total: int, policies: Policies) -> N
 def _write_pictures(
     file: BinaryIO,
     paths: Sequence[Path],
-    size: int,
+    size: PictureSize,
     policies: Policies,
     bad: dict[int, BadImage],
     progress: Progress | None,
 ) -> None:
     """Write header and rows; files that cannot be decoded are added to `bad`."""
-    shape = (size, size, 3)
+    shape = (Framing.of(size).size, Framing.of(size).size, 3)
     total = np.zeros(shape, dtype=np.int64)
     rows, stand_ins = 0, []
     file.write(_header((len(paths), *shape)))
@@ -296,7 +297,7 @@ def _write_pictures(
             file.write(mean.tobytes())
 
 
-def _decoded(index: int, path: Path, size: int, bad: dict[int, BadImage]) -> NDArray[np.uint8] | None:
+def _decoded(index: int, path: Path, size: PictureSize, bad: dict[int, BadImage]) -> NDArray[np.uint8] | None:
     try:
         return decode_image(path, size)
     except ImageProblem as problem:

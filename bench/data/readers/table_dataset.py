@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bench.data.cache.catalogue_store import IMAGES_FILE, cached_catalogue
 from bench.data.catalogue import Catalogue
+from bench.data.framing import Framing, PictureSize
 from bench.data.readers.build_catalogue import Pictures, catalogue_of, with_pictures
 from bench.data.readers.file_layouts import Layout, find_layout
 from bench.data.readers.file_names import is_file_name
@@ -56,7 +57,7 @@ class FilesConfig:
     min_rating: float | None = None
 
 
-def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
+def load_files(config: FilesConfig, image_size: PictureSize | None) -> Catalogue:
     """Catalogue of a dataset that consists of tables.
 
     The catalogue is stored in the cache, keyed by the content of the tables, the options, and names, sizes and times of
@@ -64,7 +65,7 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
 
     Args:
         config: files, columns and split.
-        image_size: height and width of the pictures in pixels; None if they are not needed.
+        image_size: height and width of the pictures in pixels, or their framing; None if they are not needed.
 
     Raises:
         UserError: something is wrong with files or options.
@@ -78,7 +79,7 @@ def load_files(config: FilesConfig, image_size: int | None) -> Catalogue:
     key.append(config.min_rating)
     key += [part for file in (layout.items, layout.interactions) for part in _identity(file)]
     if image_size is not None:
-        key += [_signature(layout.pictures), image_size, config.policies.missing, config.policies.bad]
+        key += [_signature(layout.pictures), Framing.of(image_size).key, config.policies.missing, config.policies.bad]
         key.append(PIL.__version__)
 
     def build(entry: Path) -> Catalogue:

@@ -66,7 +66,9 @@ def check_location(location: str, option: str) -> None:
         if not os.path.isfile(os.path.join(location, "config.json")):
             if os.path.isfile(os.path.join(location, ADAPTER)):
                 raise UserError(f"{option}: {location} holds an adapter and no model; merge it into its base model")
-            raise UserError(f"{option}: {location} has no config.json")
+            inner = [path.parent.name for path in sorted(Path(location).glob("0_*/config.json"))]
+            hint = f"; its encoder is in {inner[0]}: name that folder" if inner else ""
+            raise UserError(f"{option}: {location} has no config.json{hint}")
     elif os.path.exists(location):
         raise UserError(f"{option}: is a file; name the folder that holds config.json and the weights")
     elif len(location) > _LONGEST_ID or not _HUB_ID.fullmatch(location):

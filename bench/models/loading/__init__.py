@@ -1,0 +1,1 @@
+"""A model before and while it is loaded: its files, its processor, and checks that it computes what it should."""
