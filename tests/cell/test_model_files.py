@@ -23,12 +23,11 @@ from bench.models.backbones import locate
 from bench.models.inputs import _check_files, tokenise
 from bench.models.loading.folder_content import files_digest
 from bench.utils.errors import UserError
-from tests.cell.test_run_cell import cell_of
-from tests.conftest import FamilyFolder
-from tests.models.test_inputs import SHOP
-from tests.models.test_pooling import BERT_POOLING, sentence_folder
+from tests.models.sentence_folders import BERT_POOLING, sentence_folder
+from tests.tiny import FamilyFolder, cell_of
 
 CPU = torch.device("cpu")
+SHOP = make_shop(ShopConfig(items=60, users=20))
 
 
 @pytest.fixture

@@ -212,12 +212,21 @@ def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> 
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_a_step_that_cannot_be_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Pictures come as squares, and this encoder wants another shape."""
+def test_a_step_that_cannot_be_planned_names_the_method(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no fake operator\nfor this")
+
+    monkeypatch.setattr("bench.cell.planner.Planner.__init__", fail)
+    with pytest.raises(UserError, match=r"method fft: cannot be planned: no fake operator$"):
+        call("--config", recipe, "--shapes", "full")
+
+
+def test_an_encoder_that_wants_another_shape_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Pictures come as squares."""
     oblong = json.loads((model_folders["vit"] / "config.json").read_text()) | {"image_size": [32, 48]}
     (tmp_path / "config.json").write_text(json.dumps(oblong))
     broken = tmp_path / "broken.toml"
     pair = [{"text": str(model_folders["bert"]), "image": str(tmp_path)}]
     broken.write_text(tomli_w.dumps(matrix(model_folders, backbones=pair)), encoding="utf-8")
-    with pytest.raises(UserError, match="method fft: cannot be planned: "):
+    with pytest.raises(UserError, match=r"--image-model .*: it takes pictures of 32 × 48 pixels; only squares"):
         call("--config", str(broken), "--shapes", "full")

@@ -19,7 +19,7 @@ from tests.measure.fake_nvml import (
     PowerMeter,
     metered,
 )
-from tests.measure.test_nvml import read
+from tests.measure.readings import read
 
 
 def sampled(card: FakeDevice, clock: Clock, events: Iterable[Callable[[], object] | float]) -> NvmlReading:

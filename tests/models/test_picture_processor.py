@@ -18,7 +18,7 @@ from bench.data.shop.shop import ShopConfig, make_shop
 from bench.models.backbones import locate
 from bench.models.inputs import pixels
 from bench.utils.errors import UserError
-from tests.conftest import FamilyFolder
+from tests.tiny import FamilyFolder
 
 SHORT = {"shortest_edge": 40}
 CROPPED = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +15,10 @@ from bench.models.encoders import Encoder
 from bench.models.loading.check_encoder import check_encoder
 from bench.models.loading.describe import describe_all, pooling_of
 from bench.utils.errors import UserError
-from tests.conftest import FamilyFolder
 from tests.helpers import text_inputs
+from tests.models.sentence_folders import BERT_POOLING, sentence_folder
+from tests.tiny import FamilyFolder
 from tests.zoo import ENDS, GROUPED, PICTURE, SMALL, TEXT, V, tokenizer
-
-BERT_POOLING = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}
-
-
-def sentence_folder(plain: Path, folder: Path, pooling: dict[str, Any], *more: str) -> Path:
-    """A folder as sentence-transformers saves it: the model at its root, then the pooling, then ``more``."""
-    shutil.copytree(plain, folder)
-    kinds = ["Transformer", "Pooling", *more]
-    modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
-        for i, kind in enumerate(kinds)
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 24, **pooling}))
-    return folder
 
 
 @pytest.mark.parametrize(
