@@ -6,13 +6,12 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import pynvml
 import pytest
 
-from bench.measure.nvml import NvmlReading, NvmlSampler
+from bench.measure.nvml import NvmlSampler
 from tests.measure.fake_nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
@@ -29,26 +28,13 @@ from tests.measure.fake_nvml import (
     sliced,
     ticking,
 )
+from tests.measure.readings import read
 
 
 @pytest.fixture(autouse=True)
 def no_choice_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-
-
-def read(card: FakeDevice, refused: Mapping[str, Exception] | None = None, pauses: int = 0) -> NvmlReading:
-    """Two samples, one at each end and 2 s apart, and two more per pause."""
-    nvml = FakeNvml([card], refused)
-    times = ticking()
-    with NvmlSampler(A, interval=60, pynvml=nvml, now=lambda: next(times)) as sampler:
-        for _ in range(pauses):
-            with sampler.paused():
-                pass
-    assert sampler.reason is None
-    assert sampler.reading is not None
-    assert nvml.open == 0
-    return sampler.reading
 
 
 def test_the_bits_of_throttling_are_nvmls() -> None:
