@@ -110,7 +110,7 @@ def record_of(run: CellState) -> dict[str, Any]:
     times, warnings = epoch_times(run.clock.rows, steps_per_epoch(len(splits.train), size))
     # The memory account is of an eager step and not valid for a compiled one.
     run.row |= memory_columns(readings, None if run.compiler.on else run.memory.peak_bytes)
-    run.row |= {**times, "train_seconds": run.training.seconds}
+    run.row |= {**times, "train_seconds": run.training.seconds, "setup_seconds": run.phase_seconds["assemble"]}
     run.warnings += warnings
     run.row |= {"status": "ok", "error": "", "warnings": "; ".join(run.warnings)}
     return {

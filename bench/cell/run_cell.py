@@ -81,13 +81,11 @@ class CellRun(CellState):
 
     def assemble(self) -> None:
         """Load data and encoders, open or build the hidden-state cache, build the model and its optimizer."""
-        started = time.perf_counter()
         assembly = assemble(self.cell, self.device, self._cache_progress)
         self.trainer = Trainer(assembly.model, assembly.groups, self.cell.training, self.cell.precision, self.device)
         self.assembly, self.start = assembly, self.trainer.state()
         self.row |= size_columns(self.cell, assembly)
         self.warnings += [f"cache file {cache.warning}" for cache in assembly.caches.values() if cache.warning]
-        self.row["setup_seconds"] = time.perf_counter() - started
 
     def check(self) -> None:
         """Run the sanity checks on a small batch, then restore the model."""

@@ -14,7 +14,6 @@ from bench.data.readers.tables.row_meaning import RATING, noted_columns
 from bench.utils.errors import UserError
 
 REQUIRED = ("user", "item", "title")
-OPTIONAL = ("timestamp", "image", "rating")
 _INTERACTIONS = ("user", "item", "timestamp", RATING)
 _TITLES = ("title", "item_title", "movie_title", "product_title", "book_title", "name", "item_name")
 _RECBOLE = {"user": "user_id", "item": "item_id", "timestamp": "timestamp", "image": "image", RATING: RATING}
