@@ -29,8 +29,9 @@ class Reporter(AbstractContextManager["Reporter"]):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.bars: Progress | None = None
         self.all: TaskID | None = None
-        self.one: TaskID | None = None
-        self.last: dict[str, Any] = {}
+        # By cell id, since the events of cells that run side by side arrive mixed.
+        self.tasks: dict[str, TaskID] = {}
+        self.last: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Reporter:
         if sys.stderr.isatty():
@@ -62,56 +63,64 @@ class Reporter(AbstractContextManager["Reporter"]):
         self.console.print(printable(text), markup=False)
 
     def _on_start(self, cell: Cell, event: dict[str, Any]) -> None:
-        self.last = {}
+        self.last[cell.cell_id] = {}
         if self.bars is None:
-            self._print(f"[{self.done + 1}/{self.n_cells}] {cell.cell_id}")
+            self._print(f"[{self.done + len(self.last)}/{self.n_cells}] {cell.cell_id}")
         else:
-            self.one = self.bars.add_task(cell.method.name, total=1.0, facts="set-up")
+            self.tasks[cell.cell_id] = self.bars.add_task(cell.method.name, total=1.0, facts="set-up")
+
+    def _update(self, cell: Cell, facts: str, completed: float | None = None) -> None:
+        if self.bars is not None and cell.cell_id in self.tasks:
+            self.bars.update(self.tasks[cell.cell_id], completed=completed, facts=facts)
 
     def _on_phase(self, cell: Cell, event: dict[str, Any]) -> None:
-        if self.bars is not None and self.one is not None:
-            self.bars.update(self.one, facts=printable(event["phase"]))
+        self._update(cell, printable(event["phase"]))
 
     def _on_cache(self, cell: Cell, event: dict[str, Any]) -> None:
-        if self.bars is not None and self.one is not None:
-            facts = f"hidden states, {event['modality']}: {event['done']:,} of {event['total']:,} items"
-            self.bars.update(self.one, completed=event["done"] / max(1, event["total"]), facts=facts)
+        facts = f"hidden states, {event['modality']}: {event['done']:,} of {event['total']:,} items"
+        self._update(cell, facts, event["done"] / max(1, event["total"]))
 
     def _on_resumed(self, cell: Cell, event: dict[str, Any]) -> None:
         if self.bars is None:
-            self._print(f"    resumed after epoch {event['epoch']}")
+            self._print(f"    {self._name(cell)}resumed after epoch {event['epoch']}")
 
     def _on_step(self, cell: Cell, event: dict[str, Any]) -> None:
-        self.last |= event
-        if self.bars is not None and self.one is not None:
-            self.bars.update(self.one, completed=event["progress"], facts=self._facts())
+        self.last[cell.cell_id] |= event
+        self._update(cell, self._facts(cell), event["progress"])
 
     def _on_evaluation(self, cell: Cell, event: dict[str, Any]) -> None:
-        self.last |= event
+        last = self.last[cell.cell_id]
+        last |= event
         if self.bars is None:
-            self._print(f"    epoch {event['epoch']}: {self._facts()}, {self.last['train_seconds']:.1f} s of training")
+            seconds = f"{last['train_seconds']:.1f} s of training"
+            self._print(f"    {self._name(cell)}epoch {event['epoch']}: {self._facts(cell)}, {seconds}")
 
-    def _facts(self) -> str:
-        valid = self.last.get("valid_hr@10")
-        return f"loss {self.last['loss']:.3f}" + ("" if valid is None else f", validation HR@10 {valid:.4f}")
+    def _name(self, cell: Cell) -> str:
+        """The cell that a line is about, where more than one runs."""
+        return f"{cell.cell_id}, " if len(self.last) > 1 else ""
+
+    def _facts(self, cell: Cell) -> str:
+        last = self.last[cell.cell_id]
+        valid = last.get("valid_hr@10")
+        return f"loss {last['loss']:.3f}" + ("" if valid is None else f", validation HR@10 {valid:.4f}")
 
     def _on_kept(self, cell: Cell, event: dict[str, Any]) -> None:
         status = "" if event["status"] == "ok" else f": {event['status']}"
-        self._finish(f"{cell.cell_id}: kept from an earlier run{status}")
+        self._finish(cell, f"{cell.cell_id}: kept from an earlier run{status}")
 
     def _on_done(self, cell: Cell, event: dict[str, Any]) -> None:
         if event["status"] == "ok":
             accuracy = f"HR@10 {event['hr@10']:.4f}" if cell.test else f"validation HR@10 {event['valid_hr@10']:.4f}"
-            self._finish(f"{cell.cell_id}: {accuracy}, {event['epoch_seconds']:.2f} s per epoch")
+            self._finish(cell, f"{cell.cell_id}: {accuracy}, {event['epoch_seconds']:.2f} s per epoch")
         else:
-            self._finish(f"{cell.cell_id}: {event['status']}: {event['error']}")
+            self._finish(cell, f"{cell.cell_id}: {event['status']}: {event['error']}")
 
-    def _finish(self, line: str) -> None:
+    def _finish(self, cell: Cell, line: str) -> None:
         self.done += 1
+        self.last.pop(cell.cell_id, None)
         if self.bars is not None and self.all is not None:
-            if self.one is not None:
-                self.bars.remove_task(self.one)
-                self.one = None
+            if cell.cell_id in self.tasks:
+                self.bars.remove_task(self.tasks.pop(cell.cell_id))
             self.bars.update(self.all, completed=self.done, description=f"cells ({self.done}/{self.n_cells})")
         elapsed = time.monotonic() - self.started
         self._print(f"[{self.done}/{self.n_cells}] {line}  ({elapsed:.0f} s so far)")
