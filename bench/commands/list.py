@@ -14,7 +14,7 @@ from methods.loading import load_file
 from methods.registry import known
 
 BACKBONES = {
-    "shop-partial": "12 layers x 64, pretrained without the attributes purpose (titles) and pattern (images)",
+    "shop-absent": "12 layers x 64, pretrained without the attributes purpose (titles) and pattern (images)",
     "shop-full": "12 layers x 64, pretrained on all attributes",
     "bert-base": "text, configuration without weights (--weights random)",
     "vit-base": "image, 224 x 224, patch 16, configuration without weights (--weights random)",

@@ -123,8 +123,8 @@ class Source:
 
 
 def builtin_folder(name: str, modality: Modality) -> Path:
-    """Folder of a shipped backbone."""
-    return BUILTIN_DIR / f"{modality}-{name.removeprefix('shop-')}"
+    """Folder of a shipped backbone, from the name of a pair in ``PRETRAINED``."""
+    return BUILTIN_DIR / PRETRAINED[name][modality]
 
 
 def locate(

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, field_validator
 from pydantic.dataclasses import dataclass
 
 Modality = Literal["text", "image"]
 Quantisation = Literal["bnb-nf4", "torchao-int8"]
+
+# Pretrained pair -> folder in ``builtin`` per modality.
+PRETRAINED: dict[str, dict[Modality, str]] = {
+    "shop-full": {"text": "text-full", "image": "image-full"},
+    "shop-absent": {"text": "text-absent", "image": "image-absent"},
+}
+# Earlier name -> present name; both are accepted, and the present one is recorded.
+RENAMED = {"shop-partial": "shop-absent"}
+# Name -> modalities and model type, without weights: the default configurations of transformers are the base models
+# of the papers.
+CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
+    "bert-base": (("text",), "bert"),
+    "vit-base": (("image",), "vit"),
+    "clip-base": (("text", "image"), "clip"),
+}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -22,20 +37,15 @@ class Backbones:
             for 32 bit.
     """
 
-    text: str = "shop-partial"
-    image: str = "shop-partial"
+    text: str = "shop-absent"
+    image: str = "shop-absent"
     weights: Literal["pretrained", "random"] = "pretrained"
     text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
     image_pooling: Literal["auto", "cls", "mean"] = "auto"
     trust_remote_code: bool = False
     quantise: Quantisation | None = None
 
-
-PRETRAINED = ("shop-partial", "shop-full")
-# Name -> modalities and model type, without weights: the default configurations of transformers are the base models
-# of the papers.
-CONFIGURATIONS: dict[str, tuple[tuple[Modality, ...], str]] = {
-    "bert-base": (("text",), "bert"),
-    "vit-base": (("image",), "vit"),
-    "clip-base": (("text", "image"), "clip"),
-}
+    @field_validator("text", "image")
+    @classmethod
+    def _present_name(cls, name: str) -> str:
+        return RENAMED.get(name, name)

@@ -105,7 +105,7 @@ def main() -> None:
         print(f"  {len(catalogue.item_ids):,} items, {len(catalogue.user_ids):,} users, {catalogue.dropped}")
         splits = phase("split", lambda: split_catalogue(catalogue))
         phase("popularity floor", lambda: popularity_ranks(splits))
-        phase("tokenise", lambda: tokenise(catalogue, locate("shop-partial", "text", "pretrained"), 30))
+        phase("tokenise", lambda: tokenise(catalogue, locate("shop-absent", "text", "pretrained"), 30))
         phase("log-popularity", lambda: log_popularity(splits))
         phase("largest batch", lambda: largest_batch(splits, BATCH_USERS, 0))
         phase("median batch", lambda: median_batch(splits, BATCH_USERS, 0))

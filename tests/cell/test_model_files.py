@@ -258,7 +258,7 @@ def test_case_is_left_to_the_tokenizer_unless_asked_otherwise(model_folders: dic
     (cased / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     assert tokenise(titles, locate(str(cased), "text"), 30).ids[0, :4].tolist() == [2, 6, 7, 3]
     shop = make_shop(ShopConfig(items=200, users=20))
-    built_in = locate("shop-partial", "text")
+    built_in = locate("shop-absent", "text")
     lower, as_is = (tokenise(shop, built_in, 30, lower_case=each) for each in (True, False))
     assert np.array_equal(lower.ids, as_is.ids)
 

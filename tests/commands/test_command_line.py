@@ -116,7 +116,7 @@ def test_list_names_everything_and_imports_no_torch() -> None:
     assert {"fft", "frozen", "bitfit", "adapter", "lora", "prefix", "iisan", "iisan-cached"} <= names["methods"]
     assert {"default", "smoke", "paper", "amazon", "coverage"} <= names["presets"]
     assert {"shop", "amazon", "table", "recbole", "microlens"} == names["datasets"]
-    assert {"shop-partial", "shop-full"} <= names["backbones"]
+    assert {"shop-absent", "shop-full"} <= names["backbones"]
     assert all(entry["summary"] for entries in parts.values() for entry in entries)
 
 
@@ -248,7 +248,7 @@ def test_a_catalogue_in_which_every_item_is_among_the_first_ten(tmp_path: Path, 
         titles = {f"B{i:03}": f"cotton shirt {i}" for i in range(items)}
         users = {f"U{u}": [f"B{(u + k) % items:03}" for k in range(6)] for u in range(30)}
         folder = write_amazon(tmp_path / f"data{items}", titles, users)
-        return ["--dataset", "amazon", "--data-dir", str(folder), "--modality", "text", "--text-model", "shop-partial"]
+        return ["--dataset", "amazon", "--data-dir", str(folder), "--modality", "text", "--text-model", "shop-absent"]
 
     assert call("run", *arguments(10), "--out", str(tmp_path / "r")) == 2
     assert "10 items are left: HR@10 and NDCG@10 need a catalogue of at least 11" in capsys.readouterr().err
@@ -262,12 +262,12 @@ def test_built_in_tokenizer_on_foreign_titles_is_an_error(tmp_path: Path, capsys
     users = {f"U{u}": [f"B{(u * 7 + k * 3) % 60:03}" for k in range(6)] for u in range(30)}
     folder = write_amazon(tmp_path / "data", titles, users)
     arguments = ["run", "--dataset", "amazon", "--data-dir", str(folder), "--modality", "text"]
-    arguments += ["--text-model", "shop-partial", "--methods", "frozen", "--out", str(tmp_path / "r")]
+    arguments += ["--text-model", "shop-absent", "--methods", "frozen", "--out", str(tmp_path / "r")]
     assert call(*arguments) == 2
     assert "does not know" in capsys.readouterr().err
     # Images asked for and absent.
     arguments[arguments.index("text")] = "text+image"
-    assert call(*arguments, "--image-model", "shop-partial") == 2
+    assert call(*arguments, "--image-model", "shop-absent") == 2
     assert "images" in capsys.readouterr().err
 
 

@@ -72,7 +72,7 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
         ({"backbones": {"text": "a"}}, "backbones must be tables"),
         ({"backbones": [{"trust_remote_code": "yes"}]}, "backbones, the 1st: trust_remote_code: must be true or false"),
         ({"backbones": [{}, {"txt": "a"}]}, "backbones, the 2nd: unknown key 'txt'; did you mean 'text'"),
-        ({"backbones": [{"text": "a"}, {"text": "a"}]}, "backbones: given twice: a \\+ shop-partial, pretrained"),
+        ({"backbones": [{"text": "a"}, {"text": "a"}]}, "backbones: given twice: a \\+ shop-absent, pretrained"),
         ({"training": {"dropout": float("nan")}}, "training.dropout"),
         ({"training": {"clip_norm": float("inf")}}, "training.clip_norm: must be finite"),
         ({"training": {"lr_warmup_steps": datetime.date(2024, 1, 1)}}, "no key takes a date"),
@@ -174,3 +174,13 @@ def test_moments_may_be_numbers_or_dates_and_come_back() -> None:
     assert parse(tomllib.loads(to_toml(matrix)), "t") == matrix
     cell = cells(matrix, "cpu")[0]
     assert Cell.from_json(cell.to_json()) == cell
+
+
+def test_the_earlier_name_of_a_pair_means_the_present_one() -> None:
+    earlier, present = (
+        parse({**BASE, "backbones": [{"text": name, "image": name}]}, "file.toml")
+        for name in ("shop-partial", "shop-absent")
+    )
+    assert earlier == present
+    assert [cell.cell_id for cell in cells(earlier, "cpu")] == [cell.cell_id for cell in cells(present, "cpu")]
+    assert {cell.shown_model("text") for cell in cells(earlier, "cpu")} == {"shop-absent"}

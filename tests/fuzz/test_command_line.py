@@ -168,7 +168,7 @@ RECIPE = (
     ("--methods", st.sampled_from(["lora", "lora,fft", "lorra", "lora,,fft", "lora,lora"]) | WORDS),
     ("--modality", st.sampled_from(["text", "image", "text+image", "audio"]) | WORDS),
     ("--text-model", st.sampled_from(["shop-full", "bert-base", "/nope", "data", "table.csv"])),
-    ("--image-model", st.sampled_from(["shop-full", "vit-base", "./nope", "data", "shop-partial"])),
+    ("--image-model", st.sampled_from(["shop-full", "vit-base", "./nope", "data", "shop-absent"])),
     ("--hidden-states", st.sampled_from(["live", "cached", "both"])),
     ("--batch-size", NUMBERS),
     ("--precision", st.sampled_from(["fp32", "bf16", "fp8"]) | WORDS),

@@ -1,4 +1,4 @@
-"""Pretraining: what the partial pair is not taught, and that the script leaves a folder that loads."""
+"""Pretraining: what the absent pair is not taught, and that the script leaves a folder that loads."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench.data.shop import world
-from bench.models import pretrain
 from bench.models.backbones import BUILTIN_DIR, load_model, locate
+from bench.models.pretrain import build as pretrain
 
 
 def purposes(titles: list[str]) -> list[int]:
@@ -21,7 +21,7 @@ def materials(titles: list[str]) -> list[int]:
     return [next(lookup[w] for w in title.split() if w in lookup) for title in titles]
 
 
-def test_partial_pairs_agree_on_everything_but_the_purpose() -> None:
+def test_absent_pairs_agree_on_everything_but_the_purpose() -> None:
     left, right = pretrain.title_pairs(world.stream(0, "a"), teach_purpose=False)
     assert materials(left) == materials(right)
     same = sum(a == b for a, b in zip(purposes(left), purposes(right), strict=True))
@@ -30,7 +30,7 @@ def test_partial_pairs_agree_on_everything_but_the_purpose() -> None:
     assert purposes(left) == purposes(right)
 
 
-@pytest.mark.parametrize("name", ["text-partial", "image-full"])
+@pytest.mark.parametrize("name", ["text-absent", "image-full"])
 def test_the_script_leaves_a_folder_that_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrain, "N_DRAWINGS", 200)
     monkeypatch.setattr(pretrain, "BATCH", 8)
@@ -50,9 +50,9 @@ def test_recorded_probes_show_what_was_taught() -> None:
         for folder in BUILTIN_DIR.iterdir()
         if folder.is_dir()
     }
-    assert last["text-partial"]["purpose"] < 0.2 < 0.9 < last["text-full"]["purpose"]
-    assert last["image-partial"]["pattern"] < 0.3 < 0.9 < last["image-full"]["pattern"]
-    for name in ("text-partial", "text-full"):
+    assert last["text-absent"]["purpose"] < 0.2 < 0.9 < last["text-full"]["purpose"]
+    assert last["image-absent"]["pattern"] < 0.3 < 0.9 < last["image-full"]["pattern"]
+    for name in ("text-absent", "text-full"):
         assert min(last[name]["category"], last[name]["material"]) > 0.95
-    for name in ("image-partial", "image-full"):
+    for name in ("image-absent", "image-full"):
         assert min(last[name]["category"], last[name]["colour"]) > 0.95

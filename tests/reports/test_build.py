@@ -62,7 +62,7 @@ def test_parts_of_the_report(plain_report: Path) -> None:
     text = (plain_report / "report.md").read_text(encoding="utf-8")
     headings = re.findall(r"^##+ (.*)$", text, flags=re.MULTILINE)
     assert headings == [
-        "Verdict", "shop · text+image · shop-partial", "Differences in accuracy", "How far to trust the TPME",
+        "Verdict", "shop · text+image · shop-absent", "Differences in accuracy", "How far to trust the TPME",
         "PSCP beside TPME", "Theory against measurement", "Figures", "Planned against measured", "Memory by meter",
         "What the hidden-state cache costs", "Computing", "Budget and methods", "Data", "Environment", "Warnings",
         "Make it again",
@@ -138,9 +138,9 @@ def test_settings_of_every_comparison(tmp_path: Path) -> None:
     apart = {"lora": {"precision": "fp16"}}
     found = settings(text_of(tmp_path / "two", methods=["fft", "lora"], seeds=[0], changes=apart))
     first, second = found.split("Settings that are the same for every method of ")[1:]
-    assert first.startswith("shop · text+image · shop-partial · precision fp32:")
+    assert first.startswith("shop · text+image · shop-absent · precision fp32:")
     assert "- precision fp32\n" in first
-    assert second.startswith("shop · text+image · shop-partial · precision fp16:")
+    assert second.startswith("shop · text+image · shop-absent · precision fp16:")
     assert "- precision fp16\n" in second
 
 
@@ -213,19 +213,19 @@ def test_titles_name_differences_alone(tmp_path: Path) -> None:
         cells = results(records)
         return [comparison.title for comparison in split_into_comparisons(runs, records, cells, summary(cells))]
 
-    assert titles(runs[:1]) == ["shop · text+image · shop-partial"]
+    assert titles(runs[:1]) == ["shop · text+image · shop-absent"]
     first, second = titles(runs)
-    assert first == "shop · text+image · shop-partial · batch size 32 · epochs 3 · dropout 0.1 · lr schedule linear"
-    assert second == "shop · text+image · shop-partial · batch size 16 · seconds 2 · dropout 0.2"
+    assert first == "shop · text+image · shop-absent · batch size 32 · epochs 3 · dropout 0.1 · lr schedule linear"
+    assert second == "shop · text+image · shop-absent · batch size 16 · seconds 2 · dropout 0.2"
     other = make_run(tmp_path / "other", ["fft"], [0])
     set_machine(other, "Another CPU")
     write_json(other / "dataset.json", {**dataset(), "digest": "89abcdef0123"})
     whole = [load_run(other), load_run(make_run(tmp_path / "whole", ["fft"], [0]))]
     amazon = load_run(make_run(tmp_path / "amazon", ["fft"], [0], dataset="amazon", batch_size=16))
-    assert titles([amazon, runs[0]]) == ["amazon · text+image · shop-partial", "shop · text+image · shop-partial"]
+    assert titles([amazon, runs[0]]) == ["amazon · text+image · shop-absent", "shop · text+image · shop-absent"]
     assert titles(whole) == [
-        "shop · text+image · shop-partial · data 89abcdef · Another CPU",
-        "shop · text+image · shop-partial · data 0123abcd · Made-up CPU",
+        "shop · text+image · shop-absent · data 89abcdef · Another CPU",
+        "shop · text+image · shop-absent · data 0123abcd · Made-up CPU",
     ]
 
 
@@ -237,7 +237,7 @@ def test_two_backbone_pairs_have_a_comparison_each(tmp_path: Path) -> None:
     out = tmp_path / "both"
     build([first, second], out)
     text = (out / "report.md").read_text()
-    assert "## shop · text+image · shop-partial\n" in text
+    assert "## shop · text+image · shop-absent\n" in text
     assert "## shop · text+image · shop-full\n" in text
     assert len(images(text)) == len(set(images(text))) == 17  # eight of each, and one of both together
     assert all((out / source).is_file() for source in images(text))

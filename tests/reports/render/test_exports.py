@@ -31,7 +31,7 @@ def test_tables_of_every_comparison_lie_beside_the_report(built: Path, tmp_path:
     two = [make_run(tmp_path / str(place), ["lora"], [0], text_model=f"t{place}") for place in range(2)]
     build(two, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "tables").glob("main*")}
-    assert names == {f"main-{place}-shop-text-image-t{place - 1}-shop-partial.{kind}"
+    assert names == {f"main-{place}-shop-text-image-t{place - 1}-shop-absent.{kind}"
                      for place in (1, 2) for kind in ("csv", "tex")}  # fmt: skip
     build(two[:1], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out" / "tables").iterdir()} == {"main.csv", "main.tex"}
@@ -80,10 +80,10 @@ def test_tables_of_studies_lie_beside_the_main_one(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text().split("## Encoders")[1]
     shown = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert [*table.columns] == shown[0]
-    assert table["Encoders"].tolist() == ["a + shop-partial"] * 2 + ["b_c + shop-partial"] * 2
+    assert table["Encoders"].tolist() == ["a + shop-absent"] * 2 + ["b_c + shop-absent"] * 2
     assert table["HR@10"].astype(str).tolist() == [row[3] for row in shown[2:6]]
     tex = (tmp_path / "out" / "tables" / "backbones.tex").read_text()
-    assert r"b\_c + shop-partial & lora & " in tex
+    assert r"b\_c + shop-absent & lora & " in tex
     build(runs[:1], tmp_path / "out")
     assert not list((tmp_path / "out" / "tables").glob("backbones*"))
 

@@ -52,7 +52,7 @@ def test_encoders_stand_at_their_sizes_where_these_differ(tmp_path: Path) -> Non
 def test_floor_and_ceiling_are_named(tmp_path: Path) -> None:
     runs = [
         load_run(make_run(tmp_path / modality, ["frozen"], [0], modality=modality, image_model=image))
-        for modality, image in (("text", None), ("text+image", "shop-partial"))
+        for modality, image in (("text", None), ("text+image", "shop-absent"))
     ]
     drawn = svg(found(runs, styles_of(["frozen"]))["One modality and both"])
     assert "popularity 0.094" in drawn

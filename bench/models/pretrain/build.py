@@ -1,23 +1,17 @@
-"""Pretrain the built-in backbones on the generated world, never on a shop's items or interactions.
-
-    python -m bench.models.pretrain                      # all four, two at a time, one thread each
-    python -m bench.models.pretrain --only text-partial  # one of them
+"""Models, losses and training of the built-in backbones, on the generated world.
 
 Text: a BERT trained to match titles of the same item (InfoNCE over pairs of titles, Oord et al. 2018) and to fill
-in masked words. Image: a ViT trained to classify attributes of drawings. The ``partial`` pair is trained without the
+in masked words. Image: a ViT trained to classify attributes of drawings. The ``absent`` pair is trained without the
 purpose (title) and the pattern (image); the ``full`` pair is trained on all attributes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +23,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bench.data.shop import drawing, world
+from bench.models.pretrain.linear_probe import linear_probe
 
-HERE = Path(__file__).parent / "builtin"
 # The longest first, so that two workers end together.
-NAMES = ("image-partial", "image-full", "text-partial", "text-full")
-WORKERS = 2
+NAMES = ("image-absent", "image-full", "text-absent", "text-full")
 WIDTH, DEPTH, HEADS, INNER = 64, 12, 4, 256
 BATCH = 128
 STEPS = {"text": 1300, "image": 3500}
@@ -166,23 +159,6 @@ def cls_per_layer(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     return torch.stack([h[:, 0] for h in model(**inputs, output_hidden_states=True).hidden_states])
 
 
-def probe(features: Tensor, labels: Tensor, n_classes: int) -> float:
-    """Held-out accuracy of a linear classifier on standardised [CLS] vectors, trained on two thirds of them."""
-    features = (features - features.mean(0)) / (features.std(0) + 1e-5)
-    cut = len(labels) * 2 // 3
-    linear = nn.Linear(features.shape[1], n_classes)
-    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=60)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(linear(features[:cut]), labels[:cut]) + 1e-3 * linear.weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return (linear(features[cut:]).argmax(1) == labels[cut:]).float().mean().item()
-
-
 def probes(model: nn.Module, modality: str, seed: int, n: int = 3000) -> dict[str, list[float]]:
     """Linear-probe accuracy of every attribute of the modality, after layers 0, 2, ... 12."""
     rng = world.stream(seed, "probe", modality)
@@ -196,7 +172,7 @@ def probes(model: nn.Module, modality: str, seed: int, n: int = 3000) -> dict[st
     names = TITLE_TRAITS if modality == "text" else PICTURE_TRAITS
     return {
         name: [
-            round(probe(states[layer], torch.from_numpy(getattr(traits, name)), world.SIZES[name]), 3)
+            round(linear_probe(states[layer], torch.from_numpy(getattr(traits, name)), world.SIZES[name]), 3)
             for layer in range(0, DEPTH + 1, 2)
         ]
         for name in names
@@ -242,30 +218,3 @@ def record_digests(out: Path) -> None:
     files = sorted(out.glob("*/model.safetensors"))
     digests = {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     (out / "digests.json").write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Pretrain one backbone in this process, or all four in processes of their own, two at a time."""
-    parser = argparse.ArgumentParser(description="Pretrain the built-in backbones.", epilog=__doc__)
-    parser.add_argument("--only", choices=NAMES)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder that gets one folder per backbone")
-    parser.add_argument("--steps", type=int, help="number of steps, for a quick trial")
-    args = parser.parse_args()
-    if args.only:
-        build(args.only, args.out / args.only, steps=args.steps)
-        return
-    command = [sys.executable, "-m", "bench.models.pretrain", "--out", str(args.out)]
-    command += ["--steps", str(args.steps)] if args.steps else []
-
-    def build_apart(name: str) -> int:
-        return subprocess.run([*command, "--only", name], check=False).returncode
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        codes = list(pool.map(build_apart, NAMES))
-    if any(codes):
-        sys.exit(1)
-    record_digests(args.out)
-
-
-if __name__ == "__main__":
-    main()
