@@ -95,7 +95,7 @@ def tpme_of_many(costs: FloatArray, weights: Sequence[float] = WEIGHTS, referenc
         low, high = costs.min(axis=1, keepdims=True), costs.max(axis=1, keepdims=True)
     else:
         low, high = _bounds(*_costs(reference))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         return np.asarray(((costs - low) / (high - low)) @ checked_weights(weights))
 
 
@@ -156,8 +156,8 @@ def weight_sensitivity(
     Raises:
         UserError: as `tpme`, or the step does not divide 1.
     """
-    n_steps = round(1 / step) if 0 < step <= 1 else 0
-    if not n_steps or not math.isclose(n_steps * step, 1.0, abs_tol=_SUM_TOLERANCE):
+    n_steps = round(1 / step) if step > 0 else 0
+    if not math.isclose(n_steps * step, 1.0, abs_tol=_SUM_TOLERANCE):
         raise UserError(f"grid step {step:g} does not divide 1")
     names, shares = normalised(table, reference)
     base = shares @ checked_weights(weights)
@@ -171,7 +171,7 @@ def weight_sensitivity(
 
 def _keeps_order(base: FloatArray, scores: FloatArray) -> NDArray[np.bool_]:
     """True for each row of `scores` (G, K) that reverses no pair of methods that is ordered in `base` (K,)."""
-    ranked = np.argsort(base, kind="stable")
+    ranked = np.argsort(base)
     better = np.searchsorted(base[ranked], base[ranked] - _TIE)  # number of methods strictly ahead of each
     worst_so_far = np.maximum.accumulate(scores[:, ranked], axis=1)
     worst_ahead = np.where(better > 0, worst_so_far[:, np.maximum(better - 1, 0)], -np.inf)
@@ -247,7 +247,7 @@ def _costs(table: Table) -> tuple[list[str], FloatArray]:
         if names.count(name) > 1:
             raise UserError(f"method {name!r} is in the table twice")
     costs = [[_cost(name, row, column) for column in COLUMNS] for name, row in rows]
-    return names, np.array(costs, dtype=np.float64).reshape(len(names), len(COLUMNS))
+    return names, np.array(costs).reshape(len(names), len(COLUMNS))
 
 
 def _cost(name: str, row: Mapping[str, object], column: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_sensitivity_counts_the_grid_point_by_point(seed: int) -> None:
         kept += not any(base[a] < base[b] and scores[a] > scores[b] + 1e-12 for a in table for b in table)
     found = tpme.weight_sensitivity(table, step=0.1)
     assert found.points == len(points) == 66
+    assert found.step == 0.1
     assert found.first == pytest.approx({name: count / 66 for name, count in first.items()})
     assert found.order_kept == pytest.approx(kept / 66)
 
@@ -99,6 +101,27 @@ def test_sensitivity_shares_ties_and_sums_to_one() -> None:
     assert found.points == 231
     assert found.first == pytest.approx({"a": 0.5, "b": 0.5, "c": 0.0})
     assert found.order_kept == 1.0
+
+
+def test_order_of_tied_methods_cannot_be_reversed() -> None:
+    """Two pairs tie under the given weights, in first and in third place, and part at nearly every grid point."""
+    tenths = {"a": (0, 0, 4), "b": (4, 0, 0), "c": (2, 5, 6), "d": (6, 5, 2), "e": (10, 10, 10)}
+    points = [(i, j, 10 - i - j) for i in range(11) for j in range(11 - i)]
+    exact = [{name: int(np.dot(point, row)) for name, row in tenths.items()} for point in points]
+    ahead = [pair for pair in itertools.combinations("abcde", 2) if pair not in (("a", "b"), ("c", "d"))]
+    kept = sum(all(scores[x] <= scores[y] for x, y in ahead) for scores in exact)
+    table = {name: dict(zip(tpme.COLUMNS, map(float, row), strict=True)) for name, row in tenths.items()}
+    found = tpme.weight_sensitivity(table, step=0.1)
+    assert 0 < kept < len(points)
+    assert found.order_kept == kept / len(points)
+    firsts = {
+        name: sum(
+            (scores[name] == min(scores.values())) / list(scores.values()).count(min(scores.values()))
+            for scores in exact
+        )
+        for name in tenths
+    }
+    assert found.first == pytest.approx({name: count / len(points) for name, count in firsts.items()})
 
 
 def test_scores_do_not_depend_on_units_or_on_the_order_of_rows() -> None:
@@ -114,8 +137,26 @@ def test_reference_pins_minima_and_maxima() -> None:
     assert alone["iisan"] == pytest.approx(tpme.tpme(PUBLISHED)["iisan"])
     beyond = {"big": {column: 2 * value for column, value in PUBLISHED["fft"].items()}}
     assert tpme.tpme(beyond, reference=PUBLISHED)["big"] > 1
-    pinned = tpme.leave_one_out(PUBLISHED, reference=PUBLISHED)
-    assert all(entry.preserved for entry in pinned)
+    for entry in tpme.leave_one_out(PUBLISHED, reference=PUBLISHED):
+        assert entry.preserved
+        assert entry.scores == pytest.approx({n: s for n, s in tpme.tpme(PUBLISHED).items() if n != entry.left_out})
+
+
+def test_reference_moves_the_order_that_left_out_methods_and_other_weights_are_compared_with() -> None:
+    """Pinned to a range ten times as wide in time, time hardly counts, and the order of the two is the other one."""
+    table = {
+        "fast": {"time": 1.0, "params": 5.0, "memory": 3.0},
+        "small": {"time": 2.0, "params": 5.0, "memory": 2.0},
+        "third": {"time": 2.0, "params": 9.0, "memory": 4.0},
+    }
+    wide = {**table, "slow": {"time": 101.0, "params": 5.0, "memory": 2.0}}
+    assert tpme.order_of(tpme.tpme(table, (0.6, 0.0, 0.4)))[0] == "fast"
+    assert tpme.order_of(tpme.tpme(table, (0.6, 0.0, 0.4), wide))[0] == "small"
+    left = {entry.left_out: entry for entry in tpme.leave_one_out(table, (0.6, 0.0, 0.4), wide)}
+    assert left["third"].order == ("small", "fast")
+    assert left["third"].preserved is True
+    low, high = tpme.weight_sensitivity(table, step=0.1), tpme.weight_sensitivity(table, step=0.1, reference=wide)
+    assert high.first["small"] > low.first["small"]
 
 
 def test_frame_and_mapping_agree() -> None:
@@ -134,6 +175,8 @@ def test_left_out_method_that_carried_the_range_is_reported() -> None:
     assert last.preserved is None
     assert "params" in last.reason
     assert last.order == ()
+    assert last.turned == ()
+    assert last.scores == {}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +192,10 @@ def test_left_out_method_that_carried_the_range_is_reported() -> None:
 def test_bad_weights(weights: tuple[float, ...], words: str) -> None:
     with pytest.raises(UserError, match=words):
         tpme.tpme(PUBLISHED, weights)
+
+
+def test_weights_are_floats_whatever_they_came_as() -> None:
+    assert tpme.checked_weights((1, 0, 0)).dtype == np.float64
 
 
 def test_weights_may_be_rounded_in_the_last_digit() -> None:
@@ -202,6 +249,11 @@ def test_grid_step_must_divide_one(step: float) -> None:
         tpme.weight_sensitivity(PUBLISHED, step=step)
 
 
+def test_grid_step_may_be_rounded_or_leave_the_corners_alone() -> None:
+    assert tpme.weight_sensitivity(PUBLISHED, step=0.3333333).points == 10
+    assert tpme.weight_sensitivity(PUBLISHED, step=1.0).points == 3
+
+
 def test_score_sorts_and_keeps_figures(tmp_path: Path) -> None:
     lines = ["method,time,params,memory,note"]
     lines += [f"{name},{row['time']},{row['params']},{row['memory']},x" for name, row in PUBLISHED.items()]
@@ -234,7 +286,9 @@ def test_many_comparisons_at_once(pinned: dict[str, dict[str, float]] | None) ->
     for scores, table in zip(found, tables, strict=True):
         assert scores == pytest.approx(list(tpme.tpme(table, (0.2, 0.3, 0.5), pinned).values()))
     costs[2, :, 1] = 7.0
-    assert np.isnan(tpme.tpme_of_many(costs)).all(axis=1).tolist() == [False, False, True, False, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(tpme.tpme_of_many(costs)).all(axis=1).tolist() == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(
