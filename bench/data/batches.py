@@ -94,4 +94,4 @@ def median_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
 def log_popularity(splits: Splits) -> NDArray[np.float32]:
     """Log share of training interactions per item, (items,); -inf for items that training never sees."""
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(splits.popularity / splits.popularity.sum()), dtype=np.float32)
+        return np.log(splits.popularity / splits.popularity.sum()).astype(np.float32)

@@ -95,7 +95,7 @@ def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np
         test_target=test_target,
         valid_history=valid_history,
         test_history=test_history,
-        popularity=np.bincount(train[train != PAD], minlength=n_items).astype(np.int64),
+        popularity=np.bincount(train[train != PAD], minlength=n_items),
     )
 
 
@@ -133,4 +133,4 @@ def _part(
     target = rows.flat[rows.offsets[users] + ends]
     before = rows.windows(users, ends, HISTORY_LENGTH, PAD)
     inputs = before[:, HISTORY_LENGTH - MAX_INPUTS :].copy()
-    return users, inputs, target, np.where(before == target[:, None], PAD, before).astype(np.int32, copy=False)
+    return users, inputs, target, np.where(before == target[:, None], np.int32(PAD), before)

@@ -14,7 +14,7 @@ from numbers import Real
 from pathlib import Path
 
 from bench.scoring.method_table import read_table
-from bench.utils.errors import UserError, naming
+from bench.utils.errors import UserError
 
 COSTS = ("params", "extra_tflops", "memory")
 """Trained parameters, TFLOPs of inference added by the method, peak memory in GB (10^9 bytes)."""
@@ -94,8 +94,7 @@ def score(path: Path, settings: Penalties | None = None) -> dict[str, Penalised]
         UserError: as `bench.scoring.method_table.read_table` and `pscp`; the message names the file.
     """
     rows = read_table(path, COLUMNS).to_dict("records")
-    with naming(path):
-        return pscp({str(row["method"]): {name: float(row[name]) for name in COLUMNS} for row in rows}, settings)
+    return pscp({str(row["method"]): {name: float(row[name]) for name in COLUMNS} for row in rows}, settings)
 
 
 def _value(name: str, row: Mapping[str, object], column: str) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -80,11 +81,8 @@ def change(original: ast.AST, mutant: ast.AST, above: tuple[ast.AST, ...] = ()) 
 
 
 def cannot_show(path: tuple[ast.AST, ...]) -> bool:
-    """Whether the change is in the text of an error message or in ``strict`` of ``zip``."""
-    text = isinstance(path[-1], ast.Constant) and isinstance(path[-1].value, str)
-    if text and any(isinstance(node, ast.Raise) for node in path):
-        return True
-    if any(isinstance(node, ast.keyword) and node.arg == "strict" for node in path):
+    """Whether the change is in the wording of an error message or in ``strict`` of ``zip``."""
+    if any(isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg == "strict") for node in path):
         return True
     last = path[-1]
     return isinstance(last, ast.Call) and isinstance(last.func, ast.Name) and last.func.id == "zip"
@@ -92,7 +90,7 @@ def cannot_show(path: tuple[ast.AST, ...]) -> bool:
 
 def lines_changed(original: ast.AST, mutant: ast.AST) -> tuple[str, str]:
     """The first line of the function's normalised source that differs, before and after."""
-    sources = [ast.unparse(node).splitlines()[1:] for node in (original, mutant)]  # without the names, which differ
+    sources = [re.sub(r"x\S+__mutmut_\w+", "", ast.unparse(node)).splitlines() for node in (original, mutant)]
     for was, becomes in zip_longest(*sources, fillvalue=""):
         if was != becomes:
             return was.strip(), becomes.strip()

@@ -126,8 +126,27 @@ def test_cuts_say_who_is_in_which_part() -> None:
 
 
 @pytest.mark.parametrize(
-    "cuts", [[[3, 2, 4]], [[2, 2, 5]], [[2, 0, 4]], [[2, 3, 3]], [[6, -1, -1]], [[-1, 2, 4]], [[2, 2]], [[2, 2, 4]] * 2]
+    "cuts",
+    [
+        [[3, 2, 4]],
+        [[2, 3, 2]],
+        [[2, 2, 5]],
+        [[2, 0, 4]],
+        [[2, 3, 3]],
+        [[6, -1, -1]],
+        [[-1, 2, 4]],
+        [[2, 2]],
+        [[2, 2, 4]] * 2,
+    ],
 )
 def test_cuts_that_no_catalogue_may_hold(cuts: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="cut"):
         split(as_arrays([0, 1, 2, 3, 4]), 10, np.array(cuts, dtype=np.int32))
+
+
+def test_targets_may_follow_at_once_and_the_user_at_fault_is_named() -> None:
+    sequences = as_arrays([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
+    at_once = split(sequences, 10, np.array([[0, 1, 2], [1, 1, 2]], dtype=np.int32))
+    assert (at_once.valid_target.tolist(), at_once.test_target.tolist()) == ([1, 6], [2, 7])
+    with pytest.raises(ValueError, match=r"user 1 of 5 items cannot be cut at \[2, 3, 3\]"):
+        split(sequences, 10, np.array([[0, 1, 2], [2, 3, 3]], dtype=np.int32))

@@ -43,6 +43,17 @@ def test_formula_with_other_constants_and_exponents() -> None:
     assert found.penalties[2] == 1.0
 
 
+def test_constants_may_be_below_one_and_the_performance_is_kept() -> None:
+    found = pscp.pscp(ROWS, pscp.Penalties((5e8, 0.5, 94.0)))
+    assert found["heavy"].penalties[1] == pytest.approx(0.5 / 5.5)
+    assert found["heavy"].performance == 82.0
+
+
+def test_order_is_from_the_highest_score_with_ties_as_they_come() -> None:
+    rows = {"a": ROWS["heavy"], "z": ROWS["lora"], "b": ROWS["lora"]}
+    assert pscp.order_of(pscp.pscp(rows)) == ("z", "b", "a")
+
+
 def test_a_cost_as_large_as_its_constant_halves_the_score() -> None:
     for name, constant in zip(pscp.COSTS, (5e8, 10.0, 94.0), strict=True):
         row = {"performance": 40.0, "params": 0.0, "extra_tflops": 0.0, "memory": 0.0, name: constant}
@@ -56,6 +67,7 @@ def test_a_cost_as_large_as_its_constant_halves_the_score() -> None:
         ((5e8, 0.0, 94.0), (1, 1, 1), "the constant of extra_tflops is 0; it must be above 0"),
         ((5e8, 10.0, math.nan), (1, 1, 1), "the constant of memory is nan"),
         ((5e8, 10.0, 94.0), (1, 1, -1), "PSCP exponents: the exponent of memory is -1"),
+        ((5e8, 10.0, 94.0), (1, 1), "PSCP exponents: 2 given, expected three"),
     ],
 )
 def test_bad_settings(constants: tuple[float, ...], exponents: tuple[float, ...], words: str) -> None:
@@ -85,6 +97,13 @@ def test_score_by_either_metric_and_by_both(tmp_path: Path) -> None:
     assert alone[0]["penalty_memory"] == pytest.approx(94 / 134)
     both = score(table, "both", weights=(0.2, 0.4, 0.4))
     assert [(row["method"], row["tpme_place"], row["pscp_place"]) for row in both] == [("b", 1, 2), ("a", 2, 1)]
+
+
+def test_constants_reach_the_rows_of_a_file_and_errors_name_it(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", BOTH)
+    found = pscp.score(table, pscp.Penalties((2000.0, 10.0, 94.0)))
+    assert found["a"].penalties[0] == pytest.approx(0.5)
+    assert list(found) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
