@@ -19,6 +19,7 @@ from bench.measure.environment import capture
 from bench.measure.training_meters import memory_columns
 from bench.models.quantisation import count_values
 from bench.records.record import SCHEMA, write_ranks
+from bench.scoring.ranking import Mask, warm_and_cold
 from bench.training.evaluate import accuracy
 from bench.training.loop import Evaluation
 from methods.registry import known
@@ -40,8 +41,14 @@ def size_columns(cell: Cell, assembly: Assembly) -> dict[str, Any]:
     return columns
 
 
-def accuracy_columns(chosen: Evaluation, test_ranks: Ranks | None) -> dict[str, Any]:
-    """Columns of the validation accuracy at the chosen epoch, and of the test accuracy if test targets were ranked."""
+def accuracy_columns(chosen: Evaluation, test_ranks: Ranks | None, seen: Mask) -> dict[str, Any]:
+    """Columns of the validation accuracy at the chosen epoch, and of the test accuracy if test targets were ranked.
+
+    Args:
+        chosen: evaluation at the chosen epoch.
+        test_ranks: ranks of the test targets, (users,); None if they were not ranked.
+        seen: True for test targets that training has seen, (users,).
+    """
     columns: dict[str, Any] = {
         "valid_hr@10": chosen.valid_hr,
         "valid_ndcg@10": chosen.valid_ndcg,
@@ -49,7 +56,10 @@ def accuracy_columns(chosen: Evaluation, test_ranks: Ranks | None) -> dict[str, 
     }
     if test_ranks is not None:
         test = accuracy(test_ranks)
-        columns |= {"hr@10": test.hr, "ndcg@10": test.ndcg}
+        columns |= {"hr@10": test.hr, "ndcg@10": test.ndcg, "warm_targets": 0, "cold_targets": 0}
+        for prefix, users in warm_and_cold(seen).items():
+            part = accuracy(test_ranks[users])
+            columns |= {f"{prefix}targets": int(users.sum()), f"{prefix}hr@10": part.hr, f"{prefix}ndcg@10": part.ndcg}
     return columns
 
 

@@ -161,7 +161,7 @@ class CellRun(CellState):
         if self.cell.test:
             ranks = self.ranks(splits.test_inputs, splits.test_target, splits.test_history)
         save_ranks(self.folder, self.assembly, self.best_ranks, ranks)
-        self.row |= accuracy_columns(self.training.curve[self.training.best], ranks)
+        self.row |= accuracy_columns(self.training.curve[self.training.best], ranks, splits.test_seen)
         self.readings = self.meter_readings()
         self.warnings += [*self.readings.warnings, *step_warnings(self.clock.rows)]
         write_steps(self.folder, self.clock.rows, self.training.losses)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,28 +15,37 @@ from bench.data.datasets import shop_config
 from bench.data.kinds import GENERATED
 from bench.data.shop import shop, truth
 from bench.data.splits import PAD, Splits
-from bench.scoring.ranking import gains, mean
+from bench.scoring.ranking import gains, mean, warm_and_cold
 
 TOP = 10
 Metrics = dict[str, float]
-"""Keys ``hr@10`` and ``ndcg@10``."""
+"""Keys ``hr@10`` and ``ndcg@10``; the references also have both for warm and for cold targets, if there are any."""
 
 
 def references(config: DatasetConfig, catalogue: Catalogue, splits: Splits) -> dict[str, Metrics]:
     """Test HR@10 and NDCG@10 by reference: random, popularity and, in the shop, bayes and oracle.
 
-    The Bayes ceiling sees the whole history, up to 12 items; the models see its last 10.
+    The same metrics of the warm and of the cold targets have the prefixes of `bench.scoring.ranking.warm_and_cold`. The
+    Bayes ceiling sees the whole history, up to 12 items; the models see its last 10.
     """
     target, history = splits.test_target, splits.test_history
+    n_items = len(catalogue.item_ids)
+    parts = {"": np.ones(len(target), dtype=np.bool_), **warm_and_cold(splits.test_seen)}
+
+    def by_part(metrics: Callable[[Any], Metrics], values: NDArray[Any]) -> Metrics:
+        return {
+            f"{prefix}{name}": value for prefix, rows in parts.items() for name, value in metrics(values[rows]).items()
+        }
+
     found = {
-        "random": random_floor(len(catalogue.item_ids), history),
-        "popularity": _metrics(popularity_ranks(splits)),
+        "random": by_part(partial(random_floor, n_items), history),
+        "popularity": by_part(_metrics, popularity_ranks(splits)),
     }
     if config.name == GENERATED:
         known = shop.make_truth(shop_config(config))
         before = [sequence[:-1] for sequence in catalogue.sequences]
         for name, score in (("bayes", truth.bayes_scores), ("oracle", truth.oracle_scores)):
-            found[name] = _metrics(rank_scores(score(known, before), target, history))
+            found[name] = by_part(_metrics, rank_scores(score(known, before), target, history))
     return found
 
 

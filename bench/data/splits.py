@@ -59,6 +59,11 @@ class Splits:
     popularity: NDArray[np.int64]
     """Number of occurrences in `train`, targets included, (items,); 0 for items that training never sees."""
 
+    @property
+    def test_seen(self) -> NDArray[np.bool_]:
+        """True for test targets that occur in `train`, as inputs or targets of any user, (tested,)."""
+        return self.popularity[self.test_target] > 0
+
 
 def split(sequences: Sequence[NDArray[np.int32]], n_items: int, cuts: NDArray[np.int32] | None = None) -> Splits:
     """Split sequences of item indices in [0, n_items), oldest first.

@@ -67,6 +67,12 @@ FURTHER = (
     "cache_seconds",
     "cache_bytes",
     "unique_items_per_step",
+    "warm_targets",
+    "warm_hr@10",
+    "warm_ndcg@10",
+    "cold_targets",
+    "cold_hr@10",
+    "cold_ndcg@10",
     "warnings",
 )
 """Columns of every record after ``CONTRACT``."""
@@ -110,6 +116,8 @@ INTEGERS = (
     "flops_backward",
     "dataset_seed",
     "cache_bytes",
+    "warm_targets",
+    "cold_targets",
 )
 """Integer columns, written without a decimal point unless a value is fractional (half an epoch)."""
 
@@ -126,6 +134,10 @@ NUMBERS = (
     "valid_ndcg@10",
     "cache_seconds",
     "unique_items_per_step",
+    "warm_hr@10",
+    "warm_ndcg@10",
+    "cold_hr@10",
+    "cold_ndcg@10",
 )
 
 GROUP = (

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Ranks = NDArray[np.int64]
 """Ranks of the users' targets, best 1, (users,)."""
 Gains = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _GAINS: Mapping[str, Callable[[Ranks], Gains]] = {
     "hr": lambda ranks: np.ones(len(ranks)),
@@ -40,3 +41,12 @@ def gains(ranks: Ranks, metric: str, k: int) -> Gains:
 def mean(ranks: Ranks, metric: str, k: int) -> float:
     """Value of a metric: the mean of the `gains`."""
     return float(gains(ranks, metric, k).mean())
+
+
+def warm_and_cold(seen: Mask) -> dict[str, Mask]:
+    """Masks of the users with warm and with cold targets, by the prefix of their columns, without empty ones.
+
+    Args:
+        seen: True if training has seen the target of the user, (users,); such a target is warm, any other is cold.
+    """
+    return {prefix: mask for prefix, mask in (("warm_", seen), ("cold_", ~seen)) if mask.any()}

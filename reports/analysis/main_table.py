@@ -15,7 +15,7 @@ REFERENCES = {"random": "random order", "popularity": "popularity", "bayes": "Ba
 """Floors and ceilings: name in dataset.json and name in the report."""
 WARNED = "†"
 """Mark after the name of a method that has a cell with a warning."""
-_FLOORS = ("random", "popularity")
+FLOORS = ("random", "popularity")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Row:
 def rows(comparison: Comparison) -> list[Row]:
     """Rows of the floors, then of the methods in the order of the comparison, then of the ceilings."""
     best = {column.name: _best(comparison, column) for column in COLUMNS}
-    floors = [_reference_row(comparison, name, "floor") for name in _FLOORS if name in comparison.references]
-    above = [name for name in REFERENCES if name not in _FLOORS and name in comparison.references]
+    floors = [_reference_row(comparison, name, "floor") for name in FLOORS if name in comparison.references]
+    above = [name for name in REFERENCES if name not in FLOORS and name in comparison.references]
     methods = [_method_row(comparison, method, best) for method in comparison.methods]
     return floors + methods + [_reference_row(comparison, name, "ceiling") for name in above]
 

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 _DEEPEST = 50
 _MOST_DIGITS = 300
-_SHARES = ("hr@10", "ndcg@10", "valid_hr@10", "valid_ndcg@10")
+_SHARES = tuple(f"{part}{metric}@10" for part in ("", "valid_", "warm_", "cold_") for metric in ("hr", "ndcg"))
 
 
 def read_text(path: Path) -> str:

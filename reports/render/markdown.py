@@ -109,11 +109,13 @@ def _verdicts(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone: bool) -> list[str]:
     suffix = "" if alone else f": {escape(comparison.title)}"
+    warm_and_cold = accuracy.warm_and_cold(comparison)
     return [
         tables_and_figures.main_table(comparison),
         tables_and_figures.failures(comparison),
         f"### Differences in accuracy{suffix}",
         accuracy.section(comparison),
+        *([f"### Warm and cold targets{suffix}", warm_and_cold] if warm_and_cold else []),
         f"### How far to trust the TPME{suffix}",
         scores.robustness(comparison),
         f"### PSCP beside TPME{suffix}",

@@ -1,4 +1,4 @@
-"""Section on accuracy: intervals over users, and tests of the differences between methods."""
+"""Sections on accuracy: intervals over users, tests of the differences between methods, warm and cold targets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import product
 
 from reports.analysis import resampling
 from reports.analysis.comparison import BASELINE, Comparison
+from reports.analysis.main_table import FLOORS, REFERENCES
 from reports.analysis.paired import Difference, Paired
 from reports.load import ranks
 from reports.text import count, escape, table
@@ -98,6 +99,40 @@ def _matrix(paired: Paired) -> str:
         rows.append([escape(row), *cells])
     text = "Difference in HR@10 of all pairs, row minus column; bold if a difference is shown:"
     return f"{text}\n\n{table(['', *map(escape, methods[1:])], rows)}"
+
+
+def warm_and_cold(comparison: Comparison) -> str:
+    """Accuracy on targets that training has seen and on those it never saw; empty if the records do not tell."""
+    known = [] if comparison.random_weights else comparison.measured("cold_targets")
+    if not known:
+        return ""
+    warm, cold = (round(comparison.value(known[0], f"{part}_targets") or 0) for part in ("warm", "cold"))
+    if not cold:
+        return f"Training has seen all {count(warm)} test targets."
+    columns = [f"{part}_{metric}@10" for part in ("warm", "cold") for metric in ("hr", "ndcg")]
+    rows = {
+        name: [f"_{words}_", *("" if value is None else f"_{value:.3f}_" for value in values)]
+        for name, words in REFERENCES.items()
+        if any(values := [comparison.reference(name, column) for column in columns])
+    }
+    floors = [rows.pop(name) for name in FLOORS if name in rows]
+    methods = [[escape(method), *(accuracy_of(comparison, method, column) for column in columns)] for method in known]
+    header = ["Method", "HR@10, warm", "NDCG@10, warm", "HR@10, cold", "NDCG@10, cold"]
+    text = (
+        f"A test target is warm if it occurs in the training interactions of any user, as {count(warm)} of "
+        f"{count(warm + cold)} do. The other {count(cold)} are cold: training has never seen them, and a method knows "
+        "them by their content alone. With several seeds ± is half of the 95 % t interval over seeds; with one seed, ± "
+        "of HR@10 is 1.96 √(p(1−p)/n) over the n users of the column."
+    )
+    return f"{text}\n\n{table(header, [*floors, *methods, *rows.values()])}"
+
+
+def accuracy_of(comparison: Comparison, method: str, column: str = "hr@10") -> str:
+    """Accuracy of a method as text, with half of its 95 % interval; empty if it was not measured."""
+    spread = comparison.spread(method, column)
+    if spread is None:
+        return ""
+    return f"{spread.mean:.3f}" + (f" ± {spread.half:.3f}" if spread.half else "")
 
 
 def signed(value: float) -> str:

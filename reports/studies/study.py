@@ -12,6 +12,7 @@ from bench.records.columns import GROUP
 from reports.analysis.comparison import Comparison
 from reports.figures.drawing import Drawing
 from reports.load.run_folders import Record
+from reports.sections.accuracy import accuracy_of as accuracy_of
 from reports.text import count, escape, number, ratio, size, table
 
 MODELS = ("text_model", "image_model")
@@ -114,14 +115,6 @@ def alike(comparisons: Sequence[Comparison], but: Sequence[str]) -> list[list[Co
         key = tuple(value for column, value in setting(comparison).items() if column not in but)
         groups.setdefault(key, []).append(comparison)
     return list(groups.values())
-
-
-def accuracy_of(comparison: Comparison, method: str) -> str:
-    """HR@10 of a method as text, with half of its 95 % interval; empty if it was not measured."""
-    spread = comparison.spread(method, "hr@10")
-    if spread is None:
-        return ""
-    return f"{spread.mean:.3f}" + (f" ± {spread.half:.3f}" if spread.half else "")
 
 
 COSTS = (

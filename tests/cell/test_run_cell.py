@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from bench.cell.assemble import assemble
+from bench.cell.result import accuracy_columns
 from bench.cell.run_cell import run_cell
 from bench.cell.sanity_checks import SanityCheckError, check_sanity
 from bench.data.shop import world
 from bench.records import columns
 from bench.records.record import empty_row, read_record
-from bench.training.loop import Trainer
+from bench.training.loop import Evaluation, Trainer
 from methods.registry import REGISTRY
 from tests.conftest import CellRecord
 from tests.data.tables import write_table
@@ -252,3 +253,34 @@ def test_a_split_in_time_reaches_the_record(model_folders: dict[str, Path], tmp_
     assert set(ranks["user"][ranks["test_rank"].notna()]) == test != set(times)
     assert row["hr@10"] == np.mean(ranks["test_rank"].dropna() <= 10)
     assert row["valid_hr@10"] == np.mean(ranks["valid_rank"].dropna() <= 10)
+
+
+def test_warm_and_cold_targets_against_the_rows_of_the_data(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    bought = {f"u{u}": [f"i{i}" for i in rng.permutation(60)[: rng.integers(5, 9)]] for u in range(30)}
+    rows = [(user, item, n) for user, items in bought.items() for n, item in enumerate(items)]
+    words = world.vocabulary()[5:]
+    write_table(tmp_path / "data", {f"i{i}": " ".join(rng.choice(words, 4)) for i in range(60)}, rows)
+    dataset = {"name": "table", "data_dir": str(tmp_path / "data")}
+    cell = cell_of("frozen", model_folders, dataset=dataset, modality="text", budget={"steps": 2, "batch_size": 16})
+    row = run_cell(cell, tmp_path / "cell", lambda _: None)["row"]
+    assert row["status"] == "ok", row["error"]
+    trained = {item for items in bought.values() for item in items[:-2]}
+    ranks = pd.read_csv(tmp_path / "cell" / "ranks.csv").set_index("user")["test_rank"]
+    gains = {
+        "hr@10": (ranks <= 10).astype(float),
+        "ndcg@10": pd.Series(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0), ranks.index),
+    }
+    for part, seen in (("warm", True), ("cold", False)):
+        users = [user for user, items in bought.items() if (items[-1] in trained) == seen]
+        assert row[f"{part}_targets"] == len(users) > 0
+        for metric, gain in gains.items():
+            assert row[f"{part}_{metric}"] == pytest.approx(gain[users].mean())
+
+
+def test_without_cold_targets_their_accuracy_is_unknown() -> None:
+    chosen = Evaluation(1, 1, 1.0, 1.0, 0.5, 0.5)
+    known = accuracy_columns(chosen, np.array([1, 11]), np.array([True, True]))
+    assert (known["warm_targets"], known["warm_hr@10"], known["cold_targets"]) == (2, 0.5, 0)
+    assert "cold_hr@10" not in known  # and so empty in the row
+    assert not any("targets" in column for column in accuracy_columns(chosen, None, np.array([True, True])))

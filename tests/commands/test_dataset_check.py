@@ -53,6 +53,19 @@ def test_facts_by_hand(config: DatasetConfig) -> None:
     assert any("80% of the test targets are never seen" in warning for warning in facts["warnings"])
 
 
+def test_floors_of_warm_and_cold_targets_by_hand(config: DatasetConfig) -> None:
+    """Of five test targets training has seen that of d alone; the ranks by popularity are 10, 10, 12, 1 and 8.
+
+    Without their histories, 10, 10, 12, 11 and 8 of the 14 items are left to choose from.
+    """
+    floors = examine(config).facts["references"]
+    known, random = floors["popularity"], floors["random"]
+    assert (known["warm_hr@10"], known["warm_ndcg@10"], known["cold_hr@10"]) == (1, 1, 3 / 4)
+    assert known["cold_ndcg@10"] == pytest.approx((2 / np.log2(11) + 1 / np.log2(9)) / 4)
+    assert random["warm_hr@10"] == pytest.approx(10 / 11)
+    assert random["cold_hr@10"] == pytest.approx((1 + 1 + 10 / 12 + 1) / 4)
+
+
 def test_popularity_ranks_against_a_table_of_scores(config: DatasetConfig) -> None:
     rng = np.random.default_rng(0)
     folder = Path(str(config.data_dir))

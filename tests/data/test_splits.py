@@ -39,6 +39,13 @@ def test_the_longest_user() -> None:
     assert one.popularity.tolist() == [1] * 11 + [0, 0]
 
 
+def test_targets_that_training_has_seen() -> None:
+    """Items that are validation targets or test targets alone have not been seen, nor those of another user's test."""
+    one = split(as_arrays([0, 1, 2, 3, 4], [5, 6, 7, 4, 2], [8, 9, 0, 3, 3]), 10)
+    assert one.test_target.tolist() == [4, 2, 3]
+    assert one.test_seen.tolist() == [False, True, False]
+
+
 def test_the_shortest_user() -> None:
     one = split(as_arrays([7, 3, 9, 1, 4]), 10)
     assert one.train.tolist() == [[PAD] * 8 + [7, 3, 9]]

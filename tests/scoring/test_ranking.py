@@ -8,7 +8,7 @@ import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
 from bench.data.baselines import rank_scores
-from bench.scoring.ranking import METRICS, gains, mean
+from bench.scoring.ranking import METRICS, gains, mean, warm_and_cold
 
 
 def test_gains_by_hand() -> None:
@@ -47,3 +47,15 @@ def test_values_do_not_depend_on_how_hits_are_counted() -> None:
     hit = ranks <= 10
     assert mean(ranks, "hr", 10) == float(hit.mean())
     assert mean(ranks, "ndcg", 10) == float((hit / np.log2(ranks + 1.0)).mean())
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([True, False, True], {"warm_": [True, False, True], "cold_": [False, True, False]}),
+        ([True, True], {"warm_": [True, True]}),
+        ([False], {"cold_": [True]}),
+    ],
+)
+def test_groups_without_users_are_left_out(seen: list[bool], expected: dict[str, list[bool]]) -> None:
+    assert {prefix: mask.tolist() for prefix, mask in warm_and_cold(np.array(seen)).items()} == expected
