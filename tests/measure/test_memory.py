@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.optim import Adam, Optimizer
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
 from bench.records.columns import MEMORY_PARTS
+from tests.measure.tracker import Tracker
 
 FLOAT = 4
 
@@ -141,13 +141,6 @@ def test_sums_by_hand_in_the_middle_of_backward() -> None:
         cache=0,
         rest=2 * big + 2 * FLOAT,
     )
-
-
-class Tracker(MemTracker):  # type: ignore[no-untyped-call]
-    """Without the hooks on gradients, which fail on frozen parameters; they serve its split and not its sum."""
-
-    def _track_module_params_and_buffers(self, module: nn.Module, install_grad_hooks: bool = True) -> tuple[int, int]:
-        return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
