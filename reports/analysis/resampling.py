@@ -80,17 +80,16 @@ def permutation_p(differences: FloatArray, permutations: int = PERMUTATIONS) -> 
         (np.ones(len(moving)), np.zeros(len(moving))),
         summed,
         permutation_type="samples",
-        vectorized=True,
         n_resamples=permutations,
         batch=max(1, _CELLS_AT_ONCE // len(moving)),
         rng=np.random.default_rng(_SEED),
     )
-    return np.asarray(found.pvalue, dtype=np.float64)
+    return np.asarray(found.pvalue)
 
 
 def holm(p: FloatArray) -> FloatArray:
     """p after Holm's step-down correction of a family of tests, shape (tests,)."""
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p)
     steps = p[order] * np.arange(len(p), 0, -1)
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
@@ -99,7 +98,7 @@ def holm(p: FloatArray) -> FloatArray:
 
 def block_length(n: int) -> int:
     """Length of the blocks of the block bootstrap for a series of length n: n^(1/3), rounded up."""
-    return math.ceil(round(n ** (1 / 3), 6)) if n else 1
+    return math.ceil(round(n ** (1 / 3), 6))
 
 
 def resampled_block_means(series: FloatArray, generator: np.random.Generator, resamples: int = RESAMPLES) -> FloatArray:

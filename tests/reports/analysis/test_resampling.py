@@ -38,6 +38,18 @@ def test_draws_in_pieces_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert means.std() == pytest.approx(values.std() / np.sqrt(30), rel=0.1)
 
 
+def test_every_row_is_drawn_equally_often_and_the_same_in_every_run() -> None:
+    means = resampling.resampled_means(np.eye(5), 4000)
+    assert means.mean(axis=0) == pytest.approx(np.full(5, 0.2), abs=0.01)
+    assert resampling.resampled_means(np.eye(5), 4000).tolist() == means.tolist()
+
+
+def test_interval_leaves_a_fortieth_at_each_end_and_what_is_unknown() -> None:
+    values = np.append(np.arange(1001.0), np.nan)
+    low, high = resampling.interval(np.random.default_rng(0).permutation(values)[:, None])
+    assert (low[0], high[0]) == (25.0, 975.0)
+
+
 def test_ones_give_ones() -> None:
     assert resampling.resampled_means(np.ones((13, 2)), 50) == pytest.approx(np.ones((50, 2)))
 
@@ -56,6 +68,16 @@ def test_permutation_test_of_all_sign_changes() -> None:
     observed = differences.sum(axis=0)
     above, below = (np.mean([side(one, observed) for one in sums], axis=0) for side in (_at_least, _at_most))
     assert resampling.permutation_p(differences) == pytest.approx(np.minimum(2 * np.minimum(above, below), 1))
+
+
+def test_random_permutations_are_as_many_as_asked_for_and_the_same_in_every_run() -> None:
+    """Of 99 permutations none comes near the observed sum of 40 equal differences."""
+    same = np.full((40, 1), 1.0)
+    assert resampling.permutation_p(same, 99)[0] == pytest.approx(2 / 100)
+    mixed = np.random.default_rng(6).normal(0.1, 1, (40, 1))
+    p = resampling.permutation_p(mixed, 99)
+    assert round(float(p[0]) * 50, 9) % 1 == 0
+    assert resampling.permutation_p(mixed, 99).tolist() == p.tolist()
 
 
 def _at_least(sums: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -86,6 +108,10 @@ def test_holm_is_closed_testing_with_bonferroni(seed: int) -> None:
         for place in range(5)
     ]
     assert resampling.holm(p) == pytest.approx(expected)
+
+
+def test_holm_ends_at_one() -> None:
+    assert resampling.holm(np.array([0.9, 0.3, 0.8])).tolist() == pytest.approx([1.0, 0.9, 1.0])
 
 
 def test_blocks_of_steps_by_a_plain_loop() -> None:
