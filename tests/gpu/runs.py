@@ -130,7 +130,8 @@ class Runs:
         self.scale = toy(scratch / "models") if dry else PAPER
         self.folder = scratch / "runs"
         self.folder.mkdir()
-        self._environment = {**os.environ, "IISAN_BENCH_CACHE": str(scratch / "cache")}
+        threads = {"OMP_NUM_THREADS": "1"} if dry else {}  # several toys run at a time
+        self._environment = {**os.environ, **threads, "IISAN_BENCH_CACHE": str(scratch / "cache")}
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._made: dict[str, Any] = {}
 
