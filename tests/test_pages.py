@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -104,3 +105,15 @@ def test_the_results_are_those_of_their_file() -> None:
             f"{row['peak_memory_bytes'] / 2**20:.1f} MiB{ratio['peak_memory_bytes']}",
             f"{scores[method]:.3f}",
         ]
+
+
+def test_the_probes_are_those_of_their_files() -> None:
+    page = (ROOT / "bench/README.md").read_text(encoding="utf-8")
+    links = r"^\| \[(\w+, \w+)\]\(models/builtin/([\w-]+)/pretraining\.json\) \| (\w+) \| (.+) \|$"
+    shown = {(folder, name): row for _, folder, name, row in re.findall(links, page, re.MULTILINE)}
+    wanted = {}
+    for file in (ROOT / "bench/models/builtin").glob("*/pretraining.json"):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        for name, accuracies in facts["probes"].items():
+            wanted[file.parent.name, name] = " | ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+    assert {key: row.replace("*", "") for key, row in shown.items()} == wanted

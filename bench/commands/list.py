@@ -14,8 +14,10 @@ from methods.loading import load_file
 from methods.registry import known
 
 BACKBONES = {
-    "shop-absent": "12 layers x 64, pretrained without the attributes purpose (titles) and pattern (images)",
-    "shop-full": "12 layers x 64, pretrained on all attributes",
+    "shop-full": "12 layers x 64; the last layer shows every attribute of the shop",
+    "shop-buried": "12 layers x 64; middle layers show purpose (titles) and pattern (images), the last one does not",
+    "shop-absent": "12 layers x 64; no layer shows purpose and pattern in the state that methods read",
+    "shop-mixed": "12 layers x 64; the purpose absent (text of shop-absent), the pattern buried (image of shop-buried)",
     "bert-base": "text, configuration without weights (--weights random)",
     "vit-base": "image, 224 x 224, patch 16, configuration without weights (--weights random)",
     "clip-base": "text and image, 224 x 224, patch 32, configuration without weights (--weights random)",

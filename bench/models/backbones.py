@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from bench.models.loading.folder_content import fetch_weights, local_folder, rea
 from bench.models.loading.model_files import check_location, check_weights
 from bench.models.loading.picture_processor import read_processor
 from bench.utils.errors import UserError
-from bench.utils.text import printable
+from bench.utils.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +146,8 @@ def locate(
     option = f"--{modality}-model {printable(name)}"
     if name in CONFIGURATIONS:
         return _from_configuration(name, modality, weights, pooling, option)
+    if name.startswith("shop-") and name not in PRETRAINED and not os.path.isdir(name):
+        raise UserError(f"{option}: unknown built-in encoder{did_you_mean(name, PRETRAINED)}")
     location = _folder_of(str(builtin_folder(name, modality)) if name in PRETRAINED else name, option)
     full = _read_config(location, option, trust_remote_code)
     try:

@@ -10,10 +10,13 @@ from pydantic.dataclasses import dataclass
 Modality = Literal["text", "image"]
 Quantisation = Literal["bnb-nf4", "torchao-int8"]
 
-# Pretrained pair -> folder in ``builtin`` per modality.
+# Pretrained pair -> folder in ``builtin`` per modality. The attribute that is absent from the mixed pair is the purpose
+# and not the pattern, because titles show the purpose by a word, which a few steps of training suffice to learn.
 PRETRAINED: dict[str, dict[Modality, str]] = {
     "shop-full": {"text": "text-full", "image": "image-full"},
+    "shop-buried": {"text": "text-buried", "image": "image-buried"},
     "shop-absent": {"text": "text-absent", "image": "image-absent"},
+    "shop-mixed": {"text": "text-absent", "image": "image-buried"},
 }
 # Earlier name -> present name; both are accepted, and the present one is recorded.
 RENAMED = {"shop-partial": "shop-absent"}

@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from bench.models.config import CONFIGURATIONS, PRETRAINED
 from bench.records import run_folder
 from tests.data.small_amazon import write_amazon
 from tests.helpers import ROOT, call
@@ -116,7 +117,7 @@ def test_list_names_everything_and_imports_no_torch() -> None:
     assert {"fft", "frozen", "bitfit", "adapter", "lora", "prefix", "iisan", "iisan-cached"} <= names["methods"]
     assert {"default", "smoke", "paper", "amazon", "coverage"} <= names["presets"]
     assert {"shop", "amazon", "table", "recbole", "microlens"} == names["datasets"]
-    assert {"shop-absent", "shop-full"} <= names["backbones"]
+    assert {*PRETRAINED, *CONFIGURATIONS} == names["backbones"]
     assert all(entry["summary"] for entries in parts.values() for entry in entries)
 
 

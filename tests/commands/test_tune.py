@@ -306,7 +306,7 @@ def test_the_command(model_folders: dict[str, Path], tmp_path: Path, capsys: pyt
         (["--trials", "1", "--lr-range", "1e-2"], "two numbers"),
         (["--trials", "1", "--sizes", "4,4"], "--sizes 4,4"),
         (["--trials", "1", "--seeds", "0,1"], "2 seeds"),
-        (["--trials", "1", "--preset", "coverage"], "2 pairs of backbones"),
+        (["--trials", "1", "--preset", "coverage"], "4 pairs of backbones"),
         (["--trials", "1", "--dataset", "table", "--data-dir", "a", "--data-dir", "b"], "2 datasets"),
     ],
 )

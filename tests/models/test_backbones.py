@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.models.backbones import BUILTIN_DIR, builtin_folder, load_model, locate
+from bench.models.config import PRETRAINED
 from bench.utils.errors import UserError
 from tests.tiny import FamilyFolder
 
@@ -14,6 +15,7 @@ from tests.tiny import FamilyFolder
     ("name", "modality", "weights", "said"),
     [
         ("no/such-model-anywhere", "text", "pretrained", "--text-model no/such-model-anywhere"),
+        ("shop-burried", "text", "pretrained", "unknown built-in encoder; did you mean 'shop-buried'"),
         ("bert-base", "text", "pretrained", "--weights random"),
         ("bert-base", "image", "random", "is a text encoder"),
         ("vit-base", "text", "random", "is an image encoder"),
@@ -129,17 +131,17 @@ def test_pickled_weights_are_refused(model_folders: dict[str, Path], tmp_path: P
         load_model(locate(str(tmp_path), "text"))
 
 
-@pytest.mark.parametrize("coverage", ["shop-absent", "shop-full"])
+@pytest.mark.parametrize("pair", PRETRAINED)
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_shipped_backbones_are_what_was_recorded(coverage: str, modality: str) -> None:
+def test_shipped_backbones_are_what_was_recorded(pair: str, modality: str) -> None:
     import hashlib
 
-    folder = builtin_folder(coverage, modality)  # type: ignore[arg-type]
+    folder = builtin_folder(pair, modality)  # type: ignore[arg-type]
     weights = folder / "model.safetensors"
     recorded = json.loads((BUILTIN_DIR / "digests.json").read_text())
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == recorded[folder.name]
     assert weights.stat().st_size <= 1.5 * 2**20
     assert {t.dtype for t in load_file(weights).values()} == {torch.float16}
-    source = locate(coverage, modality)  # type: ignore[arg-type]
+    source = locate(pair, modality)  # type: ignore[arg-type]
     assert (source.width, source.depth) == (64, 12)
     assert {p.dtype for p in load_model(source).parameters()} == {torch.float32}
