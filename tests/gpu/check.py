@@ -33,8 +33,6 @@ from tests.gpu.line import CheckError, Line, exit_status, failed
 from tests.gpu.runs import METHODS, Runs
 
 Check = tuple[str, Callable[[Runs], Iterable[Line]]]
-CELLS_SHARE = 0.4
-"""Part of the time for the cells whose number of steps is free; the rest has a length of its own."""
 
 
 def checks() -> list[Check]:
@@ -82,7 +80,7 @@ def check(out: Path, minutes: float, dry: bool, chosen: Sequence[Check], scratch
         scratch: folder for run folders and caches.
     """
     started = time.monotonic()
-    runs = Runs(scratch, dry, CELLS_SHARE * 60 * minutes)
+    runs = Runs(scratch, dry, 60 * minutes)
     # On a card one thing at a time; the toys of a dry check are not timed.
     with ThreadPoolExecutor(2 if dry else 1) as pool:
         lines = list(chain.from_iterable(pool.map(lambda check: judge(check, runs), chosen)))

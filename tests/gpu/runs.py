@@ -25,6 +25,8 @@ METHODS = ("fft", "frozen", "lora", "iisan", "iisan-cached")
 CACHED = "iisan-cached"
 LEAST_USERS = 4
 STEPS_PER_EPOCH = 40
+CELLS_SHARE = 0.4
+"""Part of the time for the cells whose number of steps is free; the rest has a length of its own."""
 Records = Mapping[str, Record]
 Value = TypeVar("Value")
 
@@ -122,7 +124,7 @@ class Runs:
     Args:
         scratch: folder for run folders and caches.
         dry: toys on a CPU instead of paper scale on a card.
-        seconds: time for the cells whose number of steps is free.
+        seconds: time for the whole check; no command may take longer.
     """
 
     def __init__(self, scratch: Path, dry: bool, seconds: float):
@@ -180,9 +182,8 @@ class Runs:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of Python in the root of the project, with the cache of these runs."""
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env=self._environment, capture_output=True, text=True
-        )
+        command, limit = [sys.executable, *arguments], self.seconds
+        return subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=limit)
 
     def write_matrix(self, name: str, methods: Sequence[str], budget: Mapping[str, Any], **changes: Any) -> Path:
         """A matrix file of this scale.
@@ -218,7 +219,7 @@ class Runs:
 
     def _made_at_length(self, name: str, methods: Sequence[str], **changes: Any) -> Records:
         """A run with as many steps as fit."""
-        steps = steps_that_fit(self.seconds, len(METHODS) + 1, self.first(), self.scale.steps)
+        steps = steps_that_fit(CELLS_SHARE * self.seconds, len(METHODS) + 1, self.first(), self.scale.steps)
         return self._run(name, methods, {"steps": steps}, **changes)
 
     def _first(self) -> Pace:
@@ -255,9 +256,14 @@ class Runs:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stderr=log, stdout=log, start_new_session=True
             )
-            while not any(list_checkpoints(checkpoint_folder(cell)) for cell in (self.folder / name).glob("cells/*")):
+            limit = time.monotonic() + self.seconds
+            cells = self.folder / name / "cells"
+            while not any(list_checkpoints(checkpoint_folder(cell)) for cell in cells.glob("*")):
                 if process.poll() is not None:
                     raise CheckError("the run ended before it could be killed")
+                if time.monotonic() > limit:
+                    kill(process)
+                    raise CheckError(f"no checkpoint after {self.seconds:.0f} s")
                 time.sleep(0.005)
             if left := kill(process):
                 raise CheckError(f"{left} processes of the killed run are left")

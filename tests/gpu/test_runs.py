@@ -26,7 +26,7 @@ class Unmade(Runs):
     """Runs whose commands are noted and not made; each cell ends with the next of the given statuses."""
 
     def __init__(self, scratch: Path, dry: bool, statuses: tuple[str, ...] = ("ok",)):
-        super().__init__(scratch, dry, seconds=200)
+        super().__init__(scratch, dry, seconds=480)
         self.statuses = list(statuses)
         self.matrices: dict[str, Matrix] = {}
         self.options: dict[str, list[str]] = {}
@@ -107,6 +107,19 @@ def test_a_run_that_ends_before_it_is_killed(tmp_path: Path, monkeypatch: pytest
     runs = Runs(tmp_path, dry=True, seconds=1)
     monkeypatch.setattr(runs, "_arguments", lambda *_: ["-c", "pass"])
     with pytest.raises(CheckError, match="ended before it could be killed"):
+        runs._kill_after_checkpoint("killed", tmp_path, [])
+
+
+@pytest.mark.parametrize("what", ["command", "kill"])
+def test_nothing_takes_longer_than_the_check_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    runs = Runs(tmp_path, dry=True, seconds=0.1)
+    forever = ["-c", "import time; time.sleep(60)"]
+    if what == "command":
+        with pytest.raises(subprocess.TimeoutExpired):
+            runs.command(*forever)
+        return
+    monkeypatch.setattr(runs, "_arguments", lambda *_: forever)
+    with pytest.raises(CheckError, match="no checkpoint after 0 s"):
         runs._kill_after_checkpoint("killed", tmp_path, [])
 
 
