@@ -78,11 +78,15 @@ class Row:
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """Rows of the floors, then of the methods in the order of the comparison, then of the ceilings."""
+    """Rows of the floors, then of the methods from the lowest TPME to the highest, then of the ceilings.
+
+    Methods without a TPME come last, in the order of the comparison.
+    """
     best = {column.name: _best(comparison, column) for column in COLUMNS}
     floors = [_reference_row(comparison, name, "floor") for name in FLOORS if name in comparison.references]
     above = [name for name in REFERENCES if name not in FLOORS and name in comparison.references]
-    methods = [_method_row(comparison, method, best) for method in comparison.methods]
+    scored = comparison.summary["tpme"].sort_values(kind="stable", na_position="last")
+    methods = [_method_row(comparison, str(method), best) for method in scored.index]
     return floors + methods + [_reference_row(comparison, name, "ceiling") for name in above]
 
 

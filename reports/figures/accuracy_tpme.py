@@ -7,15 +7,16 @@ from matplotlib.figure import Figure
 from bench.utils.errors import UserError
 from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import pareto_front, trade_off
+from reports.figures.accuracy_axis import drawn_accuracy, reference_lines, show_accuracy
 from reports.figures.labels import label_points
-from reports.figures.style import FAINT, NotDrawn, Styles, accuracy_label, new_figure, short
+from reports.figures.style import FAINT, NotDrawn, Styles, new_figure, short
 
 MOST_NAMED = 16
 """Largest number of points that are all labelled; with more, only methods of the Pareto front are."""
 
 
 def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
-    """Figure of HR@10 over TPME, with intervals, single seeds, and the floor and the ceiling as lines.
+    """Figure of HR@10 over TPME, with intervals, single seeds, and the floor and the ceiling as lines or at the edge.
 
     Raises:
         NotDrawn: the TPME cannot be computed, or no HR@10 was measured.
@@ -39,15 +40,12 @@ def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
         cells = comparison.results[comparison.results["method"] == method]
         axes.plot(cells["tpme"], cells["hr@10"], "o", color=style.color, ms=3, alpha=0.45, mew=0)
         axes.plot(scores[method], spread.mean, style.marker, color=style.color, ms=9 * style.size, mec="white", mew=0.8)
-    lines = _reference_lines(comparison)
+    lines = reference_lines(comparison)
+    show_accuracy(axes, drawn_accuracy(comparison, spreads), "test HR@10", references=lines,
+                  random_weights=comparison.random_weights)  # fmt: skip
     # Scores lie outside 0 to 1 only if a reference table sets the range.
     axes.set_xlim(min(0.0, *scores.values()) - 0.06, max(1.0, *scores.values()) + 0.06)
-    tops = [min(spread.high or spread.mean, 1.0) for spread in spreads.values()]
-    axes.set_ylim(0, 1.12 * max([*tops, *lines.values(), 1e-3]))
-    for height in lines.values():
-        axes.axhline(height, color=FAINT, lw=1, ls=(0, (5, 3)))
     axes.set_xlabel("TPME: time, parameters and memory together, 0 to 1; further left is cheaper")
-    axes.set_ylabel(accuracy_label("test HR@10", comparison.random_weights))
     named = list(spreads if len(spreads) <= MOST_NAMED else front)
     label_points(
         axes,
@@ -58,13 +56,7 @@ def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
             (max(spreads[name].low or spreads[name].mean, 0), min(spreads[name].high or spreads[name].mean, 1))
             for name in named
         ],
-        {f"{name} {height:.3f}": height for name, height in lines.items()},
+        lines,
         () if comparison.random_weights else list(front.values()),
     )
     return figure
-
-
-def _reference_lines(comparison: Comparison) -> dict[str, float]:
-    names = {"popularity": "popularity", "Bayes ceiling": "bayes"}
-    lines = {label: comparison.reference(name, "hr@10") for label, name in names.items()}
-    return {label: height for label, height in lines.items() if height is not None}

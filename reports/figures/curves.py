@@ -11,17 +11,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from reports.analysis.comparison import Comparison
+from reports.figures.accuracy_axis import show_accuracy
 from reports.figures.labels import label_ends
-from reports.figures.style import DECADES, NotDrawn, Styles, accuracy_label, new_figure, short
+from reports.figures.style import DECADES, NotDrawn, Styles, new_figure, short
 from reports.load.run_folders import Record
 from reports.load.validation import Json
 
 FloatArray = NDArray[np.float64]
 Spent = Callable[[Record, Json], float | None]
 """Function that gives the amount spent by a cell up to a point of its curve; None if it is unknown."""
-
-HEADROOM = 1.07
-"""Factor on the top of the axis, so that the marker of the highest point is not cut."""
 
 
 def over_seconds(comparison: Comparison, styles: Styles) -> Figure:
@@ -102,10 +100,9 @@ def _learning(comparison: Comparison, styles: Styles, spent: Spent, label: str, 
         )
         ends[method] = (float(mean[-1, 0]), float(mean[-1, 1]))
     _logarithmic_if_wide(axes, [line for lines in curves.values() for line in lines])
-    highest = max(line[:, 1].max() for lines in curves.values() for line in lines)
-    axes.set_ylim(0, HEADROOM * highest or 1)
     axes.set_xlabel(label)
-    axes.set_ylabel(accuracy_label("validation HR@10", comparison.random_weights))
+    values = [float(value) for lines in curves.values() for line in lines for value in line[:, 1]]
+    show_accuracy(axes, values, "validation HR@10", random_weights=comparison.random_weights)
     label_ends(axes, ends, styles)
     return figure
 

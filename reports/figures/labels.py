@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from scipy.optimize import isotonic_regression
 
+from reports.figures.accuracy_axis import edge_label
 from reports.figures.style import SOFT, Styles, short
 
 LEGEND_COLUMNS = 4
@@ -89,14 +90,16 @@ def label_points(
         texts: Label of each point.
         colors: Colour of each label.
         bars: Lower and upper end of the vertical bar through each point, in data coordinates.
-        lines: Heights of the horizontal lines by their labels, in data coordinates.
+        lines: Heights of the horizontal lines by their names, in data coordinates. The name of one out of range stands
+            at the edge, with an arrow.
         steps: Corners of a line of horizontal and vertical steps, from left to right, in data coordinates.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     unit = figure.dpi / 72
     places: list[tuple[float, float]] = [tuple(axes.transData.transform(point)) for point in points]
-    heights = [axes.transData.transform((0, height))[1] for height in lines.values()]
+    bottom, top = axes.get_ylim()
+    heights = [axes.transData.transform((0, height))[1] for height in lines.values() if bottom <= height <= top]
     frame = Box(*axes.get_window_extent().extents)
     taken = [Box(x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in places]
     for (x, _), ends in zip(points, bars, strict=True):
@@ -105,7 +108,7 @@ def label_points(
     for (x0, y0), (x1, y1) in pairwise([axes.transData.transform(corner) for corner in steps]):
         taken += [Box(x0, y0 - unit, x1, y0 + unit), Box(x1 - unit, min(y0, y1), x1 + unit, max(y0, y1))]
     for text, height in lines.items():
-        taken.append(_label_line(axes, text, height, taken, unit))
+        taken.append(_label_line(axes, edge_label(text, height, bottom, top), height, taken, unit))
     for place, point, text, color in zip(places, points, texts, colors, strict=True):
         label = axes.annotate(
             text, point, (0, 0), textcoords="offset points", color=color, fontweight="bold", va="center", ha="center"
@@ -134,11 +137,16 @@ def label_points(
 
 
 def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit: float) -> Box:
-    """Label a horizontal line where the label covers least, out of five places; returns the box of the label."""
+    """Label a horizontal line where the label covers least, out of five places; returns the box of the label.
+
+    A line above the axes has its label at the upper edge, one below them at the lower edge.
+    """
+    low, high = axes.get_ylim()
+    above = -12 if height > high else 3
     label = axes.annotate(
         text,
-        (1, height),
-        (-4, 3),
+        (1, min(max(height, low), high)),
+        (-4, above),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha="right",
@@ -152,7 +160,7 @@ def _label_line(axes: Axes, text: str, height: float, taken: Sequence[Box], unit
         return Box(extent.x0 - share * room, extent.y0, extent.x1 - share * room, extent.y1)
 
     best = min((0.0, 1.0, 0.5, 0.75, 0.25), key=lambda share: sum(moved(share).shared(other) for other in taken))
-    label.xyann = (-4 - best * room / unit, 3)
+    label.xyann = (-4 - best * room / unit, above)
     return moved(best)
 
 

@@ -125,11 +125,6 @@ def short(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
-def accuracy_label(label: str, random_weights: bool) -> str:
-    """Label of an axis of accuracy, with a note if the backbones were initialised at random."""
-    return f"{label} (random backbones: no meaning)" if random_weights else label
-
-
 def new_figure(height: float) -> Figure:
     """Empty figure of the common width and a height in inches, drawn without a display."""
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)

@@ -7,9 +7,9 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.tuning_costs import costs
-from reports.figures.curves import HEADROOM
+from reports.figures.accuracy_axis import show_accuracy
 from reports.figures.labels import label_ends
-from reports.figures.style import NotDrawn, Styles, accuracy_label, new_figure, short
+from reports.figures.style import NotDrawn, Styles, new_figure, short
 
 
 def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
@@ -30,9 +30,9 @@ def best_so_far(comparison: Comparison, styles: Styles) -> Figure:
         style = styles[method]
         axes.plot(*zip(*curve, strict=True), color=style.color, lw=1.8, drawstyle="steps-post", marker=style.marker,
                   ms=6 * style.size, mec="white", mew=0.6)  # fmt: skip
-    axes.set_ylim(0, HEADROOM * max(value for curve in curves.values() for _, value in curve) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trials, including failed ones")
-    axes.set_ylabel(accuracy_label("best validation HR@10 so far", comparison.random_weights))
+    values = [value for curve in curves.values() for _, value in curve]
+    show_accuracy(axes, values, "best validation HR@10 so far", random_weights=comparison.random_weights)
     label_ends(axes, {method: curve[-1] for method, curve in curves.items()}, styles)
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.utils.errors import UserError
 from reports.analysis import main_table
 from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs, trade_off
+from reports.figures.accuracy_axis import accuracy_range, drawn_accuracy, edge_label, reference_lines
 from reports.figures.drawing import Drawing
 from reports.figures.style import Styles, on_dark
 from reports.load.run_folders import Run
@@ -119,17 +120,22 @@ def _comparison_data(comparison: Comparison, styles: Styles) -> dict[str, Any]:
         "low": None if pinned is None else [min(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
         "high": None if pinned is None else [max(row[name] for row in pinned.values()) for name in tpme.COLUMNS],
         "meaningless": comparison.random_weights,
-        "lines": [
-            {"name": main_table.REFERENCES[name], "value": value}
-            for name in ("popularity", "bayes")
-            if (value := comparison.reference(name, "hr@10")) is not None
-        ],
+        **_accuracy_axis(comparison, costs),
         "methods": [
             _method(comparison, row, costs.get(row.name), styles)
             for row in main_table.rows(comparison)
             if row.kind == "method"
         ],
     }
+
+
+def _accuracy_axis(comparison: Comparison, methods: Iterable[str]) -> dict[str, Any]:
+    """Range of the axis of accuracy, the same as in the figures, with the label and height of each line."""
+    lines = reference_lines(comparison)
+    values = drawn_accuracy(comparison, methods)
+    low, high = accuracy_range(values, lines.values()) if values else (0.0, 1.0)
+    named = [{"label": edge_label(name, value, low, high), "value": value} for name, value in lines.items()]
+    return {"range": [low, high], "lines": named}
 
 
 def _costs(comparison: Comparison) -> tuple[dict[str, dict[str, float]], str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from bench.utils.errors import UserError
 from reports.analysis.comparison import Comparison
 from reports.analysis.tradeoff import comparable_costs
+from reports.figures.accuracy_axis import show_accuracy
 from reports.figures.drawing import rendered
 from reports.figures.labels import LEGEND_COLUMNS, marker_at, marks_legend
 from reports.figures.style import DECADES, INK, NotDrawn, Styles, new_figure, short
@@ -144,8 +145,8 @@ def _figure(
         turned = {"rotation": 18, "ha": "right"} if slanted else {}
         left.set_xticks(range(len(group)), [short(label, 26) for label in labels], **turned)
         left.set_xlim(-0.4, len(group) - 0.6)
-    left.set_ylim(bottom=0)
-    left.set_ylabel("test HR@10")
+    values = [value for comparison in group for m in methods if (value := comparison.value(m, "hr@10")) is not None]
+    show_accuracy(left, values, "test HR@10")
     right.set_xlabel("TPME over all pairs; further left is cheaper")
     marks_legend(figure, labels, [INK] * len(labels))
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=LEGEND_COLUMNS, frameon=False)

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from reports.analysis.comparison import Comparison
-from reports.figures.curves import HEADROOM
+from reports.figures.accuracy_axis import drawn_accuracy, show_accuracy
 from reports.figures.drawing import rendered
-from reports.figures.style import NotDrawn, Style, accuracy_label, new_figure, short, styles_of
+from reports.figures.style import NotDrawn, Style, new_figure, short, styles_of
 from reports.studies.study import COSTS, Grid, Study, Variant, accuracy_of, costs_of, variants
 from reports.text import escape
 
@@ -20,6 +20,8 @@ STEM = "layers"
 FEWEST = 3
 """Smallest number of different numbers of layers: two make no curve."""
 _MOST_TICKS = 8
+_HEADROOM = 1.07
+"""Factor on the top of an axis of costs, so that the marker of the highest point is not cut."""
 
 Families = Mapping[str, Sequence[Variant]]
 
@@ -90,7 +92,7 @@ def _answer(comparison: Comparison, families: Families) -> str:
 
 def _figure(comparison: Comparison, families: Families) -> Figure:
     panels = [
-        ("hr@10", accuracy_label("test HR@10", comparison.random_weights), 1),
+        ("hr@10", "test HR@10", 1),
         ("epoch_seconds", "seconds per epoch", 1),
         ("peak_memory_bytes", "peak memory, MiB", 2**20),
         ("trainable_params", "trainable parameters, thousands", 1000),
@@ -99,6 +101,7 @@ def _figure(comparison: Comparison, families: Families) -> Figure:
         comparison.value(v.method, column) for members in families.values() for v in members for column, *_ in panels
     ):
         raise NotDrawn("nothing was measured")
+    methods = [variant.method for members in families.values() for variant in members if variant.kept]
     styles = styles_of(families)
     figure = new_figure(6.4)
     axes = figure.subplots(2, 2, sharex=True)
@@ -107,8 +110,12 @@ def _figure(comparison: Comparison, families: Families) -> Figure:
         panel = axes[place // 2][place % 2]
         for kind, members in families.items():
             _line(panel, comparison, members, column, unit, styles[kind], short(kind))
-        panel.set_ylabel(label)
-        panel.set_ylim(0, HEADROOM * panel.get_ylim()[1])
+        accuracy = drawn_accuracy(comparison, methods) if column == "hr@10" else []
+        if accuracy:
+            show_accuracy(panel, accuracy, label, random_weights=comparison.random_weights)
+        else:
+            panel.set_ylabel(label)
+            panel.set_ylim(0, _HEADROOM * panel.get_ylim()[1])
         kept = sorted({variant.kept for members in families.values() for variant in members if variant.kept})
         panel.xaxis.set_major_locator(FixedLocator(kept) if len(kept) <= _MOST_TICKS else MaxNLocator(integer=True))
         if place >= 2:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from reports.analysis.comparison import Comparison
+from reports.figures.accuracy_axis import drawn_accuracy, edge_label, reference_lines, show_accuracy
 from reports.figures.drawing import rendered
 from reports.figures.labels import marker_at, marks_legend
-from reports.figures.style import FAINT, INK, SOFT, NotDrawn, Styles, new_figure, short
+from reports.figures.style import INK, SOFT, NotDrawn, Styles, new_figure, short
 from reports.sections.accuracy import signed
 from reports.studies.study import MODELS, Grid, Study, accuracy_of, alike, costs_of, setting
 
@@ -81,15 +82,15 @@ def _figure(group: Sequence[Comparison], names: Sequence[str]) -> Figure:
             axes.plot(spread.mean, height, marker_at(place), color=color, ms=6.5, mec="white", mew=0.6)
     axes.set_yticks(range(len(methods)), [short(m) for m in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
-    lines = [("popularity", "popularity"), ("bayes", "Bayes ceiling")]
-    known = [(words, value) for name, words in lines if (value := group[-1].reference(name, "hr@10")) is not None]
-    for _, value in known:
-        axes.axvline(value, color=FAINT, lw=1, ls=(0, (5, 3)))
-    axes.set_xlim(left=0)
-    for words, value in known:
-        side = "right" if value > 0.85 * axes.get_xlim()[1] else "center"
-        axes.annotate(f"{words} {value:.3f}", (value, 1), (0, 2), xycoords=("data", "axes fraction"), ha=side,
-                      textcoords="offset points", color=SOFT, fontsize=8)  # fmt: skip
-    axes.set_xlabel("test HR@10")
+    lines = reference_lines(group[-1])
+    values = [value for comparison in group for value in drawn_accuracy(comparison, methods)]
+    show_accuracy(axes, values, "test HR@10", references=lines, along="x")
+    low, high = axes.get_xlim()
+    for name, value in lines.items():
+        drawn_at = min(max(value, low), high)
+        share = (drawn_at - low) / (high - low)
+        side = "right" if share > 0.85 else "left" if share < 0.15 else "center"
+        axes.annotate(edge_label(name, value, low, high, "←→"), (drawn_at, 1), (0, 2), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", ha=side, color=SOFT, fontsize=8)  # fmt: skip
     marks_legend(figure, names, colors)
     return figure

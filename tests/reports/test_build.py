@@ -82,7 +82,7 @@ def test_main_table(tmp_path: Path) -> None:
     }
     text = text_of(tmp_path / "run", methods=["fft", "lora"], seeds=[0], changes=changes)
     names = [row[0] for row in tables(text)[0][1:]]
-    assert names == ["_random order_", "_popularity_", "fft", "lora", "_Bayes ceiling_", "_oracle_"]
+    assert names == ["_random order_", "_popularity_", "lora", "fft", "_Bayes ceiling_", "_oracle_"]
     assert row_of(text, "popularity")[1:] == ["_0.094_", "_0.043_", "", "", "", ""]
     fft, lora = row_of(text, "fft"), row_of(text, "lora")
     assert fft[1] == "0.200 ± 0.020"
@@ -99,6 +99,10 @@ def test_failed_cells_are_listed(tmp_path: Path) -> None:
     assert [row[1] for row in listed[1:]] == ["oom", "oom"]
     assert listed[1][2] == "out of memory | tried \\*2 GiB\\* line two"
     assert row_of(text, "prefix")[1:] == ["_oom_", "", "", "", "", ""]
+    methods = [row for row in tables(text)[0][1:] if not row[0].startswith("_")]
+    scores = [float(row[-1].split(" ")[0].strip("*")) for row in methods[:-1]]
+    assert scores == sorted(scores)
+    assert methods[-1][0] == "prefix"  # without a score: last
 
 
 def test_all_cells_failed(tmp_path: Path) -> None:

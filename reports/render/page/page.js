@@ -152,12 +152,12 @@ function drawScatter(holder) {
   holder.closest("figure").hidden = !points.length;
   const height = Math.round(Math.min(420, Math.max(260, 0.55 * width)));
   const xs = [Math.min(0, ...points.map((p) => p.score)) - 0.04, Math.max(1, ...points.map((p) => p.score)) + 0.04];
-  const top = 1.12 * Math.max(0.001, ...points.map((p) => p.high ?? p.accuracy), ...comparison.lines.map((l) => l.value));
+  const [low, high] = comparison.range; // as in the figures of the report
   const x = (value) => frame.left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - frame.left - frame.right);
-  const y = (value) => height - frame.bottom - (value / top) * (height - frame.top - frame.bottom);
+  const y = (value) => height - frame.bottom - ((value - low) / (high - low)) * (height - frame.top - frame.bottom);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height });
   const taken = points.map((p) => ({ x: x(p.score) - 7, y: y(p.accuracy) - 7, width: 14, height: 14 }));
-  drawAxes(picture, comparison, { x, y, xs, top, width, height }, taken);
+  drawAxes(picture, comparison, { x, y, xs, width, height }, taken);
   if (!comparison.meaningless) drawFront(picture, paretoFront(points), x, y, taken);
   for (const p of points) picture.append(drawPoint(holder, p, x(p.score), y));
   drawNames(picture, points, { x, y, width, height }, taken);
@@ -166,29 +166,34 @@ function drawScatter(holder) {
   if (active) all(".point", holder).find((point) => point.dataset.name === active)?.focus();
 }
 
-function drawAxes(picture, comparison, { x, y, xs, top, width, height }, taken) {
+function drawAxes(picture, comparison, { x, y, xs, width, height }, taken) {
+  const [low, high] = comparison.range;
   const bottom = height - frame.bottom;
   const text = (words, attributes) => svg("text", { class: "soft", ...attributes }, words);
   for (const value of ticks(...xs, width < 500 ? 4 : 6)) {
     picture.append(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: frame.top, y2: bottom }));
     picture.append(text(String(+value.toFixed(6)), { x: x(value), y: bottom + 17, "text-anchor": "middle" }));
   }
-  for (const value of ticks(0, top, 5)) {
+  for (const value of ticks(low, high, 5)) {
     picture.append(svg("line", { class: "grid", x1: frame.left, x2: width - frame.right, y1: y(value), y2: y(value) }));
     picture.append(text(String(+value.toFixed(6)), { x: frame.left - 7, y: y(value) + 4, "text-anchor": "end" }));
   }
   picture.append(svg("path", { class: "axis", fill: "none", d: `M${frame.left},${frame.top}V${bottom}H${width - frame.right}` }));
   picture.append(text("TPME (left is cheaper)", { x: (frame.left + width) / 2, y: height - 8, "text-anchor": "middle" }));
-  const note = comparison.meaningless ? "test HR@10 (random backbones: no meaning)" : "test HR@10";
-  picture.append(text(note, { transform: `translate(13 ${bottom / 2 + 6}) rotate(-90)`, "text-anchor": "middle" }));
-  for (const { name, value } of comparison.lines) {
-    const words = `${name} ${value.toFixed(3)}`;
-    const size = { y: y(value) - 17, width: 6.6 * words.length, height: 16 };
+  const notes = [comparison.meaningless && "random backbones: no meaning", low > 0 && "axis not from 0"].filter(Boolean);
+  const title = notes.length ? `test HR@10 (${notes.join("; ")})` : "test HR@10";
+  picture.append(text(title, { transform: `translate(13 ${bottom / 2 + 6}) rotate(-90)`, "text-anchor": "middle" }));
+  for (const { label, value } of comparison.lines) {
+    const above = value > high; // out of range: the label stands at the edge
+    const line = y(Math.min(high, Math.max(low, value)));
+    const size = { y: above ? line : line - 17, width: 6.6 * label.length, height: 16 };
     const room = width - frame.left - frame.right - size.width - 8;
     const places = [1, 0, 0.75, 0.25, 0.5].map((share) => ({ x: frame.left + 4 + share * room, ...size }));
     const place = best(places, (box) => covered(box, taken));
-    picture.append(svg("line", { class: "reference-line", x1: frame.left, x2: width - frame.right, y1: y(value), y2: y(value) }));
-    picture.append(text(words, { x: place.x, y: y(value) - 5 }));
+    if (low <= value && value <= high) {
+      picture.append(svg("line", { class: "reference-line", x1: frame.left, x2: width - frame.right, y1: line, y2: line }));
+    }
+    picture.append(text(label, { x: place.x, y: place.y + 12 }));
     taken.push(place);
   }
 }
