@@ -87,10 +87,10 @@ def _figure(group: Sequence[Comparison], names: Sequence[str]) -> Figure:
     show_accuracy(axes, values, "test HR@10", references=lines, along="x")
     low, high = axes.get_xlim()
     for name, value in lines.items():
-        drawn_at = min(max(value, low), high)
-        share = (drawn_at - low) / (high - low)
+        edge = min(max(value, low), high)
+        share = (edge - low) / (high - low)
         side = "right" if share > 0.85 else "left" if share < 0.15 else "center"
-        axes.annotate(edge_label(name, value, low, high, "←→"), (drawn_at, 1), (0, 2), xycoords=("data", "axes fraction"),
+        axes.annotate(edge_label(name, value, low, high, "←→"), (edge, 1), (0, 2), xycoords=("data", "axes fraction"),
                       textcoords="offset points", ha=side, color=SOFT, fontsize=8)  # fmt: skip
     marks_legend(figure, names, colors)
     return figure
