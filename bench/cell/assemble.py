@@ -313,6 +313,21 @@ def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = 
     return Assembly(data, model, feed, built.groups, built.adapted, tuple(encoders.values()), caches, unknown)
 
 
+def feed_of_items(cell: Cell, data: Data, catalogue: Catalogue, device: torch.device) -> ItemFeed:
+    """Feed of the items of another catalogue, from a hidden-state cache of their own if the method reads the cache.
+
+    Raises:
+        UserError: the tokenizer does not suit the titles, or the cache cannot be built.
+    """
+    data = replace(data, catalogue=catalogue)
+    feed, _ = raw_feed(data, cell)
+    method = build_method(cell.method, "matrix")
+    if not (isinstance(method, HiddenMethod) and reads_cache(method)):
+        return feed
+    caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device)
+    return ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
+
+
 def build_caches(
     cell: Cell,
     data: Data,

@@ -140,6 +140,7 @@ def record_of(run: CellState) -> dict[str, Any]:
         "traceback": "",
         "cache": cache_cost(assembly.caches, run.row["unique_items_per_step"]),
         "compute": compute_rate(*run.median_work, run.row["step_seconds_median"]),
+        "attributes": run.attributes,
         "plan": run.plan,
     }
 

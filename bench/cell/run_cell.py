@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.cell.assemble import assemble
+from bench.cell.assemble import assemble, feed_of_items
 from bench.cell.checkpoint import Checkpoints
 from bench.cell.checkpoint_files import remove_checkpoints
 from bench.cell.failure import Failure, classify_failure, failure_record, plan_beside
@@ -43,6 +43,7 @@ from bench.data.batches import (
     smallest_batch,
     steps_per_epoch,
 )
+from bench.data.datasets import load_new_items
 from bench.measure.clock import step_warnings
 from bench.measure.flops import count_flops
 from bench.measure.memory import reset_allocator_peaks
@@ -51,6 +52,7 @@ from bench.models.loading.check_encoder import check_encoder
 from bench.models.loading.describe import tower
 from bench.models.recommender import TrainBatch
 from bench.records.record import one_line, write_record, write_steps
+from bench.training.attributes import attributes_held
 from bench.training.budget import Budget
 from bench.training.evaluate import accuracy, evaluate
 from bench.training.loop import Trainer, TrainingData, TrainingHooks, train
@@ -166,6 +168,23 @@ class CellRun(CellState):
         self.warnings += [*self.readings.warnings, *step_warnings(self.clock.rows)]
         write_steps(self.folder, self.clock.rows, self.training.losses)
 
+    def probe_attributes(self) -> None:
+        """Measure which attributes the vectors of new items hold, if the dataset knows attributes and accuracy counts.
+
+        A failure is a warning; the measurements are kept.
+        """
+        if not self.cell.test or self.cell.backbones.weights == "random":
+            return
+        if (new_items := load_new_items(self.cell.dataset)) is None:
+            return
+        catalogue, labels = new_items
+        try:
+            feed = feed_of_items(self.cell, self.assembly.data, catalogue, self.device)
+            with self.trainer.autocast(), self.compiler.eager():
+                self.attributes = attributes_held(self.assembly.model, feed, labels, self.device, self.alive)
+        except (UserError, OSError, RuntimeError) as error:
+            self.warnings.append(f"attributes were not probed: {one_line(str(error))}")
+
     def save_weights(self) -> None:
         """Write the trained weights of the chosen epoch, if the cell asks for them.
 
@@ -253,6 +272,7 @@ PHASES: tuple[tuple[str, Callable[[CellRun], None]], ...] = (
     ("warm up", CellRun.warm_up),
     ("train", CellRun.train),
     ("test", CellRun.test),
+    ("attributes", CellRun.probe_attributes),
     ("save weights", CellRun.save_weights),
     ("trace", CellRun.trace),
     ("plan", CellRun.predict),

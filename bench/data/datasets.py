@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import PIL
@@ -19,11 +20,13 @@ from bench.data.readers.amazon import load_amazon
 from bench.data.readers.file_layouts import LAYOUTS
 from bench.data.readers.images import Policies
 from bench.data.readers.table_dataset import FilesConfig, load_files
-from bench.data.shop import drawing, shop, world
+from bench.data.shop import drawing, held_out, shop, world
 from bench.data.splits import Splits, split
 from bench.utils.errors import UserError
 from bench.utils.files import digest_of
 
+NEW_ITEMS = 900
+"""Number of items of `load_new_items`, about."""
 FEWEST_ITEMS = 11
 """Smallest catalogue: with fewer items every item is among the first ten, and a ranking at 10 says nothing."""
 
@@ -66,9 +69,26 @@ def _shop(config: DatasetConfig, _: PictureSize | None) -> Catalogue:
     settings = shop_config(config)
     # The generator's source text is part of the key: a changed generator must not be served an older shop. So are the
     # libraries that draw numbers and pictures, which promise no equal draws across versions.
-    code = [Path(module.__file__ or "").read_bytes() for module in (world, drawing, shop)]
-    key = digest_of("shop", *code, repr(dataclasses.astuple(settings)), np.__version__, PIL.__version__)
+    key = _generated_key("shop", settings, world, drawing, shop)
     return cached_catalogue(key, lambda _: shop.make_shop(settings))
+
+
+def _generated_key(what: str, settings: shop.ShopConfig, *modules: ModuleType) -> str:
+    code = [Path(module.__file__ or "").read_bytes() for module in modules]
+    return digest_of(what, *code, repr(dataclasses.astuple(settings)), np.__version__, PIL.__version__)
+
+
+def load_new_items(config: DatasetConfig) -> tuple[Catalogue, dict[str, world.IntArray]] | None:
+    """Items that are new to a dataset, in random order, and the value of each of their attributes, (items,).
+
+    They are known for the generated shop alone; None for any other dataset.
+    """
+    if config.name != GENERATED:
+        return None
+    settings = shop_config(config)
+    key = _generated_key(f"{NEW_ITEMS} new items", settings, world, drawing, shop, held_out)
+    catalogue = cached_catalogue(key, lambda _: held_out.make_new_items(settings, NEW_ITEMS))
+    return catalogue, held_out.new_traits(settings, NEW_ITEMS)._asdict()
 
 
 LOADERS: dict[str, Callable[[DatasetConfig, PictureSize | None], Catalogue]] = {

@@ -56,6 +56,8 @@ class Record:
     dataset_digest: str
     resumed: Mapping[str, Any]
     """Number of resumptions from a checkpoint and the steps lost by them; empty if the cell was never resumed."""
+    attributes: Mapping[str, Any]
+    """Accuracy of linear probes on the item vectors by attribute; empty if there are none."""
     ranks: Ranks | None = None
     """Ranks per user; None for a cell that did not end ok or did not keep them."""
     tuned: Tuned | None = None
@@ -299,6 +301,7 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         machine=_machine(_part(path, value, "environment")),
         dataset_digest=str(dataset.get("digest") or ""),
         resumed=_part(path, value, "resumed"),
+        attributes=checked_figures(path, "attributes", _part(path, value, "attributes")),
         ranks=load_ranks(path.parent / "ranks.csv") if row["status"] == "ok" else None,
     )
 

@@ -135,9 +135,9 @@ def accuracy_of(comparison: Comparison, method: str, column: str = "hr@10") -> s
     return f"{spread.mean:.3f}" + (f" ± {spread.half:.3f}" if spread.half else "")
 
 
-def signed(value: float) -> str:
+def signed(value: float, decimals: int = 3) -> str:
     """A difference with its sign, which zero does not have: +0.012, −0.003, 0.000."""
-    text = f"{abs(value):.3f}"
+    text = f"{abs(value):.{decimals}f}"
     return text if not float(text) else f"{'+' if value > 0 else '−'}{text}"
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from reports.analysis.comparison import Comparison, slug
 from reports.figures.style import Styles
-from reports.studies import ablation, backbones, gates, layers, modalities, ranking
+from reports.studies import ablation, attributes, backbones, gates, layers, modalities, ranking
 from reports.studies.study import Study
 
 Make = Callable[[Sequence[Comparison], str, str, Styles], Study]
 
-STEMS = (layers.STEM, ablation.STEM, gates.STEM, modalities.STEM, backbones.STEM, ranking.STEM)
+STEMS = (attributes.STEM, layers.STEM, ablation.STEM, gates.STEM, modalities.STEM, backbones.STEM, ranking.STEM)
 """Beginnings of the names of the figures and tables of studies."""
 
 
@@ -28,6 +28,7 @@ def studies(comparisons: Sequence[Comparison], styles: Styles) -> list[Study]:
         about = "" if alone else f": {comparison.title}"
         own = f"-{comparison.slug}" if comparison.slug else ""
         found += [
+            attributes.study(comparison, f"Where the accuracy comes from{about}", f"{attributes.STEM}{own}"),
             layers.study(comparison, f"Which layers are kept{about}", f"{layers.STEM}{own}"),
             ablation.study(comparison, f"Ablation{about}", f"{ablation.STEM}{own}"),
             gates.study(comparison, f"Gates{about}", f"{gates.STEM}{own}"),

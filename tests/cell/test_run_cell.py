@@ -18,6 +18,7 @@ from bench.data.shop import world
 from bench.records import columns
 from bench.records.record import empty_row, read_record
 from bench.training.loop import Evaluation, Trainer
+from bench.utils.errors import UserError
 from methods.registry import REGISTRY
 from tests.conftest import CellRecord
 from tests.data.tables import write_table
@@ -58,6 +59,11 @@ def test_every_method_leaves_a_whole_record(name: str, cell_record: CellRecord) 
         key: row[key] for key in ("peak_memory_bytes", "flops_forward", "trainable_params")
     }
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
+    assert list(record["attributes"]) == ["category", "material", "purpose", "brand", "colour", "pattern"]
+    for probed in record["attributes"].values():
+        assert 0 < probed["chance"] < 0.3
+        assert 0 < probed["accuracy"] <= 1
+        assert 800 < probed["n"] <= 900
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 
 
@@ -94,6 +100,8 @@ def test_cached_iisan_trains_as_uncached_does(model_folders: dict[str, Path], tm
         assert np.isclose(a["loss"], b["loss"], atol=1e-5)
         assert a["valid_hr@10"] == b["valid_hr@10"]
     assert live["row"]["hr@10"] == cached["row"]["hr@10"]
+    for name, probed in live["attributes"].items():
+        assert probed["accuracy"] == pytest.approx(cached["attributes"][name]["accuracy"], abs=0.01)
     assert cached["row"]["total_params"] < live["row"]["total_params"]
 
 
@@ -284,3 +292,21 @@ def test_without_cold_targets_their_accuracy_is_unknown() -> None:
     assert (known["warm_targets"], known["warm_hr@10"], known["cold_targets"]) == (2, 0.5, 0)
     assert "cold_hr@10" not in known  # and so empty in the row
     assert not any("targets" in column for column in accuracy_columns(chosen, None, np.array([True, True])))
+
+
+def test_attributes_are_probed_where_they_are_known_and_accuracy_counts(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = cell_of("iisan-cached", model_folders, budget={"steps": 2, "batch_size": 16})
+    pair = dataclasses.replace(cell.backbones, weights="random")
+    for place, other in enumerate((dataclasses.replace(cell, test=False), dataclasses.replace(cell, backbones=pair))):
+        record = run_cell(other, tmp_path / str(place), lambda _: None)
+        assert (record["row"]["status"], record["attributes"]) == ("ok", None)
+
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("bench.cell.run_cell.feed_of_items", full)
+    record = run_cell(cell, tmp_path / "full", lambda _: None)
+    assert (record["row"]["status"], record["attributes"]) == ("ok", None)
+    assert "attributes were not probed: the disk is full" in record["warnings"]
