@@ -19,6 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 CellRecord = Callable[[str], tuple[dict[str, Any], Path]]
+FEW_NEW_ITEMS = 90
+"""Number of new items that are probed for attributes, where a test does not look at what the probes find."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,8 +92,9 @@ def family_folder(once: Once) -> Callable[[str], Path]:
 
 @pytest.fixture
 def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells that run in this process make no plan, which takes longer than the rest of a tiny cell."""
+    """Cells that run in this process make no plan and probe few new items; both take longer than a tiny cell."""
     monkeypatch.setattr("bench.cell.run_cell.plan_beside", lambda *_: None)
+    monkeypatch.setattr("bench.data.datasets.NEW_ITEMS", FEW_NEW_ITEMS)
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +107,7 @@ def cell_record(once: Once, model_folders: dict[str, Path]) -> CellRecord:
     def run(name: str, folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bench.cell.run_cell.plan_beside", failure.plan_beside)
+            patch.setattr("bench.data.datasets.NEW_ITEMS", FEW_NEW_ITEMS)
             record = run_cell(cell_of(name, model_folders), folder / "cell", lambda _: None)
         (folder / "record.pickle").write_bytes(pickle.dumps(record))
 

@@ -69,9 +69,11 @@ def study(comparison: Comparison, title: str, stem: str) -> Study | None:
     if not probes or comparison.random_weights:
         return None
     reference = next((v.method for v in variants(comparison) if v.kind == REFERENCE and v.method in probes), None)
+    if reference is not None:  # the others are read against it, so it stands first
+        probes = {reference: probes[reference], **probes}
     changes = differences(probes, reference)
     names = list(dict.fromkeys(name for held in probes.values() for name in held))
-    drawn = [method for method in comparison.drawn if method in probes]
+    drawn = [method for method in probes if method in comparison.drawn]
     drawing = rendered(
         stem, "What the item vectors hold", _caption(reference), lambda: _figure(probes, changes, drawn, names)
     )
@@ -192,8 +194,11 @@ def _figure(probes: Probes, changes: Changes, methods: Sequence[str], names: Seq
     axes = drawn.add_axes((0.17, 0.1 / inches, 0.81, 1 - 0.5 / inches))
     axes.imshow(shares, vmin=0, vmax=1, cmap=mpl.colormaps["YlGnBu"], aspect="auto", interpolation="nearest")
     axes.grid(False)
+    axes.set_xticks(np.arange(0.5, len(names)), minor=True)
+    axes.set_yticks(np.arange(0.5, len(rows)), minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(which="both", length=0)
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(names)), [short(name, 16) for name in names])
     axes.set_yticks(range(len(rows)), [short(method, 16) for method in rows])

@@ -20,7 +20,7 @@ from bench.records.record import empty_row, read_record
 from bench.training.loop import Evaluation, Trainer
 from bench.utils.errors import UserError
 from methods.registry import REGISTRY
-from tests.conftest import CellRecord
+from tests.conftest import FEW_NEW_ITEMS, CellRecord
 from tests.data.tables import write_table
 from tests.tiny import cell_of
 
@@ -61,9 +61,9 @@ def test_every_method_leaves_a_whole_record(name: str, cell_record: CellRecord) 
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
     assert list(record["attributes"]) == ["category", "material", "purpose", "brand", "colour", "pattern"]
     for probed in record["attributes"].values():
-        assert 0 < probed["chance"] < 0.3
+        assert 0 <= probed["chance"] < 0.4
         assert 0 < probed["accuracy"] <= 1
-        assert 800 < probed["n"] <= 900
+        assert 0.9 * FEW_NEW_ITEMS < probed["n"] <= FEW_NEW_ITEMS
     assert row["valid_hr@10"] == max(point["valid_hr@10"] for point in record["curve"])
 
 

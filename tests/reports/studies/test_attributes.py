@@ -51,8 +51,8 @@ def test_differences_to_frozen(tmp_path: Path) -> None:
     assert header == ["Method", "category", "purpose", "pattern"]
     assert rows == [
         ["chance", "0.08", "0.12", "0.17"],
-        ["fft", "0.95 (0.00)", "**0.45 (+0.30)**", "0.18 (0.00)"],
         ["frozen", "0.95", "0.15", "0.18"],
+        ["fft", "0.95 (0.00)", "**0.45 (+0.30)**", "0.18 (0.00)"],
         ["lora", "**0.85 (−0.10)**", "0.15 (0.00)", "0.18 (0.00)"],
     ]
     shares = [(p * 900 + 1) / 902 for p in (0.45, 0.15)]
@@ -60,7 +60,7 @@ def test_differences_to_frozen(tmp_path: Path) -> None:
     half = NormalDist().inv_cdf(1 - 0.05 / 12) * math.sqrt(sum(p * (1 - p) / 902 for p in shares))
     interval = f"+0.300, +{0.3 - half:.3f} to +{0.3 + half:.3f}"
     assert f"- **purpose**: more than in frozen (0.15) in fft (0.45: {interval})." in text_of(found)
-    assert "- **category**: less than in frozen (0.95) in lora (0.85: −0.100" in text_of(found)
+    assert "- **category**: less than in frozen (0.95) in lora (0.85: −0.100," in text_of(found)
     assert "- **pattern**: in no method's vectors; no accuracy is above 1.5 times chance (0.17)." in text_of(found)
     assert "900 new items" in text_of(found)
 
