@@ -175,14 +175,14 @@ class CellRun(CellState):
         """
         if not self.cell.test or self.cell.backbones.weights == "random":
             return
-        if (new_items := load_new_items(self.cell.dataset)) is None:
-            return
-        catalogue, labels = new_items
         try:
+            if (new_items := load_new_items(self.cell.dataset)) is None:
+                return
+            catalogue, labels = new_items
             feed = feed_of_items(self.cell, self.assembly.data, catalogue, self.device)
             with self.trainer.autocast(), self.compiler.eager():
                 self.attributes = attributes_held(self.assembly.model, feed, labels, self.device, self.alive)
-        except (UserError, OSError, RuntimeError) as error:
+        except (UserError, OSError, RuntimeError, ValueError) as error:
             self.warnings.append(f"attributes were not probed: {one_line(str(error))}")
 
     def save_weights(self) -> None:

@@ -53,7 +53,7 @@ def probe_attributes(vectors: Tensor, labels: Labels, alive: Alive = no_heartbea
     vectors = vectors[: fold * FOLDS]
     found = {}
     with torch.random.fork_rng(devices=[]):  # the first weights of a probe are drawn at random
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         for name, values in labels.items():
             classes, index = np.unique(values[: len(vectors)], return_inverse=True)
             label = torch.from_numpy(index.astype(np.int64))

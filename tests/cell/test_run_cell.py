@@ -306,7 +306,7 @@ def test_attributes_are_probed_where_they_are_known_and_accuracy_counts(
     def full(*_: object) -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr("bench.cell.run_cell.feed_of_items", full)
+    monkeypatch.setattr("bench.cell.run_cell.load_new_items", full)
     record = run_cell(cell, tmp_path / "full", lambda _: None)
     assert (record["row"]["status"], record["attributes"]) == ("ok", None)
     assert "attributes were not probed: the disk is full" in record["warnings"]

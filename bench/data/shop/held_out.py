@@ -6,8 +6,8 @@ import numpy as np
 
 from bench.data.cache.catalogue_store import catalogue_digest
 from bench.data.catalogue import Catalogue
-from bench.data.shop import drawing, world
-from bench.data.shop.shop import ShopConfig, item_traits
+from bench.data.shop import world
+from bench.data.shop.shop import ShopConfig, item_traits, show_items
 
 
 def new_traits(config: ShopConfig, n: int) -> world.Traits:
@@ -25,19 +25,13 @@ def new_traits(config: ShopConfig, n: int) -> world.Traits:
 
 def make_new_items(config: ShopConfig, n: int) -> Catalogue:
     """Catalogue of the items of :func:`new_traits`, with titles and pictures and without users."""
-    traits = new_traits(config, n)
-    titles, pictures = [], []
-    for i in range(len(traits.category)):
-        row = traits.row(i)
-        titles.append(world.write_title(row, world.stream(config.seed, "new titles", i)))
-        rng = world.stream(config.seed, "new pictures", i)
-        pictures.append(drawing.draw(row["category"], row["colour"], row["pattern"], rng))
-    ids, images = tuple(f"new{i:04d}" for i in range(len(titles))), np.stack(pictures)
+    titles, images = show_items(new_traits(config, n), config.seed, "new ")
+    ids = tuple(f"new{i:04d}" for i in range(len(titles)))
     return Catalogue(
         name="shop",
         digest=catalogue_digest(ids, titles, (), (), images),
         item_ids=ids,
-        titles=tuple(titles),
+        titles=titles,
         images=images,
         user_ids=(),
         sequences=(),

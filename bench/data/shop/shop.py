@@ -148,18 +148,21 @@ def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int
     return tuple(sequences)
 
 
+def show_items(traits: world.Traits, seed: int, kind: str = "") -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+    """Titles and pictures, (items, 32, 32, 3), of items with these attributes; each item has streams of its own."""
+    titles, pictures = [], []
+    for i in range(len(traits.category)):
+        row = traits.row(i)
+        titles.append(world.write_title(row, world.stream(seed, f"{kind}titles", i)))
+        rng = world.stream(seed, f"{kind}pictures", i)
+        pictures.append(drawing.draw(row["category"], row["colour"], row["pattern"], rng))
+    return tuple(titles), np.stack(pictures)
+
+
 def make_shop(config: ShopConfig) -> Catalogue:
     """Catalogue of a generated shop: titles, pictures (items, 32, 32, 3), sequences and true probabilities."""
     traits, truth = item_traits(config), make_truth(config)
-    titles = tuple(
-        world.write_title(traits.row(i), world.stream(config.seed, "titles", i)) for i in range(config.items)
-    )
-    images = np.stack(
-        [
-            drawing.draw(t["category"], t["colour"], t["pattern"], world.stream(config.seed, "pictures", i))
-            for i, t in ((i, traits.row(i)) for i in range(config.items))
-        ]
-    )
+    titles, images = show_items(traits, config.seed)
     sequences = draw_sequences(config, truth)
     digest = hashlib.sha256("\n".join(titles).encode())
     digest.update(images.tobytes())
