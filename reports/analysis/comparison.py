@@ -134,16 +134,10 @@ class Comparison:
         estimate = self.paired.estimates.get((method, column)) if self.paired else None
         if estimate is not None and self.paired is not None:
             return Spread(mean, estimate.low, estimate.high, "bootstrap", self.paired.users)
-        users = self._users_of(method, column)
-        if "hr@" in column and users and 0 <= mean <= 1:
-            half = Z95 * math.sqrt(mean * (1 - mean) / users)
-            return Spread(mean, mean - half, mean + half, "users", users)
+        if "hr@" in column and self.users and 0 <= mean <= 1:
+            half = Z95 * math.sqrt(mean * (1 - mean) / self.users)
+            return Spread(mean, mean - half, mean + half, "users", self.users)
         return Spread(mean, None, None, "none", self.seeds(method))
-
-    def _users_of(self, method: str, column: str) -> int | None:
-        """Number of users that a metric is a mean over: those with a warm or a cold target, or all."""
-        part = column.partition("_")[0]
-        return int(self.value(method, f"{part}_targets") or 0) if part in ("warm", "cold") else self.users
 
     def tested(self, first: str, second: str, column: str = "hr@10") -> Difference | None:
         """Paired test of two methods over users; None if it was not made."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 from reports.analysis import resampling
-from reports.analysis.comparison import BASELINE, Comparison
+from reports.analysis.comparison import BASELINE, Z95, Comparison
 from reports.analysis.main_table import FLOORS, REFERENCES
 from reports.analysis.paired import Difference, Paired
 from reports.load import ranks
@@ -109,22 +110,35 @@ def warm_and_cold(comparison: Comparison) -> str:
     warm, cold = (round(comparison.value(known[0], f"{part}_targets") or 0) for part in ("warm", "cold"))
     if not cold:
         return f"Training has seen all {count(warm)} test targets."
-    columns = [f"{part}_{metric}@10" for part in ("warm", "cold") for metric in ("hr", "ndcg")]
+    columns = {f"{part}_{metric}@10": n for part, n in (("warm", warm), ("cold", cold)) for metric in ("hr", "ndcg")}
     rows = {
         name: [f"_{words}_", *("" if value is None else f"_{value:.3f}_" for value in values)]
         for name, words in REFERENCES.items()
         if any(values := [comparison.reference(name, column) for column in columns])
     }
     floors = [rows.pop(name) for name in FLOORS if name in rows]
-    methods = [[escape(method), *(accuracy_of(comparison, method, column) for column in columns)] for method in known]
+    methods = [
+        [escape(method), *(_of_part(comparison, method, column, n) for column, n in columns.items())]
+        for method in known
+    ]
     header = ["Method", "HR@10, warm", "NDCG@10, warm", "HR@10, cold", "NDCG@10, cold"]
     text = (
         f"A test target is warm if it occurs in the training interactions of any user, as {count(warm)} of "
         f"{count(warm + cold)} do. The other {count(cold)} are cold: training has never seen them, and a method knows "
-        "them by their content alone. With several seeds ± is half of the 95 % t interval over seeds; with one seed, ± "
-        "of HR@10 is 1.96 √(p(1−p)/n) over the n users of the column."
+        "them by their content alone. With several seeds ± is half of the 95 % t interval over seeds; with one seed, "
+        "brackets hold the 95 % interval of HR@10 over the users of the column (Wilson)."
     )
     return f"{text}\n\n{table(header, [*floors, *methods, *rows.values()])}"
+
+
+def _of_part(comparison: Comparison, method: str, column: str, users: int) -> str:
+    """Accuracy over a part of the users, with an interval; with one seed a hit rate has the one of Wilson."""
+    mean = comparison.value(method, column)
+    if mean is None or "hr@" not in column or comparison.seeds(method) > 1 or not users:
+        return accuracy_of(comparison, method, column)
+    middle = (mean + Z95**2 / (2 * users)) / (1 + Z95**2 / users)
+    half = Z95 * math.sqrt(mean * (1 - mean) / users + (Z95 / (2 * users)) ** 2) / (1 + Z95**2 / users)
+    return f"{mean:.3f} ({middle - half:.3f} to {middle + half:.3f})"
 
 
 def accuracy_of(comparison: Comparison, method: str, column: str = "hr@10") -> str:
