@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, str] = {
 # Module -> the modules that it names in strings.
 NAMED_IN_STRINGS: dict[str, set[str]] = {
     "bench.launch.supervisor": {"bench.launch.worker"},
+    "bench.launch.fork_server": {"bench.launch.preload"},
     "bench.models.pretrain.__main__": {"bench.models.pretrain"},
     "methods.registry": {
         "methods.adapter", "methods.bitfit", "methods.fft", "methods.frozen", "methods.iisan", "methods.linear_probe",

@@ -15,11 +15,11 @@ from bench.commands.arguments import add_matrix, add_options, request_of
 from bench.config.cells import Cell, cells
 from bench.config.matrix import Matrix, build_method, to_toml
 from bench.config.resolve import Resolved, resolve
-from bench.launch import ray_cluster
+from bench.launch import fork_server, ray_cluster
 from bench.launch.local import Launch, resolve_device, run_local, slot_variables
 from bench.launch.progress import Reporter
 from bench.launch.signals import stoppable
-from bench.launch.supervisor import Limits
+from bench.launch.supervisor import Limits, cell_environment
 from bench.records import run_folder
 from bench.records.record import Damaged, write_json
 from bench.utils.errors import UserError
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.launcher == "local":
         device = resolve_device(resolved.matrices[0].device)
         slot_variables(device, launch.parallel)
+        fork_server.prepare(cell_environment(variables))  # imports while the inputs are checked
         return _run_all(args, resolved, device, partial(run_local, launch=launch))
     with ray_cluster.cluster(args.ray_address) as ray:
         device = ray_cluster.resolve_device(ray, resolved.matrices[0].device)

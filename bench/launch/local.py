@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.config.cells import Cell
-from bench.launch import affinity
+from bench.launch import affinity, fork_server
 from bench.launch.supervisor import Event, Limits, run_cell_process
 from bench.measure.nvml_device import visible_entries
 from bench.records import run_folder
@@ -111,7 +111,9 @@ def run_local(cells: Sequence[Cell], run: Path, report: Report, launch: Launch =
         folder = cell_folder(run, cell.cell_id)
         events.put((cell, {"event": "start"}))
         try:
-            run_cell_process(cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables)
+            run_cell_process(
+                cell, folder, lambda event: events.put((cell, event)), launch.limits, stop, variables, fork_server.start
+            )
             if launch.parallel > 1 and cell.device == "cpu":
                 amend(folder, warnings=[f"{launch.parallel} cells shared the CPU (--parallel)"])
             elif launch.parallel > 1 and affinity.CPUS not in variables:

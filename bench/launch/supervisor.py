@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from typing import Any
+from typing import IO, Any, Protocol
 
 import psutil
 
@@ -29,12 +29,36 @@ from bench.measure.cgroup import oom_kills
 from bench.records.record import failure, write_record
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ("-m", "bench.launch.worker")
+WORKER = "bench.launch.worker"
 TICK_SECONDS = 0.2
 # All processes of a stopped cell must have ended within five seconds, so these two waits together must be shorter.
 GRACE_SECONDS = 2.0
 STACKS_SECONDS = 1.0
 Event = dict[str, Any]
+
+
+class Process(Protocol):
+    """Running process of a cell, as ``subprocess.Popen`` and ``bench.launch.fork_server`` give it."""
+
+    pid: int
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Exit status, or minus the number of the signal that ended the process; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; ``subprocess.TimeoutExpired`` if it does not come within ``timeout`` seconds."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless the process has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM, unless the process has ended."""
+
+
+Start = Callable[[str, Sequence[str], int, Mapping[str, str]], Process]
+"""Starts a module with a command line, a file descriptor for its standard error, and its environment."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ def run_cell_process(
     limits: Limits,
     stop: Flag,
     environment: Mapping[str, str] | None = None,
+    start: Start | None = None,
 ) -> None:
     """Run a cell in a fresh process; on return the process and its descendants have ended and the record exists.
 
@@ -77,6 +102,7 @@ def run_cell_process(
         limits: limits on time and memory.
         stop: flag; when set, the cell is stopped and recorded as interrupted.
         environment: environment variables in addition to those of this process.
+        start: how to start the process; None for a new interpreter, which imports everything anew.
 
     Raises:
         UserError: the record cannot be written.
@@ -87,21 +113,29 @@ def run_cell_process(
     with tempfile.TemporaryDirectory(prefix="iisan-bench-") as scratch, (folder / "stderr.txt").open(mode) as errors:
         spec = Path(scratch) / "cell.json"
         spec.write_text(cell.to_json(), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, *PROGRAM, str(spec), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(environment or {}),
-            start_new_session=True,
-        )
+        start = start or start_interpreter
+        process = start(WORKER, (str(spec), str(folder)), errors.fileno(), cell_environment(environment or {}))
         with _ended(process):
             stopped = _watch(process, report, limits, stop)
     if not (folder / "record.json").is_file():
-        write_record(folder, record_for_dead_worker(cell, folder, process.returncode, stopped, kills))
+        write_record(folder, record_for_dead_worker(cell, folder, process.wait(), stopped, kills))
 
 
-def _environment(additional: Mapping[str, str]) -> dict[str, str]:
+def start_interpreter(
+    module: str, arguments: Sequence[str], errors: int, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Run a module in a new interpreter that leads its own session, with pipes to its input and from its output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def cell_environment(additional: Mapping[str, str]) -> dict[str, str]:
     """Environment of the cell's process, which imports the same code as this process, even if it is not installed."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     own = {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "TOKENIZERS_PARALLELISM": "false"}
@@ -109,7 +143,7 @@ def _environment(additional: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _ended(process: Process) -> Iterator[None]:
     """Context on whose exit, for whatever reason, the process and its descendants are ended."""
     try:
         yield
@@ -121,7 +155,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
                     pipe.close()
 
 
-def end_process(process: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
+def end_process(process: Process, grace: float = GRACE_SECONDS) -> None:
     """End a process with all its descendants: by SIGTERM, then by SIGKILL.
 
     Args:
@@ -148,9 +182,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _watch(
-    process: subprocess.Popen[bytes], report: Callable[[Event], None], limits: Limits, stop: Flag
-) -> Stopped | None:
+def _watch(process: Process, report: Callable[[Event], None], limits: Limits, stop: Flag) -> Stopped | None:
     """Forward events until the process ends; return the reason if the process has to be stopped, else None."""
     assert process.stdout is not None
     started = alive = time.monotonic()
@@ -193,7 +225,7 @@ def _events(lines: list[bytes]) -> Iterator[Event]:
             yield event
 
 
-def _dump_stacks(process: subprocess.Popen[bytes]) -> None:
+def _dump_stacks(process: Process) -> None:
     """Make faulthandler write the stacks of all threads to stderr.txt (see ``bench.launch.worker``)."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGUSR1)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from bench.config.cells import Cell
-from bench.launch import supervisor
+from bench.launch import fork_server, supervisor
 from bench.launch.supervisor import Limits, run_cell_process
 from bench.records.record import read_record
 from tests.tiny import one_cell
@@ -29,29 +28,23 @@ def cell(model_folders: dict[str, Path]) -> Cell:
     return one_cell(model_folders)
 
 
+@pytest.fixture(params=[supervisor.start_interpreter, fork_server.start], ids=["interpreter", "fork"])
+def start(request: pytest.FixtureRequest) -> supervisor.Start:
+    """Either way to start a cell's process."""
+    chosen: supervisor.Start = request.param
+    return chosen
+
+
 @pytest.fixture
-def body(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Body:
+def body(start: supervisor.Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Body:
     """Has the cell's real process do something else than a cell."""
 
     def replace(code: str) -> None:
-        monkeypatch.setattr(supervisor, "PROGRAM", ("-c", program(code)))
+        (tmp_path / "body.py").write_text(code, encoding="utf-8")
+        monkeypatch.setattr(supervisor, "WORKER", "tests.launch.stand_in")
+        monkeypatch.setattr(supervisor, "start_interpreter", start)
 
     return replace
-
-
-def program(code: str) -> str:
-    indented = textwrap.indent(textwrap.dedent(code), "    ")
-    return f"""
-import os, subprocess, sys, time, types
-fake = types.ModuleType("bench.cell.run_cell")
-def main(arguments):
-    folder = arguments[1]
-{indented}
-fake.main = main
-sys.modules["bench.cell.run_cell"] = fake
-from bench.launch.worker import main
-main()
-"""
 
 
 def row_of(folder: Path) -> dict[str, Any]:
@@ -137,20 +130,20 @@ def test_what_a_cell_left_running_ends_with_it(cell: Cell, body: Body, tmp_path:
     assert ended(int((tmp_path / "pids").read_text()), 0.5)
 
 
-def test_a_parent_killed_takes_everything_along(cell: Cell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["supervisor.start_interpreter", "fork_server.start"])
+def test_a_parent_killed_takes_everything_along(cell: Cell, module: str, tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_text(cell.to_json())
     near_only = "\n".join(line for line in SPAWN.splitlines() if "far =" not in line).replace(" {far.pid}", "")
-    waits = program(near_only + "\ntime.sleep(300)")
+    (tmp_path / "body.py").write_text(near_only + "\ntime.sleep(300)")
     parent = f"""
 import threading
 from pathlib import Path
-from bench.launch import supervisor
+from bench.launch import fork_server, supervisor
 from bench.config.cells import Cell
-supervisor.PROGRAM = ("-c", {waits!r})
+supervisor.WORKER = "tests.launch.stand_in"
 cell = Cell.from_json(Path({str(tmp_path / "cell.json")!r}).read_text())
-supervisor.run_cell_process(
-    cell, Path({str(tmp_path)!r}), lambda _: print("up", flush=True), supervisor.Limits(), threading.Event()
-)
+supervisor.run_cell_process(cell, Path({str(tmp_path)!r}), lambda _: print("up", flush=True), supervisor.Limits(),
+    threading.Event(), start={module})
 """
     root = str(Path(supervisor.__file__).parents[2])
     process = subprocess.Popen(
@@ -159,10 +152,11 @@ supervisor.run_cell_process(
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    helpers = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert all(psutil.pid_exists(pid) for pid in pids)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert all(ended(pid) for pid in pids)
+    assert all(ended(pid) for pid in pids + helpers)
 
 
 def test_other_output_is_not_taken_for_events(cell: Cell, body: Body, tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""Imports of a cell, made once by the fork server (``bench.launch.fork_server``); nothing is computed here.
+
+Beside the cell itself, these are modules that libraries import only when they are first used: peft, and the families of
+the built-in encoders. Other families are imported by the cell that needs them.
+"""
+
+import contextlib
+
+# The cell imports them again, and reports what is wrong with them.
+with contextlib.suppress(Exception):
+    import peft  # noqa: F401
+    import transformers.models.bert.modeling_bert
+    import transformers.models.bert.tokenization_bert
+    import transformers.models.vit.image_processing_pil_vit
+    import transformers.models.vit.modeling_vit  # noqa: F401
+
+    import bench.cell.run_cell  # noqa: F401
