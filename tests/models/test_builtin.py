@@ -45,6 +45,14 @@ def test_recorded_probes_keep_the_promise(kind: str, modality: str) -> None:
     kept(kind, modality, recorded(f"{modality}-{kind}"))
 
 
+@both_modalities
+def test_each_promise_is_kept_by_its_own_encoder_alone(modality: str) -> None:
+    for kind in ("full", "buried", "absent"):
+        for other in {"full", "buried", "absent"} - {kind}:
+            with pytest.raises(AssertionError):
+                kept(kind, modality, recorded(f"{modality}-{other}"))
+
+
 @cache
 def items(modality: str, n: int = 1500) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
     """Inputs of items that no pretraining drew, and their attributes."""
