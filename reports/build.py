@@ -39,6 +39,8 @@ def build(
     weights: Sequence[float] = DEFAULT.weights,
     reference: Path | None = None,
     penalties: Penalties = DEFAULT.penalties,
+    within: float = DEFAULT.within,
+    price_per_hour: float | None = None,
 ) -> None:
     """Render the report of one run, or of several merged into one.
 
@@ -55,6 +57,8 @@ def build(
         reference: Table (method, time in seconds per epoch, params, memory in bytes) that sets the minima and maxima of
             the TPME.
         penalties: Constants and exponents of the PSCP.
+        within: Share of the highest HR@10 that a cheaper method may lack to be recommended.
+        price_per_hour: Price of an hour of the device, in any currency; without it no money is reported.
 
     Raises:
         UserError: a folder is not a run folder, is given twice or has no readable record; a file that belongs to all
@@ -66,7 +70,9 @@ def build(
     runs = [load_run(path) for path in run_dirs]
     records, merge_notes = merge(runs)
     _check_ks(ks, runs, records)
-    options = Options(tuple(sorted(set(ks))), tuple(weights), *_reference(reference, records), penalties)
+    options = Options(
+        tuple(sorted(set(ks))), tuple(weights), *_reference(reference, records), penalties, within, price_per_hour
+    )
     cells = results(records, options)
     methods = summary(cells, options)
     compared = split_into_comparisons(runs, records, cells, methods, options)

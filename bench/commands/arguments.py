@@ -8,6 +8,7 @@ Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,28 @@ def whole_number(least: int = 0, most: int | None = None) -> Callable[[str], int
         return int(text)
 
     return parse
+
+
+def percent(text: str) -> float:
+    """Parses a percentage from 0 to below 100, with or without its sign, into a share."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a percentage from 0 to below 100, got {text!r}")
+    return value
+
+
+def positive(text: str) -> float:
+    """Parses a finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above zero, got {text!r}")
+    return value
 
 
 integers = numbers(int, "numbers separated by commas")
@@ -209,6 +232,13 @@ OPTIONS: Mapping[str, Option] = {
                 type=whole_number(1, 999), default=1, metavar="N"),
         _option("retry_failed", "run cells again that did not end ok in an earlier run",
                 action="store_true"),
+        # What the report recommends by
+        _option("within",
+                "recommend the cheapest method whose accuracy is at most X percent below the highest (default: 5)",
+                type=percent, default=0.05, metavar="X"),
+        _option("price_per_hour",
+                "price of an hour of the device, in any currency; the report then says what an epoch and the run cost",
+                type=positive, metavar="P"),
         # Scores
         _option("tpme_weights", "weights of time, parameters and memory in TPME (default: 0.45,0.10,0.45)",
                 flag="--weights", type=weights, metavar="T,P,M"),

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.commands.arguments import integers
+from bench.commands.arguments import add_options, integers
 from bench.commands.score import add_scores, penalties
 from bench.records import run_folder
 from bench.utils.errors import UserError
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder of the report (default: RUN_DIR, if only one is given)"
     )
     parser.add_argument("--k", type=integers, metavar="5,10,20", help="cut-offs of HR, NDCG and MRR (default: 10)")
+    add_options(parser, "within", "price_per_hour")
     add_scores(parser)
 
 
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         weights=args.tpme_weights or DEFAULT.weights,
         reference=args.reference,
         penalties=penalties(args),
+        within=args.within,
+        price_per_hour=args.price_per_hour,
     )
     run_folder.reseal(out)
     print(f"report: {printable(out / 'report.md')}", file=sys.stderr)

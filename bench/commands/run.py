@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_matrix(parser)
     add_options(parser, "profile", "checkpoint_every", "save_adapters")
     add_options(parser, "launcher", "ray_address", "parallel", "retry_failed")
+    add_options(parser, "within", "price_per_hour")
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,18 @@ def _run_all(args: argparse.Namespace, resolved: Resolved, device: str, run_cell
     cells_of = [cells(matrix, device) for matrix in resolved.matrices]
     datasets = [check_inputs(its_cells) | {"command": args.command_line} for its_cells in cells_of]
     folders = choose_folders(args.out, resolved, args.fresh)
+    report = partial(write_report, within=args.within, price_per_hour=args.price_per_hour)
     runs = [PreparedRun(*parts) for parts in zip(resolved.matrices, cells_of, datasets, folders, strict=True)]
     try:
-        ended_ok = [_run_one(run, args.fresh, device, run_cells) for run in runs]
+        ended_ok = [_run_one(run, args.fresh, device, run_cells, report) for run in runs]
     finally:
-        merged = len(runs) == 1 or write_report(folders, folders[0].parent)
+        merged = len(runs) == 1 or report(folders, folders[0].parent)
     return 0 if all(ended_ok) and merged else 1
 
 
-def _run_one(run: PreparedRun, fresh: bool, device: str, run_cells: Callable[..., None]) -> bool:
+def _run_one(
+    run: PreparedRun, fresh: bool, device: str, run_cells: Callable[..., None], report: Callable[..., bool]
+) -> bool:
     """Runs the cells of one matrix and writes its report; True if every cell ended ok and every file was written."""
     out = run.out
     with run_folder.locked(out), stoppable():
@@ -117,7 +121,7 @@ def _run_one(run: PreparedRun, fresh: bool, device: str, run_cells: Callable[...
             print(f"run_bench.py: {printable(error)}; finished cells are kept", file=sys.stderr)
             written = False
         finally:
-            written = write_report([out], out) and written
+            written = report([out], out) and written
     return written and all(_status(out, cell) == "ok" for cell in run.cells)
 
 
@@ -157,8 +161,13 @@ def limits(args: argparse.Namespace) -> Limits:
     return Limits(args.cell_timeout, args.hang_timeout, memory)
 
 
-def write_report(runs: Sequence[Path], out: Path) -> bool:
+def write_report(runs: Sequence[Path], out: Path, **options: Any) -> bool:
     """Writes tables, figures and report of the runs that have a record; a single run's folder gets checksums, too.
+
+    Args:
+        runs: run folders.
+        out: folder of the report.
+        options: further arguments of ``reports.build.build``.
 
     Returns:
         False if the report could not be written; the reason is printed on standard error.
@@ -169,7 +178,7 @@ def write_report(runs: Sequence[Path], out: Path) -> bool:
     from reports.build import build
 
     try:
-        build(with_records, out)
+        build(with_records, out, **options)
         if with_records == [out]:
             run_folder.seal(out)
     except (UserError, OSError) as error:

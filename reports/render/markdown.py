@@ -103,8 +103,12 @@ def title(runs: Sequence[Run]) -> str:
 
 def _verdicts(comparisons: Sequence[Comparison]) -> list[str]:
     if len(comparisons) == 1:
-        return [" ".join(verdict(comparisons[0]))]
-    return [f"_{escape(comparison.title)}:_ {' '.join(verdict(comparison))}" for comparison in comparisons]
+        return [_points(comparisons[0])]
+    return [f"_{escape(comparison.title)}:_\n\n{_points(comparison)}" for comparison in comparisons]
+
+
+def _points(comparison: Comparison) -> str:
+    return "\n".join(f"- {point}" for point in verdict(comparison))
 
 
 def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone: bool) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bench.scoring import tpme
 from bench.utils.errors import UserError
+from reports.analysis.choice import Choice, choose, dominated, price, run_seconds
 from reports.analysis.comparison import BASELINE, Z95, Comparison, Spread
 from reports.analysis.paired import Difference
+from reports.analysis.per_seed import share
 from reports.analysis.tradeoff import first_shares, score_spread, trade_off
 from reports.sections.accuracy import NO_DIFFERENCE, p_value
-from reports.text import count, escape, listing, ratio
+from reports.text import count, escape, listing, number, ratio
 
 _COSTS = {
     "epoch_seconds": "the seconds per epoch",
@@ -18,14 +20,20 @@ _COSTS = {
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """Sentences in Markdown: the most accurate method, the lowest TPME, both against `fft`, and the failed methods."""
+    """Points in Markdown, each a sentence or some: the most accurate method, the one to take, the ones never to take,
+    the lowest TPME, both against `fft`, and the failed methods."""
     if not (comparison.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
-    sentences = [_accuracy(comparison), _trade_off(comparison), _against_baseline(comparison)]
-    failed = _failed(comparison)
-    return (
-        [*sentences, f"Not compared, because none of their cells ended ok: {listing(failed)}."] if failed else sentences
-    )
+    sentences = [
+        _accuracy(comparison),
+        _recommended(comparison),
+        _never_pays(comparison),
+        _trade_off(comparison),
+        _against_baseline(comparison),
+    ]
+    if failed := _failed(comparison):
+        sentences.append(f"Not compared, because none of their cells ended ok: {listing(failed)}.")
+    return [sentence for sentence in sentences if sentence]
 
 
 def best_by_accuracy(comparison: Comparison) -> list[str]:
@@ -112,6 +120,119 @@ def _seeds_may_turn(tests: list[Difference], spreads: dict[str, Spread]) -> str:
     if not unsure:
         return ""
     return f" The intervals over seeds overlap with {_names(unsure)}, so other seeds may give another order."
+
+
+def _recommended(comparison: Comparison) -> str:
+    """The cheapest method that is accurate enough, with its savings; empty if there is nothing to choose from."""
+    choice, floor = choose(comparison), comparison.reference("popularity", "hr@10")
+    best = None if choice is None else comparison.value(choice.best, "hr@10")
+    if choice is None or best is None or (floor is not None and best <= floor):
+        return ""
+    limit = f"{100 * comparison.options.within:g}%"
+    text = f"If an HR@10 within {limit} of the highest is enough, take {_name(choice.chosen)}"
+    if choice.chosen == choice.best:
+        cheaper = "a lower TPME" if choice.by == "tpme" else "fewer seconds per epoch"
+        text += f": no method with {cheaper} reaches that{_may_reach(comparison, choice)}."
+    else:
+        text += (
+            f": its HR@10 is {_shortfall(comparison, choice, best)}. Compared with {_name(choice.best)}, it takes "
+            f"{_savings(comparison, choice)}."
+        )
+    return f"{text}{_money(comparison, choice)}"
+
+
+def _may_reach(comparison: Comparison, choice: Choice) -> str:
+    """Cheaper methods that miss the limit by their means, but from which no difference is shown; may be empty."""
+    level = [
+        method
+        for method in choice.cheaper
+        if (tested := comparison.tested(method, choice.best)) is not None and not tested.shown
+    ]
+    return f" in the mean, though there is {NO_DIFFERENCE} from {_names(level)}" if level else ""
+
+
+def _shortfall(comparison: Comparison, choice: Choice, best: float) -> str:
+    """Distance of the chosen method from the most accurate one, and whether a difference is shown."""
+    gap = best - (comparison.value(choice.chosen, "hr@10") or 0.0)
+    if not gap:
+        return f"the same as that of {_name(choice.best)}"
+    text = f"{_gap(gap)} ({share(gap / best)}) below that of {_name(choice.best)}"
+    tested = comparison.tested(choice.chosen, choice.best)
+    if tested is None:
+        return f"{text} ({_UNTESTED})"
+    shown = f"Holm-corrected p {p_value(tested.p_holm)}" if tested.shown else NO_DIFFERENCE
+    far = -tested.low / best
+    reach = f"; the 95 % interval over users reaches to {share(far)}" if far > comparison.options.within else ""
+    return f"{text} ({shown}{reach})"
+
+
+def _savings(comparison: Comparison, choice: Choice) -> str:
+    """Seconds and memory of the chosen method as shares of those of the most accurate one."""
+    both = (choice.chosen, choice.best)
+    costs = {
+        _COSTS[column]: [comparison.value(method, column) for method in both]
+        for column in ("epoch_seconds", "peak_memory_bytes")
+    }
+    if any(comparison.value(method, "cache_bytes") is not None for method in both):
+        costs["the seconds of training and building the cache"] = [run_seconds(comparison, method) for method in both]
+    return listing([_change(own, base, words) for words, (own, base) in costs.items() if own is not None and base])
+
+
+def _change(own: float, base: float, words: str) -> str:
+    return f"{ratio(own, base)} {words} ({share(abs(1 - own / base))} {'less' if own <= base else 'more'})"
+
+
+def _money(comparison: Comparison, choice: Choice) -> str:
+    """Price of an epoch and of the whole training; empty without a price, or if the seconds are unknown."""
+    methods = list(dict.fromkeys([choice.chosen, choice.best]))
+    epochs = [price(comparison, comparison.value(method, "epoch_seconds")) for method in methods]
+    runs = [price(comparison, run_seconds(comparison, method)) for method in methods]
+    parts = [
+        f"{what} costs {' instead of '.join(number(value) for value in values if value is not None)}"
+        for what, values in (("an epoch", epochs), ("the whole training, with the cache if there is one,", runs))
+        if None not in values
+    ]
+    if not parts:
+        return ""
+    machines = dict.fromkeys(record.machine for record in comparison.records if record.machine)
+    where = ", ".join([*dict.fromkeys(comparison.results["device"].dropna()), *machines])
+    return f" At {comparison.options.price_per_hour:g} per hour of this device ({escape(where)}), {listing(parts)}."
+
+
+def _never_pays(comparison: Comparison) -> str:
+    """Methods that another one beats in accuracy and every cost at once; empty with fewer than two methods."""
+    beaten = dominated(comparison)
+    if not beaten:
+        return _ALL_PAY if choose(comparison) else ""
+    groups: dict[str, list[str]] = {}
+    for method, by in beaten.items():
+        groups.setdefault(by, []).append(method)
+    return " ".join(_beaten(comparison, methods, by) for by, methods in groups.items())
+
+
+_ALL_PAY = "No method is beaten by another one in HR@10, time, memory and trainable parameters at once."
+_UNTESTED = "no paired test"
+_TOLD = {
+    True: "higher than that of {}",
+    False: f"not lower than that of {{}} ({NO_DIFFERENCE})",
+    None: f"not lower than that of {{}} ({_UNTESTED})",
+}
+"""Accuracy of a method that beats others, by the result of the paired test; None if it was not made."""
+
+
+def _beaten(comparison: Comparison, methods: list[str], by: str) -> str:
+    tests = {method: comparison.tested(by, method) for method in methods}
+    told = {method: None if tested is None else tested.shown for method, tested in tests.items()}
+    parts = [
+        words.format(_names(found))
+        for result, words in _TOLD.items()
+        if (found := [method for method in methods if told[method] is result])
+    ]
+    verb = "never pays" if len(methods) == 1 else "never pay"
+    return (
+        f"{_names(methods)} {verb} here: {_name(by)} takes no more time, memory and trainable parameters, and its "
+        f"HR@10 is {listing(parts)}."
+    )
 
 
 def _trade_off(comparison: Comparison) -> str:
