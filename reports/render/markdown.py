@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.analysis.comparison import Comparison
+from reports.analysis.options import DEFAULT, Options
 from reports.analysis.titles import of_runs
 from reports.analysis.tuning_costs import costs
 from reports.figures.drawing import Drawing
@@ -91,7 +92,7 @@ def chapters(
         Chapter("Data", _per_run(runs, _data)),
         Chapter("Environment", _per_run(runs, _environment)),
         Chapter("Warnings", ["\n".join(f"- {text}" for text in warnings) or "None."]),
-        Chapter("Make it again", _commands(runs, out)),
+        Chapter("Make it again", _commands(runs, out, comparisons[0].options)),
     ]
 
 
@@ -251,12 +252,23 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _commands(runs: Sequence[Run], out: Path) -> list[str]:
+def _commands(runs: Sequence[Run], out: Path, options: Options) -> list[str]:
     commands = [visible(str(run.dataset["command"])) for run in runs if run.dataset.get("command")]
     folders = " ".join(shlex.quote(visible(str(run.path))) for run in runs)
     target = f" --out {shlex.quote(visible(str(out)))}" if [run.path for run in runs] != [out] else ""
-    again = f"python run_bench.py report {folders}{target}"
+    again = f"python run_bench.py report {folders}{target}{_changed(options)}"
     parts = (
         [code_block("\n".join(dict.fromkeys(commands)))] if commands else ["The commands of the runs are not recorded."]
     )
     return [*parts, "The following command makes this report again from the records:", code_block(again)]
+
+
+def _changed(options: Options) -> str:
+    """Options of the command `report` that were given; files of the TPME and constants of the PSCP are left out."""
+    listed = {"--k": (options.ks, DEFAULT.ks), "--weights": (options.weights, DEFAULT.weights)}
+    changed = {flag: ",".join(map(str, own)) for flag, (own, usual) in listed.items() if own != usual}
+    if options.within != DEFAULT.within:
+        changed["--within"] = f"{100 * options.within:g}"
+    if options.price_per_hour is not None:
+        changed["--price-per-hour"] = f"{options.price_per_hour:g}"
+    return "".join(f" {flag} {value}" for flag, value in changed.items())

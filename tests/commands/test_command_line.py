@@ -60,6 +60,11 @@ from tests.tiny import begun_run
         (["run", "--quantise", "nf4"], "--quantise: must be 'bnb-nf4' or 'torchao-int8', got 'nf4'"),
         (["report", "no/such/run"], "no/such/run"),
         (["report", "a", "b"], "need --out"),
+        (["report", "a", "--within", "100"], "--within: expected a percentage from 0 to below 100, got '100'"),
+        (["run", "--within", "-1"], "--within: expected a percentage"),
+        (["run", "--within", "nan"], "--within: expected a percentage"),
+        (["report", "a", "--price-per-hour", "0"], "--price-per-hour: expected a number above zero, got '0'"),
+        (["run", "--price-per-hour", "inf"], "--price-per-hour: expected a number above zero"),
         (["score", "no-table.csv"], "no-table.csv"),
         (["score"], "required: TABLE.csv"),
     ],
@@ -148,8 +153,9 @@ def test_a_run_and_what_it_leaves(
 
     # Again: everything is kept. Another matrix: refused, nothing touched.
     stamps = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/record.json")}
-    assert call("run", "--config", str(recipe), "--out", str(out)) == 0
+    assert call("run", "--config", str(recipe), "--out", str(out), "--within", "7%", "--price-per-hour", "2.5") == 0
     assert "kept from an earlier run" in capfd.readouterr().err
+    assert f"report {out} --within 7 --price-per-hour 2.5\n" in (out / "report.md").read_text()
     assert call("run", "--config", str(recipe), "--steps", "3", "--out", str(out)) == 2
     assert "another matrix (budget.steps: there 2, now 3)" in capfd.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in out.glob("cells/*/record.json")} == stamps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import call
-from tests.reports.factory import make_run
+from tests.reports.factory import add_ranks, make_run
 
 HEADER = "method,time,params,memory\n"
 
@@ -70,6 +71,20 @@ def test_a_damaged_cell_does_not_change_the_exit_status(folder: Path, capsys: py
     damage, where = capsys.readouterr().err.splitlines()
     assert damage.startswith("report: cell lora--")
     assert where == "report: out/report.md"
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_report_says_what_an_hour_buys_and_how_it_was_made(folder: Path) -> None:
+    options = ["--within", "50", "--price-per-hour", "3600", "--k", "5,10"]  # 1 per second
+    run = make_run(folder / "run", ["fft", "lora"], [0], {"lora": {"epoch_seconds": 12.5, "train_seconds": 37.5}})
+    for path in run.glob("cells/*/record.json"):
+        add_ranks(path.parent, json.loads(path.read_text()))
+    assert call("report", "run", "--out", "out", *options) == 0
+    text = (folder / "out" / "report.md").read_text()
+    assert "If an HR@10 within 50% of the highest is enough, take **lora**" in text
+    assert "an epoch costs 12.5" in text
+    assert "costs 37.5" in text
+    assert "report run --out out --k 5,10 --within 50 --price-per-hour 3600\n" in text
 
 
 @pytest.mark.usefixtures("no_figures")
