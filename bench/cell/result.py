@@ -142,6 +142,7 @@ def record_of(run: CellState) -> dict[str, Any]:
         "compute": compute_rate(*run.median_work, run.row["step_seconds_median"]),
         "attributes": run.attributes,
         "plan": run.plan,
+        "trace": run.traced,
     }
 
 

@@ -202,7 +202,7 @@ class CellRun(CellState):
         if self.cell.profile is None:
             return
         try:
-            trace_steps(self.trainer, self._training_data(), self.cell.profile, self.folder)
+            self.traced = trace_steps(self.trainer, self._training_data(), self.cell.profile, self.folder)
         except (UserError, RuntimeError) as error:
             self.warnings.append(f"no trace written: {one_line(str(error))}")
 

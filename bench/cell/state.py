@@ -42,6 +42,7 @@ class CellState:
         compiler: compiles the training step if the cell asks for it.
         checks: results of the sanity checks.
         attributes: what linear probes read from the vectors of new items, by attribute; None if it was not probed.
+        traced: number of traced steps and the GPU's busy share in them; None without a trace.
         plan: prediction for the cell; None before its phase, or if the cell could not be planned.
         resumed: number of resumes, steps lost, and position of the last resume; None if the cell was not resumed.
         last_ranks, best_ranks: ranks of the validation targets, (validated,), at the last and at the best evaluation.
@@ -78,6 +79,7 @@ class CellState:
         self.compiler = StepCompiler(cell.training.compile, self.alive)
         self.checks: dict[str, object] = {}
         self.attributes: dict[str, dict[str, float]] | None = None
+        self.traced: dict[str, float | int | None] | None = None
         self.plan: dict[str, Any] | None = None
         self.resumed: dict[str, Any] | None = None
         self.last_ranks: NDArray[np.int64] = np.empty(0, dtype=np.int64)

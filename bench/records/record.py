@@ -164,8 +164,8 @@ def _cell(user: str) -> str:
     return f"'{user}" if user.startswith("'") else guarded(user)
 
 
-def write_trace(folder: Path, export: Callable[[str], object]) -> None:
-    """Write ``trace.json``.
+def write_trace(folder: Path, export: Callable[[str], object]) -> Path:
+    """Write ``trace.json``; return its path.
 
     Args:
         folder: folder of the cell.
@@ -180,6 +180,7 @@ def write_trace(folder: Path, export: Callable[[str], object]) -> None:
             export(str(partial))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

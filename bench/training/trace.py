@@ -6,6 +6,7 @@ has been stopped. Therefore the traced steps run after all measurements.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from bench.measure.clock import StepClock
 from bench.records.columns import Phase
 from bench.records.record import write_trace
 from bench.training.budget import Budget
+from bench.training.gpu_busy import gpu_busy_share
 from bench.training.loop import Trainer, TrainingData, TrainingHooks, train
 
 
@@ -39,7 +41,7 @@ class _Labels(StepClock):
         return record_function(name)
 
 
-def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) -> None:
+def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) -> dict[str, float | int | None]:
     """Run one step to warm up the profiler, then ``count`` traced steps, and write ``trace.json`` into the folder.
 
     The steps are run by the training loop, with the names of its phases. They change the model.
@@ -49,6 +51,10 @@ def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) 
         data: data with at least ``count`` + 1 batches.
         count: number of traced steps, at least 1.
         folder: folder of the cell.
+
+    Returns:
+        Entry of the record: the number of traced steps, and ``gpu_busy_share`` as of :func:`gpu_busy_share`, None on a
+        CPU.
 
     Raises:
         UserError: the trace cannot be written.
@@ -64,4 +70,6 @@ def trace_steps(trainer: Trainer, data: TrainingData, count: int, folder: Path) 
             Budget(limit_steps=steps, limit_seconds=None, steps_per_epoch=steps),
             TrainingHooks(_Labels(trainer.device, profiler)),
         )
-    write_trace(folder, profiler.export_chrome_trace)
+    path = write_trace(folder, profiler.export_chrome_trace)
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"] if trainer.device.type == "cuda" else ()
+    return {"steps": count, "gpu_busy_share": gpu_busy_share(events)}

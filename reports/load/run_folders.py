@@ -45,6 +45,10 @@ class Record:
     """Graphs that torch compiled and the seconds of compiling; empty for a cell with eager steps."""
     cache: Mapping[str, Any]
     """Cost of the hidden-state cache; empty for a cell without a cache."""
+    phase_seconds: Mapping[str, Any]
+    """Seconds of each phase of the cell, in their order, from assembling to planning; empty if they are unknown."""
+    trace: Mapping[str, Any]
+    """Number of traced steps and the share of their time in which the GPU was busy; empty without a trace."""
     nvml: Mapping[str, Any]
     """Figures of the NVIDIA driver; empty if there are none."""
     environment: Mapping[str, Any]
@@ -294,6 +298,8 @@ def _record(path: Path, run: Path, dataset: Mapping[str, Any], matrix: Mapping[s
         compute=checked_figures(path, "compute", _part(path, value, "compute")),
         compile=checked_figures(path, "compile", _part(path, value, "compile")),
         cache=checked_figures(path, "cache", _part(path, value, "cache")),
+        phase_seconds=checked_figures(path, "phase_seconds", _part(path, value, "phase_seconds")),
+        trace=checked_figures(path, "trace", _part(path, value, "trace")),
         nvml=_part(path, value, "nvml"),
         environment=_part(path, value, "environment"),
         batch_digest=str(value.get("batch_digest") or ""),

@@ -114,7 +114,7 @@ def _points(comparison: Comparison) -> str:
 
 def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone: bool) -> list[str]:
     suffix = "" if alone else f": {escape(comparison.title)}"
-    warm_and_cold = accuracy.warm_and_cold(comparison)
+    warm_and_cold, of_cells = accuracy.warm_and_cold(comparison), computing.cells(comparison)
     return [
         tables_and_figures.main_table(comparison),
         tables_and_figures.failures(comparison),
@@ -137,6 +137,7 @@ def _about_comparison(comparison: Comparison, drawings: Sequence[Drawing], alone
         caching.section(comparison),
         f"### Computing{suffix}",
         computing.section(comparison),
+        *([f"### Where the seconds of a cell go{suffix}", of_cells] if of_cells else []),
         *([f"### What tuning cost{suffix}", tuning.section(comparison)] if costs(comparison) else []),
     ]
 

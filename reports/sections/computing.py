@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from bench.records.columns import PHASES
 from bench.scoring.roofline import Card, card_of
@@ -112,6 +113,10 @@ def _step(*keys: str) -> Read:
     return lambda record: figure(record.steps, *keys)
 
 
+def _gpu_busy(record: Record) -> float | None:
+    return figure(record.trace, "gpu_busy_share")
+
+
 def _times(comparison: Comparison, methods: Sequence[str]) -> str:
     rows = []
     for method in methods:
@@ -131,11 +136,70 @@ def _times(comparison: Comparison, methods: Sequence[str]) -> str:
             ]
         )
     header = ["Method", "Steps", "Median", "Quartiles", "95th percentile", "Variation"]
+    busy = {method: per_seed(comparison, method, _gpu_busy) for method in methods}
+    if any(busy.values()):
+        header.append("GPU busy")
+        for row, method in zip(rows, methods, strict=True):
+            row.insert(len(header) - 1, spread(busy[method], share))
     text = (
         "Time of a training step, and the share of each phase in the total time. Variation is the standard deviation "
         "divided by the mean. The share of a phase that no step has is empty."
     )
+    if any(busy.values()):
+        text += (
+            " GPU busy is the share of the time of traced steps in which at least one kernel ran. The trace slows the "
+            "host down, so the share is a lower limit; where it is low, the time of a step is that of Python and of "
+            "launching kernels."
+        )
     return f"{text}\n\n{table([*header, *(phase.capitalize() for phase in PHASES)], rows)}"
+
+
+def cells(comparison: Comparison) -> str:
+    """Table of the seconds of each phase of a cell, with the share of its time that is not training; may be empty.
+
+    Cells that were resumed are left out, since their phases are those of the last process alone.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    for method in comparison.methods:
+        whole = [record for record in ended_ok(comparison, method) if record.phase_seconds and not record.resumed]
+        if whole:
+            found[method] = [_seconds_of_cell(record) for record in whole]
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for cells in found.values() for cell in cells for name in cell))
+    shown = [name for name in names if any(cell.get(name, 0.0) >= _SHORT for cells in found.values() for cell in cells)]
+    rows = []
+    for method, own in found.items():
+        totals = [sum(cell.values()) for cell in own]
+        overhead = [1 - cell[_STEPS] / total for cell, total in zip(own, totals, strict=True)]
+        seconds = [median(cell.get(name, 0.0) for cell in own) for name in shown]
+        rows.append([escape(method), *map(number, [*seconds, median(totals)]), share(median(overhead))])
+    text = (
+        f"Median seconds over the seeds. Only training steps are measured for the tables above; everything else is "
+        "overhead of this measurement or of using the method: loading, and building a cache that is not there yet "
+        "(assemble), checks, probes, evaluation and the plan. The start of the process is not included, and phases "
+        f"below {_SHORT:g} s in every cell are left out."
+    )
+    header = ["Method", *(name[0].upper() + name[1:] for name in shown), "Whole cell", "Overhead"]
+    return f"{text}\n\n{table([escape(title) for title in header], rows)}"
+
+
+_STEPS, _SHORT = "training steps", 0.05
+
+
+def _seconds_of_cell(record: Record) -> dict[str, float]:
+    """Seconds of each phase in their order; training steps are apart from the validation between them."""
+    seconds: dict[str, float] = {}
+    for phase in record.phase_seconds:
+        own = figure(record.phase_seconds, phase)
+        if own is None:
+            continue
+        if phase != "train":
+            seconds[phase] = own
+            continue
+        steps = figure(record.row, "train_seconds") or 0.0
+        seconds |= {_STEPS: steps, "validation": max(own - steps, 0.0)}
+    return {_STEPS: 0.0, **seconds}
 
 
 def _milliseconds(seconds: float) -> str:

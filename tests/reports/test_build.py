@@ -64,8 +64,8 @@ def test_parts_of_the_report(plain_report: Path) -> None:
     assert headings == [
         "Verdict", "shop · text+image · shop-absent", "Differences in accuracy", "How far to trust the TPME",
         "PSCP beside TPME", "Theory against measurement", "Figures", "Planned against measured", "Memory by meter",
-        "What the hidden-state cache costs", "Computing", "Budget and methods", "Data", "Environment", "Warnings",
-        "Make it again",
+        "What the hidden-state cache costs", "Computing", "Where the seconds of a cell go", "Budget and methods",
+        "Data", "Environment", "Warnings", "Make it again",
     ]  # fmt: skip
     assert {Path(source).name for source in images(text)} == FIGURES
     assert all((plain_report / source).is_file() for source in images(text))

@@ -39,6 +39,8 @@ def test_a_traced_cell_measures_what_an_untraced_one_does(
     assert [p["loss"] for p in record["curve"]] == [p["loss"] for p in plain["curve"]]
     assert len(pd.read_csv(tmp_path / "traced" / "steps.csv")) == plain["row"]["steps"]
     assert not (untraced / "trace.json").exists()
+    assert plain["trace"] is None
+    assert record["trace"] == {"steps": 2, "gpu_busy_share": None}  # a CPU runs no kernels
 
 
 @pytest.mark.usefixtures("no_plan")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.scoring.roofline import CARDS
-from reports.sections.computing import peak_of, section
+from reports.sections.computing import cells, peak_of, section
 from tests.reports.factory import METHODS, environment, make_run, write_json
 from tests.reports.reading import read_comparison, tables
 
@@ -92,3 +92,47 @@ def test_older_records(tmp_path: Path) -> None:
         write_json(file, {key: value for key, value in record.items() if key not in ("compute", "steps")})
     assert section(read_comparison(run)) == "The records of fft and iisan-cached have no FLOPs of a median step."
     assert section(read_comparison(make_run(tmp_path / "failed", ["fft"], [0], status="hung"))) == "No cell ended ok."
+
+
+def changed(run: Path, method: str, **entries: Any) -> None:
+    """Overwrite entries in the records of a method."""
+    for path in (run / "cells").glob(f"{method}--*/record.json"):
+        write_json(path, {**json.loads(path.read_text()), **entries})
+
+
+def test_seconds_of_the_phases_are_medians_and_sum_to_the_cell(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["fft", "lora"], [0, 1, 2], train_seconds=10.0)
+    for seed, assembling in enumerate((1.0, 2.0, 9.0)):
+        phases = {"assemble": assembling, "train": 13.0, "test": 4.0, "save weights": 0.001}
+        changed(run, f"lora--*--s{seed}", phase_seconds=phases)
+    changed(run, "fft", phase_seconds={"assemble": 5.0, "train": 12.0, "probe": 3.0})
+    [(header, fft, lora)] = tables(cells(read_comparison(run)))
+    assert header == ["Method", "Training steps", "Assemble", "Validation", "Probe", "Test", "Whole cell", "Overhead"]
+    shown = dict(zip(header, lora, strict=True))
+    assert shown["Training steps"] == "10.0"
+    assert (shown["Assemble"], shown["Validation"], shown["Test"], shown["Probe"]) == ("2.00", "3.00", "4.00", "0")
+    assert (shown["Whole cell"], shown["Overhead"]) == ("19.0", "47%")  # of the seed in the middle: 9 of 19
+    assert dict(zip(header, fft, strict=True))["Overhead"] == "50%"
+
+
+def test_resumed_cells_and_old_records_have_no_phases(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["fft", "lora"], [0])
+    changed(run, "lora", resumed={"times": 1, "steps_lost": 2})
+    [(_, *rows)] = tables(cells(read_comparison(run)))
+    assert [row[0] for row in rows] == ["fft"]
+    changed(run, "fft", phase_seconds=None)
+    assert cells(read_comparison(run)) == ""
+
+
+def test_the_busy_share_stands_beside_the_seconds_where_it_is_known(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["fft", "lora"], [0])
+    assert "GPU busy" not in section(read_comparison(run))
+    changed(run, "lora", trace={"steps": 3, "gpu_busy_share": 0.43})
+    changed(run, "fft", trace={"steps": 3, "gpu_busy_share": None})
+    text = section(read_comparison(run))
+    header, *rows = tables(text)[1]
+    assert "at least one kernel ran" in text
+    place = header.index("GPU busy")
+    assert [row[place] for row in rows] == ["", "43%"]
+    assert all(len(row) == len(header) for row in rows)
+    assert [row[header.index("Optimizer")] for row in rows] == ["6.0%", "3.0%"]
