@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from reports.analysis.comparison import Comparison
 from reports.figures.style import FAINT
@@ -20,7 +21,7 @@ NARROW = 0.5
 
 _MARGIN = 0.1
 """Space beyond the values, as a share of what they span."""
-_LEAST = 0.005
+_LEAST = 0.02
 """Least space beyond the values, so that values that hardly differ do not look far apart."""
 _NEAR = 0.25
 """Distance of a floor or a ceiling, as a share of the axis, up to which the axis is extended to show it."""
@@ -71,6 +72,8 @@ def show_accuracy(
     notes = ["random backbones: no meaning"] * random_weights + ["axis not from 0"] * (low > 0)
     words = f"{label} ({'; '.join(notes)})" if notes else label
     inside = [value for value in known.values() if low <= value <= high]
+    axis = axes.yaxis if along == "y" else axes.xaxis
+    axis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))  # no tick needs more than three decimals
     if along == "y":
         axes.set_ylim(low, high)
         axes.set_ylabel(words)

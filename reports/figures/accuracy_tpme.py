@@ -29,7 +29,7 @@ def accuracy_against_tpme(comparison: Comparison, styles: Styles) -> Figure:
     if not spreads:
         raise NotDrawn("no HR@10 was measured")
     figure = new_figure(5.2)
-    axes = figure.add_axes((0.085, 0.115, 0.89, 0.86))
+    axes = figure.add_axes((0.098, 0.115, 0.877, 0.86))
     front = pareto_front({method: (scores[method], spread.mean) for method, spread in spreads.items()})
     if not comparison.random_weights:
         axes.plot(*zip(*front.values(), strict=True), color=FAINT, lw=1.4, drawstyle="steps-post", zorder=1)

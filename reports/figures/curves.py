@@ -81,7 +81,7 @@ def _learning(comparison: Comparison, styles: Styles, spent: Spent, label: str, 
         raise NotDrawn(why_not)
     figure = new_figure(4.9)
     longest = max(len(short(method)) for method in curves)
-    axes = figure.add_axes((0.085, 0.12, 0.9 - 0.0118 * max(longest, 6), 0.86))
+    axes = figure.add_axes((0.098, 0.12, 0.887 - 0.0118 * max(longest, 6), 0.86))
     ends = {}
     for method, lines in curves.items():
         style = styles[method]

@@ -69,10 +69,11 @@ def _pairs(comparison: Comparison, paired: Paired) -> str:
         rows.append([f"{escape(method)} − {escape(reference)}", *_difference(found[0]), *_difference(found[1])])
     header = ["Pair", "HR@10", *_ABOUT, "NDCG@10", *_ABOUT]
     pairs = len({frozenset((found.first, found.second)) for found in paired.differences})
+    all_pairs = "the one pair" if pairs == 1 else f"all {pairs} pairs"
     text = (
         "Pairs of methods are compared user by user: mean difference with its 95 % interval, and p of a two-sided "
         f"permutation test ({count(resampling.PERMUTATIONS)} random swaps of the two results of a user). Holm's "
-        f"correction is over all {pairs} pairs of methods of a metric, so the smallest possible p is "
+        f"correction is over {all_pairs} of methods of a metric, so the smallest possible p is "
         f"{2 * pairs / (resampling.PERMUTATIONS + 1):.2g}. "
         f"“{NO_DIFFERENCE.capitalize()}” means a corrected p of {resampling.LEVEL:g} or more."
     )

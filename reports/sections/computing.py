@@ -175,10 +175,10 @@ def cells(comparison: Comparison) -> str:
         seconds = [median(cell.get(name, 0.0) for cell in own) for name in shown]
         rows.append([escape(method), *map(number, [*seconds, median(totals)]), share(median(overhead))])
     text = (
-        f"Median seconds over the seeds. Only training steps are measured for the tables above; everything else is "
-        "overhead of this measurement or of using the method: loading, and building a cache that is not there yet "
-        "(assemble), checks, probes, evaluation and the plan. The start of the process is not included, and phases "
-        f"below {_SHORT:g} s in every cell are left out."
+        "Median seconds over the seeds. The seconds of the other tables are those of training steps alone. Overhead is "
+        "the share of everything else: loading, and building a cache that is not there yet (assemble), checks, probes, "
+        "evaluation, and the plan. The start of the process is not included. A phase is left out if it takes less "
+        f"than {_SHORT:g} s in every cell."
     )
     header = ["Method", *(name[0].upper() + name[1:] for name in shown), "Whole cell", "Overhead"]
     return f"{text}\n\n{table([escape(title) for title in header], rows)}"

@@ -188,7 +188,7 @@ def _money(comparison: Comparison, choice: Choice) -> str:
     epochs = [price(comparison, comparison.value(method, "epoch_seconds")) for method in methods]
     runs = [price(comparison, run_seconds(comparison, method)) for method in methods]
     parts = [
-        f"{what} costs {' instead of '.join(number(value) for value in values if value is not None)}"
+        f"{what} costs {' instead of '.join(_amount(value) for value in values if value is not None)}"
         for what, values in (("an epoch", epochs), ("the whole training, with the cache if there is one,", runs))
         if None not in values
     ]
@@ -197,6 +197,10 @@ def _money(comparison: Comparison, choice: Choice) -> str:
     machines = dict.fromkeys(record.machine for record in comparison.records if record.machine)
     where = ", ".join([*dict.fromkeys(comparison.results["device"].dropna()), *machines])
     return f" At {comparison.options.price_per_hour:g} per hour of this device ({escape(where)}), {listing(parts)}."
+
+
+def _amount(value: float) -> str:
+    return number(value) if value >= 0.001 else "less than 0.001"
 
 
 def _never_pays(comparison: Comparison) -> str:

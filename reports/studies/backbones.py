@@ -122,7 +122,7 @@ def _figure(
     xs = sizes if by_size else list(range(len(group)))
     slanted = not by_size and sum(len(short(label, 26)) for label in labels) > _ROOM
     bottom = (0.22 if slanted else 0.14) + 0.055 * math.ceil(len(methods) / LEGEND_COLUMNS)
-    figure.subplots_adjust(left=0.085, right=0.985, bottom=bottom, top=0.9, wspace=0.06)
+    figure.subplots_adjust(left=0.098, right=0.985, bottom=bottom, top=0.9, wspace=0.06)
     for method in methods:
         points = [
             (xs[place], place, value)

@@ -82,6 +82,7 @@ def test_the_scatter_names_far_references_at_its_edges(tmp_path: Path) -> None:
     assert levels(axes) == []
     assert axes.get_ylim()[0] > 0.4
     assert axes.get_ylabel() == "test HR@10 (axis not from 0)"
+    assert all(len(tick.get_text()) <= len("0.000") for tick in axes.get_yticklabels())
     frame = axes.get_window_extent()
     for text in axes.texts:
         if "0." in text.get_text():

@@ -209,6 +209,8 @@ def test_money_is_the_price_of_the_hours(tmp_path: Path) -> None:
     )
     alone = about(with_costs(tmp_path / "best", {"fft": 0.30, "lora": 0.2}, Options(price_per_hour=720.0)), "per hour")
     assert "an epoch costs 4.00 and the whole training" in alone
+    penny = about(with_costs(tmp_path / "penny", {"fft": 0.30, "lora": 0.2}, Options(price_per_hour=0.01)), "per hour")
+    assert "an epoch costs less than 0.001 and" in penny
 
 
 def test_a_difference_that_the_test_does_not_show_is_called_so(tmp_path: Path) -> None:
