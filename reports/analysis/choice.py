@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.utils.errors import UserError
 from reports.analysis.comparison import Comparison
-from reports.analysis.tradeoff import comparable_costs, trade_off
+from reports.analysis.tradeoff import ScoreSpread, comparable_costs, trade_off
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,17 @@ def _cost(comparison: Comparison) -> tuple[str, dict[str, float]]:
         return column, {name: comparison.value(name, column) or 0.0 for name in comparison.measured(column)}
 
 
-def dominated(comparison: Comparison) -> dict[str, str]:
+def dominated(comparison: Comparison, spread: ScoreSpread | None) -> dict[str, str]:
     """Methods that another one beats in accuracy and in every cost at once, with the method that does.
 
     A method is beaten if the other one's mean HR@10 is not lower, none of its time, parameters and memory is higher,
     and one of the four is better. No weighting of the costs can then make it worth its price. Of several that beat a
-    method, the most accurate one is given, then the fastest.
+    method, the most accurate one is given, then the fastest. Of two methods whose TPME the bootstrap does not tell
+    apart, neither beats the other: their seconds differ by chance.
+
+    Args:
+        comparison: The methods.
+        spread: Bootstrap of the TPME; None if there is none.
     """
     if comparison.random_weights:
         return {}
@@ -70,7 +75,9 @@ def dominated(comparison: Comparison) -> dict[str, str]:
         better = [
             other
             for other, its in places.items()
-            if its != own and all(mine >= theirs for mine, theirs in zip(own, its, strict=True))
+            if its != own
+            and all(mine >= theirs for mine, theirs in zip(own, its, strict=True))
+            and (spread is None or frozenset((method, other)) not in spread.level)
         ]
         if better:
             found[method] = min(better, key=places.__getitem__)

@@ -8,7 +8,7 @@ from reports.analysis.choice import Choice, choose, dominated, price, run_second
 from reports.analysis.comparison import BASELINE, Z95, Comparison, Spread
 from reports.analysis.paired import Difference
 from reports.analysis.per_seed import share
-from reports.analysis.tradeoff import first_shares, score_spread, trade_off
+from reports.analysis.tradeoff import ScoreSpread, first_shares, score_spread, trade_off
 from reports.sections.accuracy import NO_DIFFERENCE, p_value
 from reports.text import count, escape, listing, number, ratio
 
@@ -24,11 +24,12 @@ def verdict(comparison: Comparison) -> list[str]:
     the lowest TPME, both against `fft`, and the failed methods."""
     if not (comparison.results["status"] == "ok").any():
         return ["No cell ended ok, so there is nothing to compare."]
+    spread = _score_spread(comparison)
     sentences = [
         _accuracy(comparison),
         _recommended(comparison),
-        _never_pays(comparison),
-        _trade_off(comparison),
+        _never_pays(comparison, spread),
+        _trade_off(comparison, spread),
         _against_baseline(comparison),
     ]
     if failed := _failed(comparison):
@@ -203,9 +204,9 @@ def _amount(value: float) -> str:
     return number(value) if value >= 0.001 else "less than 0.001"
 
 
-def _never_pays(comparison: Comparison) -> str:
+def _never_pays(comparison: Comparison, spread: ScoreSpread | None) -> str:
     """Methods that another one beats in accuracy and every cost at once; empty with fewer than two methods."""
-    beaten = dominated(comparison)
+    beaten = dominated(comparison, spread)
     if not beaten:
         return _ALL_PAY if choose(comparison) else ""
     groups: dict[str, list[str]] = {}
@@ -214,7 +215,7 @@ def _never_pays(comparison: Comparison) -> str:
     return " ".join(_beaten(comparison, methods, by) for by, methods in groups.items())
 
 
-_ALL_PAY = "No method is beaten by another one in HR@10, time, memory and trainable parameters at once."
+_ALL_PAY = "No method is shown to be beaten by another one in HR@10, time, memory and trainable parameters at once."
 _UNTESTED = "no paired test"
 _TOLD = {
     True: "higher than that of {}",
@@ -239,7 +240,14 @@ def _beaten(comparison: Comparison, methods: list[str], by: str) -> str:
     )
 
 
-def _trade_off(comparison: Comparison) -> str:
+def _score_spread(comparison: Comparison) -> ScoreSpread | None:
+    try:
+        return score_spread(comparison)
+    except UserError:
+        return None
+
+
+def _trade_off(comparison: Comparison, spread: ScoreSpread | None) -> str:
     try:
         scores = trade_off(comparison)
     except UserError as error:
@@ -250,7 +258,6 @@ def _trade_off(comparison: Comparison) -> str:
         f"{_name(first)} has the lowest TPME, {scores[first]:.3f}, ahead of {_name(second)} at {scores[second]:.3f}, "
         f"and is first in {first_shares(comparison)[first]:.0%} of all weightings of time, parameters and memory"
     )
-    spread = score_spread(comparison)
     if spread is None:
         return f"{text}.{_no_better_than_popularity(comparison, first)}"
     level = spread.level_with(first)

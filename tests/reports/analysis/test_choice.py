@@ -12,6 +12,7 @@ import pytest
 from reports.analysis.choice import choose, dominated, price, run_seconds
 from reports.analysis.comparison import Comparison
 from reports.analysis.options import Options
+from reports.analysis.tradeoff import score_spread
 from tests.reports.factory import make_run
 from tests.reports.reading import comparison_of, read_comparison
 
@@ -42,7 +43,7 @@ def test_choice_and_dominance_are_those_of_plain_loops(tmp_path: Path, seed: int
         }
         for name, own in rows.items()
     }
-    found = dominated(comparison)
+    found = dominated(comparison, None)
     assert set(found) == {name for name, others in beaten.items() if others}
     for name, by in found.items():
         assert by in beaten[name]
@@ -66,14 +67,29 @@ def test_without_a_score_the_seconds_decide(tmp_path: Path) -> None:
     choice = choose(comparison)
     assert choice is not None
     assert (choice.chosen, choice.by) == ("lora", "epoch_seconds")
-    assert dominated(comparison) == {}  # memory of two sources is not compared
+    assert dominated(comparison, None) == {}  # memory of two sources is not compared
 
 
 def test_nothing_is_chosen_without_a_meaning_or_an_alternative(tmp_path: Path) -> None:
     assert choose(comparison_of(tmp_path / "alone", methods=["fft"])) is None
     random_weights = comparison_of(tmp_path / "random", weights="random")
     assert choose(random_weights) is None
-    assert dominated(random_weights) == {}
+    assert dominated(random_weights, None) == {}
+
+
+def test_methods_whose_costs_differ_by_chance_do_not_beat_each_other(tmp_path: Path) -> None:
+    cheap = {"trainable_params": 9, "peak_memory_bytes": 9, "hr@10": 0.2}
+    rows = {
+        "fft": {"epoch_seconds": 90.0, "trainable_params": 90, "peak_memory_bytes": 90, "hr@10": 0.2},
+        "lora": {"epoch_seconds": 10.0, **cheap},
+        "twin": {"epoch_seconds": 10.001, **cheap},
+    }
+    comparison = comparison_with(tmp_path / "run", rows)
+    spread = score_spread(comparison)
+    assert spread is not None
+    assert spread.level_with("twin") == ["lora"]
+    assert dominated(comparison, None) == {"fft": "lora", "twin": "lora"}
+    assert dominated(comparison, spread) == {"fft": "lora"}
 
 
 def test_the_whole_run_is_training_and_the_cache(tmp_path: Path) -> None:

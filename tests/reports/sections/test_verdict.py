@@ -247,4 +247,4 @@ def test_methods_that_never_pay_are_named_with_the_one_that_beats_them(tmp_path:
     assert about(level, "never pays").endswith("not lower than that of **lora** (no difference shown).")
     every = with_costs(tmp_path / "every", {"fft": 0.30, "lora": 0.28, "frozen": 0.26})
     assert "never pay" not in " ".join(verdict(every))
-    assert about(every, "No method is beaten")
+    assert about(every, "No method is shown to be beaten")
