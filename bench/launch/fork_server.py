@@ -4,6 +4,9 @@ A cell needs several seconds to import torch, transformers and peft. The server 
 "forkserver") imports them once per run, so that each cell is still a fresh process without the state of earlier cells:
 no CUDA context, no thread and no random number is older than the cell.
 
+The resident memory of a cell counts the pages of libraries that it has touched, and not those that only the imports
+touched: about 90 MiB less than in a new interpreter.
+
 The server ends with the process that started it, and cells watch that process themselves (``bench.launch.worker``).
 """
 

@@ -25,7 +25,8 @@ SHORTEST_SECONDS = 1.0
 def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int | None:
     """Peak resident set size of this process so far, in bytes; None if the system does not report it.
 
-    Read from `VmHWM`, which starts at zero with the program; `ru_maxrss` is inherited from a larger parent process.
+    Read from `VmHWM`, which starts at zero with a program, and in a fork with the pages that it shares with its parent;
+    `ru_maxrss` is inherited from a larger parent process.
     """
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status), re.MULTILINE)
     return int(peak[1]) * 1024 if peak else None

@@ -120,7 +120,7 @@ def counted(folder: Path, module: str) -> int:
 
 def report(folder: Path, module: str) -> float:
     """Print the survivors and the score of a module, and return the score."""
-    entries = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(module, [])
+    entries = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(module, {}).get("list", [])
     listed = {(entry["was"], entry["becomes"]) for entry in entries}
     found = list(survivors(folder, module))
     left = [(name, was, becomes) for name, was, becomes, hidden in found if not hidden and (was, becomes) not in listed]
