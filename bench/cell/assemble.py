@@ -215,20 +215,35 @@ def check_network(cell: Cell, sources: Mapping[str, Source]) -> None:
         raise UserError(f"method {cell.method.name}: {error}") from error
 
 
-def check_encoders(cell: Cell, sources: Mapping[str, Source]) -> None:
+def check_encoders(cell: Cell, sources: Mapping[str, Source]) -> dict[str, Encoder] | None:
     """Build the encoders without memory, so that one that cannot be used shows before any cell runs.
 
+    Returns:
+        Modality -> encoder on the meta device; None if it has an operation that needs values, so that it is checked no
+        earlier than a cell loads it.
+
     Raises:
-        UserError: an encoder is not supported, a folder lacks some of its weights, or the method's options do not fit.
+        UserError: an encoder is not supported, or a folder lacks some of its weights.
     """
     for source in sources.values():
         if not source.random and Path(source.location).is_dir():
             load_model(source, "meta")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            encoders = load_encoders({m: replace(source, random=True) for m, source in sources.items()}, cell)
-    except RuntimeError:  # an operation that needs values; the encoder is checked when a cell loads it
-        return
+            return load_encoders({m: replace(source, random=True) for m, source in sources.items()}, cell)
+    except RuntimeError:
+        return None
+
+
+def check_method(cell: Cell, encoders: Mapping[str, Encoder]) -> None:
+    """Check that the options of a method that runs the backbones fit them.
+
+    Args:
+        encoders: modality -> encoder on the meta device.
+
+    Raises:
+        UserError: an option does not fit; the message names the method.
+    """
     method = build_method(cell.method, "matrix")
     if isinstance(method, EncoderMethod):
         for encoder in encoders.values():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cell.assemble import check_budget, check_encoders, check_network, load_data, raw_feed
+from bench.cell.assemble import check_budget, check_encoders, check_method, check_network, load_data, raw_feed
 from bench.config.cells import Cell
 from bench.data.baselines import references
 from bench.data.datasets import describe
@@ -42,9 +42,10 @@ def check_inputs(cells: Sequence[Cell]) -> dict[str, Any]:
                 print(f"warning: {printable(warning)}", file=sys.stderr)
         for cell in group:
             check_network(cell, data.sources)
-            if cell.seed == group[0].seed:
-                check_encoders(cell, data.sources)
             check_budget(cell, data.splits)
+        if on_meta := check_encoders(group[0], data.sources):
+            for cell in group:
+                check_method(cell, on_meta)
         encoders += describe_all(data.sources, lower_case=group[0].dataset.lower_case)
         _, unknown = raw_feed(data, group[0])
         if not facts:

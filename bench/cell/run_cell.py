@@ -317,10 +317,19 @@ class CellHooks(TrainingHooks):
         self.run.report(event)
 
 
-def run_cell(cell: Cell, folder: Path, report: Report) -> dict[str, Any]:
-    """Run a cell, write its record (also if the cell fails), remove its checkpoints, and return the record."""
+def run_cell(cell: Cell, folder: Path, report: Report, start_seconds: float | None = None) -> dict[str, Any]:
+    """Run a cell, write its record (also if the cell fails), remove its checkpoints, and return the record.
+
+    Args:
+        cell: cell to run.
+        folder: folder of the cell.
+        report: called with every event.
+        start_seconds: seconds that the start of this process took with its imports; None if unknown.
+    """
     folder.mkdir(exist_ok=True)  # without parents: a run folder that was deleted during the run is not made again
     run, cause = CellRun(cell, folder, report), None
+    if start_seconds is not None:
+        run.phase_seconds["start"] = start_seconds
     try:
         if cell.method_file is not None:
             load_recorded(cell.method_file)
@@ -340,12 +349,14 @@ def main(arguments: Sequence[str]) -> None:
     """Run the cell of a JSON file; ``bench.launch.worker`` calls it.
 
     Args:
-        arguments: path of the JSON file, and the folder of the cell.
+        arguments: path of the JSON file, the folder of the cell, and the reading of ``time.monotonic`` at which the
+            process was asked for, if that is known.
     """
-    spec, folder = arguments
+    spec, folder, *requested = arguments
+    start_seconds = time.monotonic() - float(requested[0]) if requested else None
 
     def report(event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)
 
-    record = run_cell(Cell.from_json(Path(spec).read_text(encoding="utf-8")), Path(folder), report)
+    record = run_cell(Cell.from_json(Path(spec).read_text(encoding="utf-8")), Path(folder), report, start_seconds)
     report({"event": "end", "status": record["row"]["status"], "error": record["row"]["error"]})

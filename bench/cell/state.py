@@ -36,7 +36,7 @@ class CellState:
         row: columns of results.csv, filled as they become known.
         alive: heartbeat, called after every unit of work.
         warnings: for the reader of the report.
-        phase_seconds: phase -> wall-clock seconds, for the phases that have begun.
+        phase_seconds: phase -> wall-clock seconds, for the phases that have begun; "start" is that of the process.
         training: progress of the training; saved by checkpoints.
         clock: times of steps and phases.
         compiler: compiles the training step if the cell asks for it.

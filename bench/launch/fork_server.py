@@ -24,11 +24,13 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import IO
 
 from bench.launch.affinity import THREADS
 
 PRELOADED = "bench.launch.preload"
+MKL_THREADS = "MKL_NUM_THREADS"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _STARTING = threading.Lock()
 
@@ -118,6 +120,17 @@ def prepare(environment: Mapping[str, str]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def has_cuda_driver(maps: Path = Path("/proc/self/maps")) -> bool:
+    """True if a library that the server imported has loaded the CUDA driver, which does not work in a fork.
+
+    Such a fork starts the program anew, as a library may be installed that asks for GPUs when it is imported.
+    """
+    try:
+        return "/libcuda.so" in maps.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
 def _run(module: str, arguments: Sequence[str], streams: Sequence[Connection], environment: Mapping[str, str]) -> None:
     """Body of the forked process: its own session, streams, environment and number of threads, then the module."""
     import torch  # imported by the server
@@ -130,10 +143,14 @@ def _run(module: str, arguments: Sequence[str], streams: Sequence[Connection], e
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    if has_cuda_driver():
+        os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
+    threads = environment.get(THREADS, "").partition(",")[0]
+    # Torch has read the server's variables. That of MKL counts for more, and is the same in server and fork.
+    by_mkl = MKL_THREADS in environment and torch.backends.mkl.is_available()
+    if threads.isdigit() and environment.get(THREADS) != os.environ.get(THREADS) and not by_mkl:
+        torch.set_num_threads(int(threads))
     os.environ.clear()
     os.environ.update(environment)
-    threads = environment.get(THREADS, "").partition(",")[0]
-    if threads.isdigit():
-        torch.set_num_threads(int(threads))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

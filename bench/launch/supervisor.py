@@ -114,7 +114,8 @@ def run_cell_process(
         spec = Path(scratch) / "cell.json"
         spec.write_text(cell.to_json(), encoding="utf-8")
         start = start or start_interpreter
-        process = start(WORKER, (str(spec), str(folder)), errors.fileno(), cell_environment(environment or {}))
+        arguments = str(spec), str(folder), repr(time.monotonic())
+        process = start(WORKER, arguments, errors.fileno(), cell_environment(environment or {}))
         with _ended(process):
             stopped = _watch(process, report, limits, stop)
     if not (folder / "record.json").is_file():

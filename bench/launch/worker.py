@@ -1,6 +1,9 @@
 """Entry point of a cell's process: watches the parent process, then imports and runs the cell.
 
-    python -m bench.launch.worker CELL.json FOLDER
+    python -m bench.launch.worker CELL.json FOLDER [REQUESTED]
+
+REQUESTED is the reading of ``time.monotonic`` at which the launcher asked for the process, from which the record has
+the seconds of the start.
 
 If IISAN_BENCH_PARENT is set, standard input is a pipe from the parent. The pipe closes when the parent ends, even if it
 is killed; this process then ends with all processes that it started. SIGUSR1 writes the stacks of all threads to

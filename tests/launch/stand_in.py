@@ -9,7 +9,7 @@ def main(arguments: list[str]) -> None:
     """Run the body with the names that bodies use."""
     folder = arguments[1]
     body = (Path(folder) / "body.py").read_text(encoding="utf-8")
-    exec("import os, subprocess, sys, time\n" + body, {"folder": folder})
+    exec("import os, subprocess, sys, time\n" + body, {"folder": folder, "requested": float(arguments[2])})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 from bench.config.cells import Cell, cells
 from bench.config.matrix import parse
+from bench.launch import fork_server
 from bench.launch.local import run_local
 from bench.records import run_folder
 from bench.records.record import cell_folder
@@ -19,16 +20,14 @@ def test_a_cell_killed_from_outside_becomes_a_record(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = one_cell(model_folders, budget={"seconds": 600, "batch_size": 16})
-    import subprocess
+    started: list[fork_server.ForkedProcess] = []
+    real = fork_server.start
 
-    started: list[subprocess.Popen[bytes]] = []
-    real = subprocess.Popen
-
-    def remember(*args: Any, **kwargs: Any) -> Any:
-        started.append(real(*args, **kwargs))
+    def remember(*args: Any) -> fork_server.ForkedProcess:
+        started.append(real(*args))
         return started[-1]
 
-    monkeypatch.setattr("bench.launch.supervisor.subprocess.Popen", remember)
+    monkeypatch.setattr(fork_server, "start", remember)
 
     def report(_: Cell, event: dict[str, Any]) -> None:
         if event["event"] == "step":

@@ -156,7 +156,15 @@ supervisor.run_cell_process(cell, Path({str(tmp_path)!r}), lambda _: print("up",
     assert all(psutil.pid_exists(pid) for pid in pids)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert all(ended(pid) for pid in pids + helpers)
+    assert all(ended(pid) for pid in pids)
+    assert all(ended(pid, 30.0) for pid in helpers)  # the server first imports to the end
+
+
+def test_a_cell_knows_when_its_process_was_asked_for(cell: Cell, body: Body, tmp_path: Path) -> None:
+    before = time.monotonic()
+    body('print(\'{"event": "step", "requested": %r}\' % requested)')
+    (event,) = run(cell, tmp_path)
+    assert before <= event["requested"] <= time.monotonic()
 
 
 def test_other_output_is_not_taken_for_events(cell: Cell, body: Body, tmp_path: Path) -> None:
