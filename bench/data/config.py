@@ -48,8 +48,8 @@ class DatasetConfig:
 
     name: KindName = GENERATED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    items: Annotated[int, Field(ge=50, le=1_000_000)] = 700
-    users: Annotated[int, Field(ge=20, le=10_000_000)] = 1500
+    items: Annotated[int, Field(ge=50, le=1_000_000)] = 128
+    users: Annotated[int, Field(ge=20, le=10_000_000)] = 6000
     data_dir: str | None = None
     image_dir: str | None = None
     missing_images: ImagePolicy = "fail"

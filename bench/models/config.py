@@ -40,8 +40,8 @@ class Backbones:
             for 32 bit.
     """
 
-    text: str = "shop-absent"
-    image: str = "shop-absent"
+    text: str = "shop-mixed"
+    image: str = "shop-mixed"
     weights: Literal["pretrained", "random"] = "pretrained"
     text_pooling: Literal["auto", "cls", "mean", "last-token"] = "auto"
     image_pooling: Literal["auto", "cls", "mean"] = "auto"

@@ -72,7 +72,7 @@ def test_presets_are_valid_and_come_back_from_their_resolved_form(name: str) -> 
         ({"backbones": {"text": "a"}}, "backbones must be tables"),
         ({"backbones": [{"trust_remote_code": "yes"}]}, "backbones, the 1st: trust_remote_code: must be true or false"),
         ({"backbones": [{}, {"txt": "a"}]}, "backbones, the 2nd: unknown key 'txt'; did you mean 'text'"),
-        ({"backbones": [{"text": "a"}, {"text": "a"}]}, "backbones: given twice: a \\+ shop-absent, pretrained"),
+        ({"backbones": [{"text": "a"}, {"text": "a"}]}, "backbones: given twice: a \\+ shop-mixed, pretrained"),
         ({"training": {"dropout": float("nan")}}, "training.dropout"),
         ({"training": {"clip_norm": float("inf")}}, "training.clip_norm: must be finite"),
         ({"training": {"lr_warmup_steps": datetime.date(2024, 1, 1)}}, "no key takes a date"),

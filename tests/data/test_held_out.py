@@ -30,7 +30,7 @@ def test_no_new_item_is_one_of_the_shop() -> None:
 
 
 def test_titles_and_pictures_are_those_of_the_attributes() -> None:
-    config = ShopConfig(seed=5, items=80, users=10)
+    config = ShopConfig(seed=5, items=80, users=10, categories=12, materials=8, colours=8, brands=24)
     traits, catalogue = new_traits(config, 90), make_new_items(config, 90)
     assert len(catalogue.titles) == len(traits.category) == 90
     for i, title in enumerate(catalogue.titles):

@@ -62,28 +62,33 @@ def test_pictures_tell_category_and_colour_apart() -> None:
 
 
 def brute_force(config: ShopConfig, history: list[int], tastes: list[tuple[int, ...]]) -> np.ndarray:
-    """Predictive probabilities by the model's definition, taste by taste and step by step."""
+    """Probabilities of the last purchase by the model's definition, taste by taste and step by step."""
     truth, traits = make_truth(config), item_traits(config)
     values = np.stack([getattr(traits, name) for name in TASTES], axis=1)
 
-    def distribution(taste: tuple[int, ...], before: list[int]) -> np.ndarray:
-        score = truth.log_weight + config.taste_weight * (values == np.array(taste)).sum(axis=1)
+    def distribution(taste: tuple[int, ...], before: list[int], last: bool = False) -> np.ndarray:
+        met = (values == np.array(taste)) * np.array(config.taste_weights)
+        score = truth.log_weight + met.sum(axis=1)
         row = int(truth.category[before[-1]]) if before else config.categories
         p = np.exp(score + truth.habit[row])
         p[before] = 0
+        if not last:
+            p[truth.late] = 0
         return p / p.sum()
 
     posterior = np.array(
         [np.prod([distribution(t, history[:k])[history[k]] for k in range(len(history))]) for t in tastes]
     )
     posterior /= posterior.sum()
-    return np.sum([w * distribution(t, history) for w, t in zip(posterior, tastes, strict=True)], axis=0)
+    return np.sum([w * distribution(t, history, last=True) for w, t in zip(posterior, tastes, strict=True)], axis=0)
 
 
 def test_bayes_ceiling_is_the_exact_posterior_predictive() -> None:
     truth, traits = make_truth(SMALL), item_traits(SMALL)
     tastes = list(itertools.product(*(sorted(set(getattr(traits, name).tolist())) for name in TASTES)))
     assert len(tastes) == truth.meets.shape[1]
+    assert len(set(SMALL.taste_weights)) > 1
+    assert truth.late.any()
     sequences = draw_sequences(SMALL, truth)[:5]
     scores = bayes_scores(truth, [s[:-1] for s in sequences])
     for score, sequence in zip(scores, sequences, strict=True):
@@ -108,7 +113,7 @@ def test_oracle_beats_bayes_beats_popularity() -> None:
         return float((rank_scores(scores, target, history) <= 10).mean())
 
     plain = hr(np.tile(popularity, (len(before), 1)))
-    assert hr(oracle_scores(truth, before)) > hr(bayes_scores(truth, before)) + 0.03
+    assert hr(oracle_scores(truth, before)) > hr(bayes_scores(truth, before)) + 0.015
     assert hr(bayes_scores(truth, before)) > plain + 0.3
     assert plain > 0.05
 
@@ -117,6 +122,27 @@ def test_users_never_buy_twice_and_lengths_are_as_told() -> None:
     sequences = draw_sequences(SMALL, make_truth(SMALL))
     assert all(len(set(s.tolist())) == len(s) for s in sequences)
     assert {len(s) for s in sequences} == {5, 6, 7, 8}
+
+
+def test_late_items_are_bought_last_and_often_enough_to_be_measured() -> None:
+    config = ShopConfig(seed=5)
+    truth = make_truth(config)
+    sequences = draw_sequences(config, truth)
+    assert truth.late.sum() == 4
+    assert not truth.late[np.concatenate([s[:-1] for s in sequences])].any()
+    bought = np.bincount([s[-1] for s in sequences], minlength=config.items)
+    assert (bought[truth.late] > 0).all()
+    assert 0.02 < bought[truth.late].sum() / config.users < 0.2
+
+
+def test_a_taste_counts_by_the_weight_of_its_attribute() -> None:
+    truth, traits = make_truth(SMALL), item_traits(SMALL)
+    purposes = sorted(set(traits.purpose.tolist()))
+    weights = np.log(truth.meets).reshape(SMALL.items, *(len(set(getattr(traits, n).tolist())) for n in TASTES))
+    for place, purpose in enumerate(purposes):
+        other = (place + 1) % len(purposes)
+        gain = weights[traits.purpose == purpose][:, :, place] - weights[traits.purpose == purpose][:, :, other]
+        assert np.allclose(gain, SMALL.taste_weights[TASTES.index("purpose")])
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", 1), ("a", 2), ("b", 1)])

@@ -3,10 +3,12 @@
 A user has one taste for each of material, purpose, colour and pattern. The next item j after an item of
 category c is drawn, among the items not bought yet, with
 
-    log p(j) = log w_j + taste_weight * (number of tastes that j meets) + habit_weight * S[c, category of j]
+    log p(j) = log w_j + (sum of the weights of the tastes that j meets) + habit_weight * S[c, category of j]
 
 where S is 1 for a few successor categories of c. The log weight log w is a normal draw per brand plus a normal draw
-per item, which gives popularity a long tail.
+per item, which gives popularity a long tail. Purpose and pattern, which some encoders were not taught, weigh more than
+material and colour. Some items are late: they are on sale only when a user buys for the last time, so that no training
+interaction shows them.
 """
 
 from __future__ import annotations
@@ -33,27 +35,30 @@ class ShopConfig:
         items, users: size of the shop.
         min_length, max_length: bounds of the length of a user's sequence, drawn uniformly.
         categories, materials, purposes, colours, patterns, brands: number of the world's values that the shop carries.
-        taste_weight, habit_weight: weights in the log probability (see the module).
+        taste_weights: weights of the tastes in the log probability (see the module), in the order of ``TASTES``.
+        habit_weight: weight of the habits in the log probability.
         successors: number of successor categories of each category.
         brand_spread, item_spread: standard deviations of the log weight per brand and per item.
+        late_share: share of the items that are late.
     """
 
     seed: int = 1
-    items: int = 700
-    users: int = 1500
+    items: int = 128
+    users: int = 6000
     min_length: int = 5
     max_length: int = 13
-    categories: int = 12
-    materials: int = 8
+    categories: int = 8
+    materials: int = 3
     purposes: int = 8
-    colours: int = 8
+    colours: int = 3
     patterns: int = 6
-    brands: int = 24
-    taste_weight: float = 2.1
+    brands: int = 4
+    taste_weights: tuple[float, float, float, float] = (1.2, 3.2, 1.2, 2.8)
     habit_weight: float = 3.0
     successors: int = 2
     brand_spread: float = 1.0
     item_spread: float = 0.6
+    late_share: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,9 @@ class ShopTruth:
         habit: habit_weight * S by category of the previous item, (shop categories + 1, items); the last row is for the
             first item of a sequence.
         category: row of ``habit`` for the item after this item, (items,).
-        meets: exp(taste_weight * number of tastes met), (items, tastes), for all combinations of tastes.
+        meets: exp(sum of the weights of the tastes met), (items, tastes), for all combinations of tastes.
         user_taste: column of ``meets`` of each user, (users,).
+        late: True for the items that are on sale only for the last purchase of a user, (items,).
     """
 
     log_weight: FloatArray
@@ -74,6 +80,7 @@ class ShopTruth:
     category: world.IntArray
     meets: FloatArray
     user_taste: world.IntArray
+    late: NDArray[np.bool_]
 
 
 def _allowed(config: ShopConfig) -> dict[str, world.IntArray]:
@@ -92,12 +99,12 @@ def _allowed(config: ShopConfig) -> dict[str, world.IntArray]:
 
 
 def _meets(config: ShopConfig, traits: world.Traits, allowed: dict[str, world.IntArray]) -> FloatArray:
-    """exp(taste_weight * matches) for every item and every combination of tastes."""
+    """exp(sum of the weights of the tastes met) for every item and every combination of tastes."""
     grids = np.meshgrid(*(allowed[name] for name in TASTES), indexing="ij")
     combinations = np.stack([grid.ravel() for grid in grids])
     values = np.stack([getattr(traits, name) for name in TASTES])
-    matches = sum((values[k][:, None] == combinations[k][None]).astype(float) for k in range(len(TASTES)))
-    return np.exp(config.taste_weight * np.asarray(matches))
+    met = values[:, :, None] == combinations[:, None, :]  # (tastes of a user, items, combinations)
+    return np.asarray(np.exp(np.tensordot(np.array(config.taste_weights), met, axes=1)))
 
 
 def _habit(
@@ -126,7 +133,10 @@ def make_truth(config: ShopConfig) -> ShopTruth:
     habit, category = _habit(config, traits, allowed)
     meets = _meets(config, traits, allowed)
     user_taste = world.stream(config.seed, "tastes").integers(meets.shape[1], size=config.users)
-    return ShopTruth(log_weight, habit, category, meets, user_taste)
+    late = np.zeros(config.items, dtype=bool)
+    n_late = round(config.late_share * config.items)
+    late[world.stream(config.seed, "late").choice(config.items, n_late, replace=False)] = True
+    return ShopTruth(log_weight, habit, category, meets, user_taste, late)
 
 
 def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int32], ...]:
@@ -138,9 +148,11 @@ def draw_sequences(config: ShopConfig, truth: ShopTruth) -> tuple[NDArray[np.int
         weight = np.exp(truth.log_weight) * truth.meets[:, truth.user_taste[user]]
         chosen: list[int] = []
         row = config.categories
-        for _ in range(length):
+        for purchase in range(length):
             p = weight * np.exp(truth.habit[row])
             p[chosen] = 0.0
+            if purchase < length - 1:
+                p[truth.late] = 0.0
             item = int(rng.choice(config.items, p=p / p.sum()))
             chosen.append(item)
             row = int(truth.category[item])
