@@ -139,7 +139,7 @@ def record_of(run: CellState) -> dict[str, Any]:
         "warnings": run.warnings,
         "traceback": "",
         "cache": cache_cost(assembly.caches, run.row["unique_items_per_step"]),
-        "compute": compute_rate(*run.median_work, run.row["step_seconds_median"]),
+        "compute": compute_rate(*run.median_work, run.operators, run.row["step_seconds_median"]),
         "attributes": run.attributes,
         "plan": run.plan,
         "trace": run.traced,

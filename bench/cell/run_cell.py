@@ -47,6 +47,7 @@ from bench.data.datasets import load_new_items
 from bench.measure.clock import step_warnings
 from bench.measure.flops import count_flops
 from bench.measure.memory import reset_allocator_peaks
+from bench.measure.operators import count_operators
 from bench.measure.training_meters import MeterReadings, TrainingMeters
 from bench.models.loading.check_encoder import check_encoder
 from bench.models.loading.describe import tower
@@ -113,11 +114,12 @@ class CellRun(CellState):
         self._start_over()
 
     def probe(self) -> None:
-        """Count memory and FLOPs of a step on the largest batch, and FLOPs of a step on the median batch."""
+        """Count memory and FLOPs of a step on the largest batch, and operators and FLOPs of one on the median batch."""
         self.memory, flops = probe(self.trainer, self._batch(largest_batch(*self._batching)))
         self.row |= {"flops_forward": flops.forward, "flops_backward": flops.backward}
         median = median_batch(*self._batching)
         batch = self._batch(median)
+        self.operators = count_operators(lambda: self.trainer.step(batch))
         self.median_work = count_flops(lambda: self.trainer.objective(self.trainer.forward(batch))), len(median.unique)
         self._start_over()
 

@@ -53,6 +53,7 @@ class CellState:
         start: trained values before any step, on the host; dropped when training begins.
         memory: memory account of a step on the largest batch.
         median_work: FLOPs and number of distinct items of a step on the median batch.
+        operators: number of operators of a step on the median batch.
         meters: meters that run during training.
         readings: readings of the meters at the end of training.
     """
@@ -62,6 +63,7 @@ class CellState:
     start: list[Tensor]
     memory: MemoryAccount
     median_work: tuple[Flops, int]
+    operators: int
     meters: TrainingMeters
     readings: MeterReadings
 

@@ -62,8 +62,8 @@ def cache_cost(caches: Mapping[str, CacheFile], items_per_step: float) -> dict[s
     return {**totals, "reused": all(cache.reused for cache in caches.values()), "modalities": parts}
 
 
-def compute_rate(flops: Flops, items: int, step_seconds: float) -> dict[str, Any]:
-    """FLOP rate of a typical step, the ``compute`` entry of a record.
+def compute_rate(flops: Flops, items: int, operators: int, step_seconds: float) -> dict[str, Any]:
+    """Operators and FLOP rate of a typical step, the ``compute`` entry of a record.
 
     The columns ``flops_forward`` and ``flops_backward`` belong to the largest batch, that of the memory account, and
     most steps need fewer. This entry uses the batch with the median number of distinct items, because the FLOPs of a
@@ -72,10 +72,12 @@ def compute_rate(flops: Flops, items: int, step_seconds: float) -> dict[str, Any
     Args:
         flops: FLOPs of the batch with the median number of items; the optimizer has no products to count.
         items: number of distinct items of that batch.
+        operators: number of operators of a step on that batch, see ``bench.measure.operators``.
         step_seconds: median time of a step, waiting for data and the optimizer included.
     """
     return {
         "items": items,
+        "operators_per_step": operators,
         "flops_forward": flops.forward,
         "flops_backward": flops.backward,
         "step_seconds": step_seconds,

@@ -14,8 +14,8 @@ def of_eager_steps(comparison: Comparison) -> str:
     if not comparison.compiled:
         return ""
     return (
-        "The timed steps were compiled (--compile). The account of memory, the plan and the FLOPs are those of an "
-        "eager step; a compiled step keeps other tensors and computes other operations."
+        "The timed steps were compiled (--compile). The account of memory, the plan, the FLOPs and the operators are "
+        "those of an eager step; a compiled step keeps other tensors and computes other operations."
     )
 
 

@@ -75,21 +75,32 @@ def _rates(comparison: Comparison, methods: Sequence[str]) -> str:
             spread(per_seed(comparison, method, lambda record: figure(record.compute, "items")), count),
             cell(method, "flops_forward", "FLOP"),
             cell(method, "flops_backward", "FLOP"),
+            spread(per_seed(comparison, method, lambda record: figure(record.compute, "operators_per_step")), count),
             spread(per_seed(comparison, method, lambda record: figure(record.compute, "step_seconds")), _milliseconds),
             cell(method, "model_flops_per_second", "FLOP/s"),
             spread(per_seed(comparison, method, _share_of_peak), share),
         ]
         for method in methods
     ]
-    header = ["Method", "Distinct items", "Forward", "Backward", "Median step", "Model FLOP/s", "Of the peak"]
+    header = [
+        "Method",
+        "Distinct items",
+        "Forward",
+        "Backward",
+        "Operators",
+        "Median step",
+        "Model FLOP/s",
+        "Of the peak",
+    ]
     return f"{_LEGEND} {_peaks(comparison, methods)}\n\n{table(header, rows)}"
 
 
 _LEGEND = (
     "FLOPs are those of the matrix products, convolutions and attentions for the batch with the median number of "
-    "distinct items; a multiplication and an addition count as two. Model FLOP/s are the FLOPs of both passes divided "
-    "by the time of the median step, including waiting for data and the optimizer. A method that computes less may "
-    "have a lower rate."
+    "distinct items; a multiplication and an addition count as two. Operators are those of a whole step that start a "
+    "kernel, all but views and allocations: where they are many and have little to compute, a GPU waits for the host. "
+    "Model FLOP/s are the FLOPs of both passes divided by the time of the median step, including waiting for data and "
+    "the optimizer. A method that computes less may have a lower rate."
 )
 
 

@@ -50,8 +50,9 @@ def test_the_cost_of_a_cache() -> None:
 
 
 def test_the_rate_divides_one_steps_operations_by_one_steps_seconds() -> None:
-    found = compute_rate(Flops(forward=600, backward=1400), 40, 0.5)
+    found = compute_rate(Flops(forward=600, backward=1400), 40, 390, 0.5)
     assert found["model_flops_per_second"] == 4000
+    assert found["operators_per_step"] == 390
     assert (found["items"], found["flops_forward"], found["flops_backward"], found["step_seconds"]) == (
         40,
         600,

@@ -224,6 +224,7 @@ def make_record(method: str, seed: int, changes: Mapping[str, Any]) -> dict[str,
         "plan": _plan(row, _account(round(mebibytes * 2**20), params)) if mebibytes else None,
         "compute": {
             "items": 214,
+            "operators_per_step": 390,
             "flops_forward": 3_000_000_000,
             "flops_backward": 6_000_000_000,
             "step_seconds": step,

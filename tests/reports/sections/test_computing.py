@@ -37,6 +37,7 @@ def test_share_of_the_peak_by_hand(tmp_path: Path, precision: str, peak: float) 
     assert cells["Model FLOP/s"] == f"{rate / 1e9:.1f} GFLOP/s"
     assert cells["Of the peak"] == f"{float(f'{100 * rate / peak:.1g}')}%"
     assert (cells["Forward"], cells["Backward"], cells["Distinct items"]) == ("3.00 GFLOP", "6.00 GFLOP", "214")
+    assert cells["Operators"] == "390"
     assert f"dense, in {precision} (NVIDIA H100" in text
 
 
