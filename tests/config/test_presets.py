@@ -134,7 +134,9 @@ def test_backbones(report_of: Callable[..., str]) -> None:
 def test_datasets(report_of: Callable[..., str]) -> None:
     found = part(report_of("paper-datasets", ("frozen", "iisan-cached"), datasets=2), "Over datasets")
     assert "2 datasets are too few" in found
-    assert sorted(float(row[1]) for row in tables(found)[0][1:]) in ([1.0, 2.0], [1.5, 1.5])
+    first, second = (float(row[1]) for row in tables(found)[0][1:])
+    assert 1 <= min(first, second)
+    assert first + second == 3  # also where a dataset does not tell the two methods apart
     assert images(found) == []
 
 
