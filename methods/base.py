@@ -200,7 +200,7 @@ class Method(ABC):
     """Base class of all methods, with the options that every method has.
 
     Default learning rates are in the range of the IISAN paper. Rates for the built-in shop are in the preset
-    ``default``, from a tuning run: shop 100, four trials per method, three epochs, validation HR@10.
+    ``default``, from a search: shop 100, three trials per method, four epochs, validation HR@10.
 
     Attributes:
         reads: input of the method, "items" or "hidden".

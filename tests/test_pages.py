@@ -117,3 +117,28 @@ def test_the_probes_are_those_of_their_files() -> None:
         for name, accuracies in facts["probes"].items():
             wanted[file.parent.name, name] = " | ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     assert {key: row.replace("*", "") for key, row in shown.items()} == wanted
+
+
+def test_the_accuracies_on_two_shops_are_those_of_their_file() -> None:
+    rows = pd.read_csv(ROOT / "reports/reference/cpu/coverage.csv")
+    rows = rows[(rows["modality"] == "text+image") & (rows["weights"] == "pretrained")]
+
+    def shown(pair: str, shop: int, method: str, epochs: int = 6) -> str:
+        cell = (rows["text_model"] == pair) & (rows["dataset_seed"] == shop) & (rows["method"] == method)
+        values = rows.loc[cell & (rows["epochs"] == epochs), "hr@10"]
+        spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+        return f"{values.mean():.3f}{spread}" if len(values) else ""
+
+    page = (ROOT / "reports/reference/README.md").read_text(encoding="utf-8")
+    part = page.split("\n## Does the shop measure anything?\n")[1]
+    methods = re.findall(r"^\| `([a-z-]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", part, re.MULTILINE)
+    assert {method for method, *_ in methods} >= set(rows["method"])
+    for method, *texts in methods:
+        if method in set(rows["method"]):
+            wanted = [shown("shop-mixed", shop, method, epochs) for epochs in (6, 12) for shop in (1, 2)]
+            assert [text.strip() for text in texts] == wanted
+    pairs = re.findall(r"^\| `(shop-\w+)` \| (\d) \| (.+) \|$", part, re.MULTILINE)
+    assert len(pairs) == 6
+    for pair, shop, text in pairs:
+        wanted = [shown(pair, int(shop), method) for method in ("fft", "frozen", "iisan-cached")]
+        assert [value.strip() for value in text.split(" | ")] == wanted
