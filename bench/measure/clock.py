@@ -89,8 +89,10 @@ class StepClock:
 
     On the CPU every phase border reads the host's clock. On CUDA the borders are events on the current stream, read
     after the one synchronisation that ends a step; only `data` is read from the host's clock, because waiting for a
-    batch leaves no trace on a stream. Whatever makes the host wait inside a step (such as `loss.item()`) is an extra
-    synchronisation that this clock cannot see: read the loss after the step.
+    batch leaves no trace on a stream. Batches are loaded ahead, so `data` and `transfer` are the time for which a step
+    waits for its batch, on the host and on the stream, and not the time that loading takes. Whatever makes the host
+    wait inside a step (such as `loss.item()`) is an extra synchronisation that this clock cannot see: read the loss
+    after the step.
 
     Args:
         device: device of the steps, `cpu` or `cuda`.

@@ -20,6 +20,7 @@ from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender, TrainBatch
 from bench.training.budget import Budget
 from bench.training.config import TrainingConfig
+from bench.training.prefetch import Prefetch
 from methods.base import Group, Observed, Step, StepHook
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,10 +124,12 @@ class Trainer:
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def transfer(self, batch: Batch, inputs: dict[str, Tensor], log_popularity: NDArray[np.float32]) -> TrainBatch:
-        """Move a batch and the inputs of its items to the device."""
+        """Move a batch and the inputs of its items to the device; on CUDA the host does not wait for the copies."""
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device)
+            if self.device.type != "cuda":
+                return tensor.to(self.device)
+            return tensor.pin_memory().to(self.device, non_blocking=True)
 
         return TrainBatch(
             {key: move(value) for key, value in inputs.items()},
@@ -290,33 +293,39 @@ def train(
     done = Training() if training is None else training
     clock = hooks.clock
     trainer.model.train()
+
+    def load() -> TrainBatch:
+        batch = next(data.batches)
+        return trainer.transfer(batch, data.feed.gather(batch.unique), data.log_popularity)
+
     progress = budget.progress(len(done.losses), done.seconds)
-    while progress < 1.0:
-        trainer.set_progress(len(done.losses), progress)
-        epoch = len(done.losses) // budget.steps_per_epoch + 1
-        started = time.perf_counter()
-        with clock.step(epoch, len(done.losses) + 1):
-            with clock.phase("data"):
-                batch = next(data.batches)
-                inputs = data.feed.gather(batch.unique)
-            with clock.phase("transfer"):
-                moved = trainer.transfer(batch, inputs, data.log_popularity)
-            with clock.phase("forward"):
-                loss = trainer.forward(moved)
-            with clock.phase("backward"):
-                trainer.backward(loss)
-            with clock.phase("optimizer"):
-                norm = trainer.update(len(done.losses) + 1, budget.limit_steps or 0)
-        elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
-        assert elapsed is not None  # a finished step has its seconds
-        done.seconds += elapsed
-        done.losses.append(loss.item())
-        done.check(norm.item(), epoch, trainer.scaler.is_enabled())
-        progress = budget.progress(len(done.losses), done.seconds)
-        hooks.report({"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds})
-        if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
-            with hooks.paused():
-                _evaluate(trainer, done, epoch, hooks)
+    with Prefetch(load, trainer.device) as batches:
+        while progress < 1.0:
+            trainer.set_progress(len(done.losses), progress)
+            epoch = len(done.losses) // budget.steps_per_epoch + 1
+            started = time.perf_counter()
+            with clock.step(epoch, len(done.losses) + 1):
+                with clock.phase("data"):
+                    batch = batches.take()
+                with clock.phase("transfer"):
+                    batches.receive(batch)
+                with clock.phase("forward"):
+                    loss = trainer.forward(batch)
+                with clock.phase("backward"):
+                    trainer.backward(loss)
+                with clock.phase("optimizer"):
+                    norm = trainer.update(len(done.losses) + 1, budget.limit_steps or 0)
+            elapsed = clock.rows[-1]["seconds"] if clock.enabled else time.perf_counter() - started
+            assert elapsed is not None  # a finished step has its seconds
+            done.seconds += elapsed
+            done.losses.append(loss.item())
+            done.check(norm.item(), epoch, trainer.scaler.is_enabled())
+            progress = budget.progress(len(done.losses), done.seconds)
+            event = {"event": "step", "progress": progress, "loss": done.losses[-1], "train_seconds": done.seconds}
+            hooks.report(event)
+            if budget.evaluate_after(len(done.losses), spent=progress >= 1.0):
+                with hooks.paused():
+                    _evaluate(trainer, done, epoch, hooks)
     with hooks.paused():
         trainer.restore(done.best_state)
 
