@@ -71,6 +71,7 @@ class CellRun(CellState):
 
     def run(self) -> dict[str, Any]:
         """Run all phases in their order; return the record."""
+        torch.backends.cuda.enable_cudnn_sdp(self.cell.training.cudnn_attention)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         for name, phase in PHASES:

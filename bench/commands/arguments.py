@@ -202,6 +202,9 @@ OPTIONS: Mapping[str, Option] = {
                 "compile encoder layers, the method's network, user encoder and loss with torch.compile; needs a C++ "
                 "compiler",
                 ("training", "compile"), **SWITCH),
+        _option("cudnn_attention",
+                "let cuDNN compute attention on a GPU in 16 bit; it builds a plan for every new number of items",
+                ("training", "cudnn_attention"), **SWITCH),
         # Files that cells write besides the record
         _option("profile", "trace N steps of every cell after its measurement", ("profile",), type=int, metavar="N"),
         _option("checkpoint_every",
@@ -261,8 +264,8 @@ DATASET = (
 MATRIX = (
     "methods", "method_file", "seeds", "modality", "data_dir", *DATASET, "text_model", "image_model",
     "trust_remote_code", "hidden_states", "weights", "batch_size", "device", "precision", "quantise",
-    "gradient_checkpointing", "compile", "out", "cache_dir", "cache_limit", "fresh", "cell_timeout", "hang_timeout",
-    "memory_limit",
+    "gradient_checkpointing", "compile", "cudnn_attention", "out", "cache_dir", "cache_limit", "fresh", "cell_timeout",
+    "hang_timeout", "memory_limit",
 )  # fmt: skip
 """Options of ``run`` and ``tune``, except the recipe and the budget."""
 

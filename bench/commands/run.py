@@ -22,6 +22,7 @@ from bench.launch.signals import stoppable
 from bench.launch.supervisor import Limits, cell_environment
 from bench.records import run_folder
 from bench.records.record import Damaged, write_json
+from bench.training.config import TrainingConfig
 from bench.utils.errors import UserError
 from bench.utils.sizes import parse_size
 from bench.utils.text import printable
@@ -112,7 +113,7 @@ def _run_one(
     out = run.out
     with run_folder.locked(out), stoppable():
         open_folder(out, run.matrix, fresh)
-        write_descriptions(out, run.dataset, device)
+        write_descriptions(out, run.dataset, device, run.matrix.training)
         written = True
         try:
             with Reporter(len(run.cells)) as reporter:
@@ -131,10 +132,13 @@ def open_folder(out: Path, matrix: Matrix, fresh: bool) -> None:
         print(f"{printable(out / name)}: missing or damaged (checksum mismatch)", file=sys.stderr)
 
 
-def write_descriptions(out: Path, dataset: dict[str, Any], device: str) -> None:
+def write_descriptions(out: Path, dataset: dict[str, Any], device: str, training: TrainingConfig) -> None:
     """Writes ``dataset.json`` and ``environment.json`` into an open folder, and removes its checksums."""
+    import torch
+
     from bench.measure.environment import capture
 
+    torch.backends.cuda.enable_cudnn_sdp(training.cudnn_attention)  # as the cells do, so that the flags are theirs
     run_folder.unseal(out)
     write_json(out / "dataset.json", dataset)
     write_json(out / "environment.json", capture(device))

@@ -30,10 +30,12 @@ def check_applicable(matrix: Matrix, options: Mapping[KeyPath, str]) -> None:
     unused = f"is not used with modality {', '.join(matrix.modality)}"
     images = tuple(("dataset", *key) for key in _IMAGE_KEYS)
     external = _has_external_encoder(matrix, modalities)
+    on_gpu = matrix.device != "cpu" and matrix.training.attention == "sdpa"
     for keys, applies, reason in (
         ((("backbones", 0, "text"),), "text" in modalities, unused),
         ((("backbones", 0, "image"), *images), "image" in modalities, unused),
         ((("backbones", 0, "trust_remote_code"),), external, "is not used with built-in encoders, which have no code"),
+        ((("training", "cudnn_attention"),), on_gpu, 'is used on a GPU with attention = "sdpa" only'),
     ):
         if not applies:
             _refuse(keys, options, reason)

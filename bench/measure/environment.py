@@ -120,6 +120,7 @@ def _precision_flags(torch: Any) -> dict[str, object]:
         "float32_matmul_precision": _flag(torch.get_float32_matmul_precision),
         "cuda_matmul_tf32": _flag(lambda: backends.cuda.matmul.allow_tf32),
         "cudnn_tf32": _flag(lambda: backends.cudnn.allow_tf32),
+        "cudnn_attention": backends.cuda.cudnn_sdp_enabled(),
         "cudnn_benchmark": backends.cudnn.benchmark,
         "cudnn_deterministic": backends.cudnn.deterministic,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),

@@ -37,6 +37,8 @@ class TrainingConfig:
         lr_warmup_steps: steps in which the learning rate rises linearly.
         clip_norm: largest norm of the gradients of a step.
         attention: implementation of attention in the encoders.
+        cudnn_attention: True if attention "sdpa" may use cuDNN's kernels on a GPU in 16 bit. cuDNN builds an execution
+            plan for each new shape, and the number of distinct items changes with every step.
         gradient_checkpointing: True if layers of the encoders keep only their input and run again in the backward pass.
         compile: True if the parts named in ``bench.training.compile`` are compiled with torch.compile.
         cache_dtype: type of cached hidden states.
@@ -50,6 +52,7 @@ class TrainingConfig:
     lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     attention: Literal["sdpa", "eager"] = "sdpa"
+    cudnn_attention: bool = False
     gradient_checkpointing: bool = False
     compile: bool = False
     cache_dtype: Literal["float16", "float32"] = "float16"

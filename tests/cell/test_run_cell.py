@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.cell import run_cell as program
 from bench.cell.assemble import assemble
 from bench.cell.result import accuracy_columns
-from bench.cell.run_cell import run_cell
+from bench.cell.run_cell import CellRun, run_cell
 from bench.cell.sanity_checks import SanityCheckError, check_sanity
 from bench.data.shop import world
+from bench.measure.environment import capture
 from bench.records import columns
 from bench.records.record import empty_row, read_record
 from bench.training.loop import Evaluation, Trainer
@@ -22,9 +24,22 @@ from bench.utils.errors import UserError
 from methods.registry import REGISTRY
 from tests.conftest import FEW_NEW_ITEMS, CellRecord
 from tests.data.tables import write_table
-from tests.tiny import cell_of
+from tests.tiny import cell_of, matrix
 
 pytestmark = pytest.mark.usefixtures("no_plan")
+
+
+@pytest.mark.parametrize("options", [{}, {"cudnn_attention": True}])
+def test_cudnns_attention_is_off_unless_a_cell_asks_for_it(
+    options: dict[str, bool], model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(program, "PHASES", (("look", lambda _: found.append(capture("cpu")["precision_flags"])),))
+    monkeypatch.setattr(program, "record_of", lambda _: {})
+    torch.backends.cuda.enable_cudnn_sdp(not options)
+    training = matrix(model_folders)["training"] | options
+    CellRun(cell_of("lora", model_folders, training=training), tmp_path, lambda _: None).run()
+    assert [flags["cudnn_attention"] for flags in found] == [bool(options)]
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -31,6 +31,11 @@ def test_what_would_be_ignored_is_refused(
     assert (out, len(err.splitlines())) == ("", 1)
 
 
+def test_a_kernel_for_gpus_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--device", "cpu", "--cudnn-attention") == 2
+    assert '--cudnn-attention: is used on a GPU with attention = "sdpa" only' in capsys.readouterr().err
+
+
 def test_a_shop_seed_with_amazon(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", *AMAZON, "--shop-seed", "2") == 2
     assert "--shop-seed: is not used with dataset amazon, only with --dataset shop" in capsys.readouterr().err

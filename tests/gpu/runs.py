@@ -145,6 +145,15 @@ class Runs:
         """Every method, in the precision of the scale; the cached one builds its cache."""
         return self._once("cells", lambda: self._made_at_length("cells", METHODS))
 
+    def cudnn(self) -> Records:
+        """LoRA with cuDNN's attention, with as many steps as it has without."""
+
+        def make() -> Records:
+            self.cells()
+            return self._made_at_length("cudnn", ["lora"], training={"cudnn_attention": True})
+
+        return self._once("cudnn", make)
+
     def found(self) -> Records:
         """The cached method, after the run that built its cache."""
 

@@ -31,7 +31,7 @@ class MadeUp(Runs):
     def __init__(self, base: Mapping[str, Record], folder: Path):
         self.dry, self.scale, self.folder = False, making.PAPER, folder
         self.made: dict[str, dict[str, Record]] = {}
-        for name in ("cells", "found", "killed", "first", "out"):
+        for name in ("cells", "cudnn", "found", "killed", "first", "out"):
             self.made[name] = {
                 method: replace(record, path=folder / name / method / "record.json") for method, record in base.items()
             }
@@ -63,6 +63,9 @@ class MadeUp(Runs):
 
     def found(self) -> Mapping[str, Record]:
         return self.made["found"]
+
+    def cudnn(self) -> Mapping[str, Record]:
+        return self.made["cudnn"]
 
     def killed(self) -> Mapping[str, Record]:
         return self.made["killed"]
@@ -99,7 +102,7 @@ def statuses(runs: Runs, lines: Callable[..., Any]) -> list[str]:
 
 
 OF_A_METHOD = [partial(lines, method="lora") for lines in cells.LINES.values()]
-OF_A_CARD = [*OF_A_METHOD, cached.cache, cached.resumed, options.fp16, memory.out_of_memory]
+OF_A_CARD = [*OF_A_METHOD, cached.cache, cached.resumed, options.cudnn, options.fp16, memory.out_of_memory]
 
 
 @pytest.mark.parametrize("lines", OF_A_CARD, ids=lambda lines: getattr(lines, "func", lines).__name__)
@@ -109,7 +112,7 @@ def test_consistent_figures_are_ok(card: MadeUp, lines: Callable[..., Any]) -> N
 
 def test_a_dry_check_names_the_lines_that_need_a_card(card: MadeUp) -> None:
     card.dry = True
-    skipped = [line for lines in (*OF_A_CARD, options.cudnn) for line in lines(card) if line.status == "skipped"]
+    skipped = [line for lines in OF_A_CARD for line in lines(card) if line.status == "skipped"]
     assert {line.reason for line in skipped if not line.figure} == {NEEDS_CARD}
     assert [line.what for line in skipped if line.figure] == ["lora: data and transfer"]
 
@@ -190,6 +193,13 @@ def test_losses_of_toys_are_equal_to_the_last_digit(card: MadeUp) -> None:
     card.dry = True
     card.losses("killed", "iisan-cached", [*LOSSES[:-1], LOSSES[-1] + 1e-9])
     assert statuses(card, cached.resumed) == ["ok", "ok", "failed"]
+
+
+def test_cudnns_attention_with_other_losses_or_faster_than_torchs(card: MadeUp) -> None:
+    card.losses("cudnn", "lora", [1.03 * loss for loss in LOSSES])
+    for name, seconds in (("cells", 0.106), ("cudnn", 0.1)):
+        card.change(name, "lora", row={"step_seconds_median": seconds})
+    assert statuses(card, options.cudnn) == ["failed", "failed"]
 
 
 def test_fp16_with_other_losses_or_fewer_steps(card: MadeUp) -> None:

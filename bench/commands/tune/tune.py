@@ -83,7 +83,7 @@ def search_in(
     with run_folder.locked(out), stoppable():
         open_folder(out, matrix, fresh)
         studies = open_studies(matrix, search, out)
-        write_descriptions(out, dataset, device)
+        write_descriptions(out, dataset, device, matrix.training)
         left = sum(search.trials - len(finished(study)) for study in studies.values())
         try:
             with Reporter(left) as reporter:

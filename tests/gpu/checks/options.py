@@ -12,9 +12,15 @@ from tests.gpu.runs import Runs
 
 def cudnn(runs: Runs) -> Iterator[Line]:
     """LoRA with cuDNN's attention, which may build a plan per number of items, and without."""
-    reason = NEEDS_CARD if runs.dry else "a run has no option that chooses the kernel of attention"
-    yield skipped("lora: losses with cuDNN's attention", reason)
-    yield skipped("lora: seconds without cuDNN's attention", reason)
+    losses, seconds = "lora: losses with cuDNN's attention", "lora: seconds without cuDNN's attention"
+    if runs.dry:
+        yield skipped(losses, NEEDS_CARD)
+        yield skipped(seconds, NEEDS_CARD)
+        return
+    usual, cudnn = ended_ok(runs.cells()["lora"]), ended_ok(runs.cudnn()["lora"])
+    yield at_most(losses, apart(cudnn, usual), 2, "%")
+    ratio = usual.row["step_seconds_median"] / cudnn.row["step_seconds_median"]
+    yield at_most(seconds, ratio, 1.05, "of those with it")
 
 
 def fp16(runs: Runs) -> Iterator[Line]:
