@@ -68,6 +68,16 @@ def own_cache(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def calls_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden-state caches are built in this process instead of fresh ones, which import for four seconds each."""
+
+    def call(function: Callable[..., Any], *arguments: Any, progress: Callable[..., Any]) -> Any:
+        return function(*arguments, progress)
+
+    monkeypatch.setattr("bench.utils.fresh_process.call", call)
+
+
+@pytest.fixture(autouse=True)
 def no_methods_of_other_tests() -> Iterator[None]:
     yield
     if "methods.registry" in sys.modules:

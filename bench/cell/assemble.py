@@ -7,42 +7,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from bench.cell.digests import encoder_digest
+from bench.cell.hidden_cache import KeptLayers, find_caches, open_or_build_cache
 from bench.cell.titles import check_tokens, tokenise_titles
 from bench.config.cells import Cell
 from bench.config.matrix import build_method
 from bench.data import datasets
 from bench.data.batches import steps_per_epoch
-from bench.data.cache.location import cache_dir
 from bench.data.catalogue import Catalogue
 from bench.data.splits import Splits
 from bench.models.backbones import Source, load_model, locate
 from bench.models.encoders import OUTPUT, Encoder, checkpoint_gradients
-from bench.models.hidden_states import (
-    HIDDEN_KEY,
-    CachedHiddenStates,
-    CacheFile,
-    LiveHiddenStates,
-    cache_key,
-    open_or_build,
-)
+from bench.models.hidden_states import HIDDEN_KEY, CachedHiddenStates, CacheFile, LiveHiddenStates
 from bench.models.inputs import ItemFeed, pixels
-from bench.models.loading.check_encoder import check_encoder
-from bench.models.loading.describe import pooling_of
 from bench.models.quantisation import check_installed, quantise
 from bench.models.recommender import Recommender, UserEncoder
 from bench.training.budget import Budget
+from bench.utils import fresh_process
 from bench.utils.errors import UserError
-from bench.utils.files import digest_of
 from methods.base import EncoderMethod, Group, HiddenMethod, ItemEncoder, Method, Shape
 
-# Items that an encoder is checked with before it fills a cache.
-CHECKED_ITEMS = 8
 # Called while a cache is built: modality, number of items done, number of all items.
 CacheProgress = Callable[[str, int, int], None]
 
@@ -165,14 +151,19 @@ def load_encoders(sources: Mapping[str, Source], cell: Cell, device: torch.devic
     Raises:
         UserError: an encoder cannot be loaded or quantised.
     """
-    encoders = {}
-    for index, (modality, source) in enumerate(sources.items()):
-        torch.manual_seed(1000 * cell.seed + index)
-        encoders[modality] = Encoder.from_source(source)
-        encoders[modality].use_attention(cell.training.attention)
-        if cell.backbones.quantise is not None:
-            quantise(encoders[modality].model, cell.backbones.quantise, cell.precision, device)
-    return encoders
+    return {modality: load_encoder(modality, sources, cell, device) for modality in sources}
+
+
+def load_encoder(
+    modality: str, sources: Mapping[str, Source], cell: Cell, device: torch.device | None = None
+) -> Encoder:
+    """Load the backbone of one modality, see :func:`load_encoders`."""
+    torch.manual_seed(1000 * cell.seed + list(sources).index(modality))
+    encoder = Encoder.from_source(sources[modality])
+    encoder.use_attention(cell.training.attention)
+    if cell.backbones.quantise is not None:
+        quantise(encoder.model, cell.backbones.quantise, cell.precision, device)
+    return encoder
 
 
 def reads_cache(method: Method) -> bool:
@@ -319,7 +310,7 @@ def assemble(cell: Cell, device: torch.device, progress: CacheProgress | None = 
     encoders: dict[str, Encoder] = {}
     caches: dict[str, CacheFile] = {}
     if reads_cache(method):
-        caches = build_caches(cell, data, feed, kept_layers(method, data.sources), device, progress)
+        caches = open_caches(cell, data, feed, kept_layers(method, data.sources), device, progress)
         feed = ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
     else:
         encoders = load_encoders(data.sources, cell, device)
@@ -343,60 +334,66 @@ def feed_of_items(cell: Cell, data: Data, catalogue: Catalogue, device: torch.de
     return ItemFeed(arrays={HIDDEN_KEY.format(m): cache.states for m, cache in caches.items()})
 
 
-def build_caches(
+def open_caches(
     cell: Cell,
     data: Data,
     feed: ItemFeed,
-    kept: Mapping[str, tuple[int, ...]],
+    kept: KeptLayers,
     device: torch.device,
     progress: CacheProgress | None = None,
 ) -> dict[str, CacheFile]:
-    """Open or build the hidden-state cache of every modality; a backbone is loaded only to build its cache.
+    """Open the hidden-state caches of a cell; a process of its own builds those that are absent.
+
+    Building takes much more memory than a training step from the cache. In the process of the cell, this memory would
+    stay reserved, and be part of its peaks.
 
     Args:
-        feed: tokens and pixels of the items.
-        kept: modality -> layers whose states are stored.
-        device: device that computes the states.
+        feed: tokens and pixels of the cell's items.
         progress: called after every block of items.
-
-    Returns:
-        Modality -> cache file.
 
     Raises:
         UserError: a cache cannot be built or written.
     """
+    caches = find_caches(cell, data, feed, kept)
+    if caches is None:
+        told = progress or (lambda *_: None)
+        notes = fresh_process.call(build_for_another, cell.to_json(), str(device), kept, progress=told)
+        caches = build_caches(cell, data, feed, kept, device)  # finds them, unless another process removed one since
+        caches = {m: replace(c, reused=notes[m][0], warning=notes[m][1]) for m, c in caches.items()}
+    return caches
+
+
+def build_for_another(
+    cell_json: str, device: str, kept: KeptLayers, progress: CacheProgress
+) -> dict[str, tuple[bool, str]]:
+    """Build the hidden-state caches of a cell that runs in another process.
+
+    Returns:
+        Modality -> whether the file existed already, and the warning (see ``CacheFile``).
+    """
+    cell = Cell.from_json(cell_json)
+    place = torch.device(device)
+    torch.backends.cuda.enable_cudnn_sdp(cell.training.cudnn_attention)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    data = load_data(cell)
+    feed, _ = raw_feed(data, cell)
+    caches = build_caches(cell, data, feed, kept, place, progress)
+    return {m: (cache.reused, cache.warning) for m, cache in caches.items()}
+
+
+def build_caches(
+    cell: Cell,
+    data: Data,
+    feed: ItemFeed,
+    kept: KeptLayers,
+    device: torch.device,
+    progress: CacheProgress | None = None,
+) -> dict[str, CacheFile]:
+    """Open or build the hidden-state cache of every modality, in this process; see :func:`open_caches`."""
     caches = {}
-    for modality, source in data.sources.items():
-        shape = (data.n_items, len(kept[modality]), source.width)
-        # Pictures are in the digest of the catalogue, as they are before the framing that the preprocessing names.
-        inputs_digest = feed.tokens.digest() if modality == "text" and feed.tokens is not None else ""
-        key = cache_key(
-            encoder_digest(source, cell),
-            digest_of(
-                source.preprocessing.digest(), pooling_of(source).pooling, cell.training.attention, inputs_digest
-            ),
-            kept[modality],
-            cell.training.cache_dtype,
-            data.catalogue.digest,
-        )
-        loaded: list[Encoder] = []
-
-        def compute(rows: NDArray[np.int64], modality: str = modality, loaded: list[Encoder] = loaded) -> Tensor:
-            if not loaded:
-                loaded.append(load_encoders(data.sources, cell, device)[modality].to(device).eval())
-                checked = {k: v.to(device) for k, v in feed.gather(rows[:CHECKED_ITEMS]).items()}
-                check_encoder(loaded[0], checked)
-            inputs = {k: v.to(device) for k, v in feed.gather(rows).items()}
-            with torch.no_grad():
-                return loaded[0].hidden_states(inputs, kept[modality])
-
-        facts = {
-            "model": str(cell.shown_model(modality)),
-            "modality": modality,
-            "layers": " ".join(map(str, kept[modality])),
-        }
-        modality_progress = None if progress is None else partial(progress, modality)
-        caches[modality] = open_or_build(
-            cache_dir() / "hidden", key, shape, cell.training.cache_dtype, compute, facts, modality_progress
-        )
+    for modality in data.sources:
+        load = partial(load_encoder, modality, data.sources, cell, device)
+        told = None if progress is None else partial(progress, modality)
+        caches[modality] = open_or_build_cache(cell, data, feed, modality, kept[modality], load, device, told)
     return caches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -296,10 +297,11 @@ def load_model(source: Source, device: str = "cpu") -> torch.nn.Module:
 def _random_model(cls: Any, source: Source) -> Any:
     import torch
 
+    config = copy.deepcopy(source.full_config)  # transformers writes into it, and it names the caches
     try:
         if cls.__name__ == "AutoModel":
-            return cls.from_config(source.full_config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
-        return cls(source.full_config).float()
+            return cls.from_config(config, dtype=torch.float32, trust_remote_code=source.trust_remote_code)
+        return cls(config).float()
     except (ImportError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
         option = f"--{source.modality}-model {source.name}"
         raise UserError(f"{option}: the model cannot be built: {_first_line(error)}") from error
@@ -315,7 +317,7 @@ def _pretrained_model(cls: Any, source: Source, device: str) -> tuple[Any, list[
         fetch_weights(source.name, Path(source.location))
         model, info = cls.from_pretrained(
             source.location,
-            config=source.full_config,
+            config=copy.deepcopy(source.full_config),  # transformers writes into it, and it names the caches
             device_map={"": device} if device == "meta" else None,
             dtype=torch.float32,
             use_safetensors=True,

@@ -23,6 +23,8 @@ from bench.utils.files import digest_of
 
 # Key of cached hidden states among the item inputs; takes the modality.
 HIDDEN_KEY = "hidden_{}"
+# Name of the states within their cache file.
+TENSOR = "states"
 
 
 class LiveHiddenStates(nn.Module):
@@ -82,23 +84,24 @@ def cache_key(weights: str, preprocessing: str, kept: tuple[int, ...], dtype: st
     return digest_of("hidden-states-2", weights, preprocessing, repr(kept), dtype, items)[:32]
 
 
+def find(folder: Path, layout: Layout) -> CacheFile | None:
+    """Open the cache file of a layout; None if it is absent or damaged."""
+    served = array_cache.find(folder, layout)
+    return served and _cache_file(served)
+
+
 def open_or_build(
     folder: Path,
-    key: str,
-    shape: tuple[int, int, int],
-    dtype: str,
+    layout: Layout,
     compute: Callable[[NDArray[np.int64]], Tensor],
-    facts: Mapping[str, str] | None = None,
     progress: array_cache.Progress | None = None,
 ) -> CacheFile:
-    """Open the cache file of ``key``, or build it in blocks of items.
+    """Open the cache file of a layout, or build it in blocks of items.
 
     Args:
         folder: folder of the cache files.
-        shape: (items, kept layers, width).
-        dtype: "float16" or "float32".
+        layout: name, shape (items, kept layers, width) and type of the states, float16 or float32.
         compute: item indices -> states (n, kept layers, width) in eval mode.
-        facts: model and layers, for ``cache list``.
         progress: called with the number of items done and of all items.
 
     Raises:
@@ -107,11 +110,14 @@ def open_or_build(
 
     def block(rows: NDArray[np.int64]) -> NDArray[np.generic]:
         states = compute(rows).float().cpu()
-        if dtype == "float16":
+        if layout.dtype == "float16":
             if states.abs().max() > torch.finfo(torch.float16).max:
                 raise UserError('hidden-state cache: a state does not fit into 16 bit; use cache_dtype = "float32"')
             states = states.half()
         return states.numpy()
 
-    cached = array_cache.open_or_build(folder, Layout(key, "states", shape, dtype, facts or {}), block, progress)
-    return CacheFile(cached.rows, cached.seconds, cached.reused, cached.size, cached.warning)
+    return _cache_file(array_cache.open_or_build(folder, layout, block, progress))
+
+
+def _cache_file(served: array_cache.Served) -> CacheFile:
+    return CacheFile(served.rows, served.seconds, served.reused, served.size, served.warning)

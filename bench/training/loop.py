@@ -31,6 +31,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPS = 20
 
 
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Context of mixed precision with 32-bit weights; no-op for fp32."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, AUTOCAST[precision])
+
+
 class Diverged(Exception):
     """The loss or the gradient norm is not finite.
 
@@ -119,9 +124,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of mixed precision with 32-bit weights; no-op for fp32."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+        return autocast(self.precision, self.device)
 
     def transfer(self, batch: Batch, inputs: dict[str, Tensor], log_popularity: NDArray[np.float32]) -> TrainBatch:
         """Move a batch and the inputs of its items to the device; on CUDA the host does not wait for the copies."""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.batches import Batch, log_popularity, make_batch
+from bench.data.cache.array_file import Layout
 from bench.data.splits import PAD, split
-from bench.models.hidden_states import CachedHiddenStates, open_or_build
+from bench.models.hidden_states import TENSOR, CachedHiddenStates, open_or_build
 from bench.models.inputs import ItemFeed
 from bench.models.recommender import Recommender, UserEncoder, sequence_loss
 from bench.training.config import TrainingConfig
@@ -95,7 +96,7 @@ def make_case(folder: Path) -> tuple[Batch, ItemFeed, np.ndarray, dict[str, Path
         def compute(wanted: np.ndarray, generator: torch.Generator = generator) -> Tensor:
             return torch.randn(len(wanted), LAYERS, WIDTH, generator=generator)
 
-        cache = open_or_build(folder, modality, (ITEMS, LAYERS, WIDTH), "float16", compute)
+        cache = open_or_build(folder, Layout(modality, TENSOR, (ITEMS, LAYERS, WIDTH), "float16"), compute)
         print(f"cache, {modality}: {cache.size / ITEMS / 1000:.2f} KB per item")
         arrays[f"hidden_{modality}"] = cache.states
         files[modality] = folder / f"{modality}-files"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.cell.assemble import Assembly, assemble, locate_encoders
 from bench.cell.check_inputs import check_inputs
-from bench.cell.digests import source_digest
+from bench.cell.hidden_cache import source_digest
 from bench.cell.run_cell import run_cell
 from bench.data.shop.shop import ShopConfig, make_shop
 from bench.models.backbones import locate

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench.data.cache.array_cache import _free_bytes
-from bench.models.hidden_states import cache_key, open_or_build
+from bench.data.cache.array_file import Layout
+from bench.models.hidden_states import TENSOR, cache_key, open_or_build
 from bench.utils.errors import UserError
 
 SHAPE = (600, 3, 8)
@@ -24,10 +25,10 @@ def never(rows: np.ndarray) -> torch.Tensor:
 
 
 def test_build_then_serve(tmp_path: Path) -> None:
-    built = open_or_build(tmp_path, "k", SHAPE, "float32", compute)
+    built = open_or_build(tmp_path, Layout("k", TENSOR, SHAPE, "float32"), compute)
     assert not built.reused
     assert np.array_equal(built.states, TRUTH.numpy())
-    served = open_or_build(tmp_path, "k", SHAPE, "float32", never)
+    served = open_or_build(tmp_path, Layout("k", TENSOR, SHAPE, "float32"), never)
     assert served.reused
     assert served.seconds == pytest.approx(built.seconds, abs=1e-6)
     assert served.size == built.size == (tmp_path / "k.safetensors").stat().st_size
@@ -35,8 +36,8 @@ def test_build_then_serve(tmp_path: Path) -> None:
 
 
 def test_16_bit_is_half_the_bytes_and_rounds(tmp_path: Path) -> None:
-    half = open_or_build(tmp_path, "h", SHAPE, "float16", compute)
-    whole = open_or_build(tmp_path, "w", SHAPE, "float32", compute)
+    half = open_or_build(tmp_path, Layout("h", TENSOR, SHAPE, "float16"), compute)
+    whole = open_or_build(tmp_path, Layout("w", TENSOR, SHAPE, "float32"), compute)
     header = half.size - np.prod(SHAPE) * 2
     assert whole.size - header == 2 * (half.size - header)
     assert np.array_equal(half.states, TRUTH.numpy().astype(np.float16))
@@ -45,15 +46,15 @@ def test_16_bit_is_half_the_bytes_and_rounds(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_into_16_bit_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not fit into 16 bit"):
-        open_or_build(tmp_path / "hidden", "k", SHAPE, "float16", lambda rows: compute(rows) * 1e6)
+        open_or_build(tmp_path / "hidden", Layout("k", TENSOR, SHAPE, "float16"), lambda rows: compute(rows) * 1e6)
     assert not list((tmp_path / "hidden").iterdir())
 
 
 @pytest.mark.parametrize("other", [((600, 3, 8), "float16"), ((600, 4, 6), "float32"), ((599, 3, 8), "float32")])
 def test_an_array_of_another_kind_is_built_again(other: tuple[tuple[int, int, int], str], tmp_path: Path) -> None:
     shape, dtype = other
-    open_or_build(tmp_path, "k", shape, dtype, lambda rows: torch.zeros(len(rows), *shape[1:]))
-    again = open_or_build(tmp_path, "k", SHAPE, "float32", compute)
+    open_or_build(tmp_path, Layout("k", TENSOR, shape, dtype), lambda rows: torch.zeros(len(rows), *shape[1:]))
+    again = open_or_build(tmp_path, Layout("k", TENSOR, SHAPE, "float32"), compute)
     assert not again.reused
     assert "k.safetensors: holds another array than its name says; built again" in again.warning
     assert np.array_equal(again.states, TRUTH.numpy())
@@ -78,7 +79,8 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from bench.models.inputs import ItemFeed
-from bench.models.hidden_states import open_or_build
+from bench.data.cache.array_file import Layout
+from bench.models.hidden_states import TENSOR, open_or_build
 from bench.measure.host import peak_rss_bytes
 
 torch.set_num_threads(1)
@@ -89,11 +91,11 @@ def values(rows):
     return (torch.from_numpy(rows) % 1024).float()[:, None, None] + pattern
 
 started = time.perf_counter()
-built = open_or_build(FOLDER, "k" * 32, (ITEMS, 7, 768), "float16", values)
+built = open_or_build(FOLDER, Layout("k" * 32, TENSOR, (ITEMS, 7, 768), "float16"), values)
 print("built", time.perf_counter() - started, flush=True)
 del built
 started = time.perf_counter()
-served = open_or_build(FOLDER, "k" * 32, (ITEMS, 7, 768), "float16", None)
+served = open_or_build(FOLDER, Layout("k" * 32, TENSOR, (ITEMS, 7, 768), "float16"), None)
 print("opened", time.perf_counter() - started, flush=True)
 assert served.reused
 started = time.perf_counter()

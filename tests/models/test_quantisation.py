@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel, ViTConfig, ViTModel
 
 from bench.cell.assemble import assemble, build_model
-from bench.cell.digests import encoder_digest, source_digest
+from bench.cell.hidden_cache import encoder_digest, source_digest
 from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell, cells
 from bench.config.matrix import build_method, parse

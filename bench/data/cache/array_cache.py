@@ -73,14 +73,21 @@ def open_or_build(folder: Path, layout: Layout, compute: Compute, progress: Prog
     """
     path, paths = folder / f"{layout.key}{eviction.WHOLE_SUFFIX}", _Paths.of(folder, layout.key)
     while True:
-        with suppress(FileNotFoundError, Damaged):
-            return _serve(path, layout)
+        if found := find(folder, layout):
+            return found
         with _naming(path, layout, paths):
             folder.mkdir(parents=True, exist_ok=True)
             file = _claim(paths, layout, progress)
         if file is not None:
             with file:
                 return _serve_or_build(path, paths, file, layout, compute, progress)
+
+
+def find(folder: Path, layout: Layout) -> Served | None:
+    """Serves the array named by the layout's key, its checksums checked; None if it is absent or damaged."""
+    with suppress(FileNotFoundError, Damaged):
+        return _serve(folder / f"{layout.key}{eviction.WHOLE_SUFFIX}", layout)
+    return None
 
 
 @dataclass(frozen=True)
