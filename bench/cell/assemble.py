@@ -354,7 +354,7 @@ def open_caches(
     Raises:
         UserError: a cache cannot be built or written.
     """
-    caches = find_caches(cell, data, feed, kept)
+    caches = find_caches(cell, data.sources, data.catalogue, feed, kept)
     if caches is None:
         told = progress or (lambda *_: None)
         notes = fresh_process.call(build_for_another, cell.to_json(), str(device), kept, progress=told)
@@ -392,8 +392,8 @@ def build_caches(
 ) -> dict[str, CacheFile]:
     """Open or build the hidden-state cache of every modality, in this process; see :func:`open_caches`."""
     caches = {}
-    for modality in data.sources:
+    for modality, source in data.sources.items():
         load = partial(load_encoder, modality, data.sources, cell, device)
         told = None if progress is None else partial(progress, modality)
-        caches[modality] = open_or_build_cache(cell, data, feed, modality, kept[modality], load, device, told)
+        caches[modality] = open_or_build_cache(cell, source, data.catalogue, feed, kept[modality], load, device, told)
     return caches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from bench.config.cells import Cell
 from bench.data.cache.array_cache import Progress
 from bench.data.cache.array_file import Layout
 from bench.data.cache.location import cache_dir
+from bench.data.catalogue import Catalogue
 from bench.models import hidden_states
 from bench.models.backbones import Source
 from bench.models.encoders import Encoder
@@ -27,16 +28,15 @@ from bench.models.loading.folder_content import fetch_weights, files_digest, wei
 from bench.training.loop import autocast
 from bench.utils.files import digest_of
 
-if TYPE_CHECKING:
-    from bench.cell.assemble import Data
-
 # Modality -> layers whose states are stored.
 KeptLayers: TypeAlias = Mapping[str, tuple[int, ...]]
 # Items that an encoder is checked and warmed up with before it fills a cache.
 CHECKED_ITEMS = 8
 
 
-def find_caches(cell: Cell, data: Data, feed: ItemFeed, kept: KeptLayers) -> dict[str, CacheFile] | None:
+def find_caches(
+    cell: Cell, sources: Mapping[str, Source], catalogue: Catalogue, feed: ItemFeed, kept: KeptLayers
+) -> dict[str, CacheFile] | None:
     """Open the caches of all modalities; None if one is absent or damaged.
 
     Args:
@@ -44,7 +44,7 @@ def find_caches(cell: Cell, data: Data, feed: ItemFeed, kept: KeptLayers) -> dic
     """
     caches = {}
     for modality, layers in kept.items():
-        found = hidden_states.find(_folder(), _layout(cell, data, feed, modality, layers))
+        found = hidden_states.find(_folder(), _layout(cell, sources[modality], catalogue, feed, layers))
         if found is None:
             return None
         caches[modality] = found
@@ -53,9 +53,9 @@ def find_caches(cell: Cell, data: Data, feed: ItemFeed, kept: KeptLayers) -> dic
 
 def open_or_build_cache(
     cell: Cell,
-    data: Data,
+    source: Source,
+    catalogue: Catalogue,
     feed: ItemFeed,
-    modality: str,
     kept: tuple[int, ...],
     load: Callable[[], Encoder],
     device: torch.device,
@@ -75,7 +75,7 @@ def open_or_build_cache(
     Raises:
         UserError: the cache cannot be built or written.
     """
-    layout = _layout(cell, data, feed, modality, kept)
+    layout = _layout(cell, source, catalogue, feed, kept)
     found = hidden_states.find(_folder(), layout)
     if found is not None:
         return found
@@ -88,7 +88,7 @@ def open_or_build_cache(
         with torch.no_grad(), autocast(cell.precision, device):
             return encoder.hidden_states(inputs(rows), kept)
 
-    few = np.arange(min(CHECKED_ITEMS, data.n_items))
+    few = np.arange(min(CHECKED_ITEMS, len(catalogue.item_ids)))
     check_encoder(encoder, inputs(few))
     compute(few).cpu()
     return hidden_states.open_or_build(_folder(), layout, compute, progress)
@@ -98,21 +98,24 @@ def _folder() -> Path:
     return cache_dir() / "hidden"
 
 
-def _layout(cell: Cell, data: Data, feed: ItemFeed, modality: str, kept: tuple[int, ...]) -> Layout:
+def _layout(cell: Cell, source: Source, catalogue: Catalogue, feed: ItemFeed, kept: tuple[int, ...]) -> Layout:
     """Name and shape of a cache: all that its states are computed from is in the key."""
-    source = data.sources[modality]
     # Pictures are in the digest of the catalogue, as they are before the framing that the preprocessing names.
-    inputs_digest = feed.tokens.digest() if modality == "text" and feed.tokens is not None else ""
+    inputs_digest = feed.tokens.digest() if source.modality == "text" and feed.tokens is not None else ""
     arithmetic = cell.precision, cell.training.attention, cell.training.cudnn_attention
     key = cache_key(
         encoder_digest(source, cell),
         digest_of(source.preprocessing.digest(), pooling_of(source).pooling, *arithmetic, inputs_digest),
         kept,
         cell.training.cache_dtype,
-        data.catalogue.digest,
+        catalogue.digest,
     )
-    facts = {"model": str(cell.shown_model(modality)), "modality": modality, "layers": " ".join(map(str, kept))}
-    shape = (data.n_items, len(kept), source.width)
+    facts = {
+        "model": str(cell.shown_model(source.modality)),
+        "modality": source.modality,
+        "layers": " ".join(map(str, kept)),
+    }
+    shape = (len(catalogue.item_ids), len(kept), source.width)
     return Layout(key, hidden_states.TENSOR, shape, cell.training.cache_dtype, facts)
 
 

@@ -46,7 +46,7 @@ from bench.data.batches import (
 from bench.data.datasets import load_new_items
 from bench.measure.clock import step_warnings
 from bench.measure.flops import count_flops
-from bench.measure.memory import reset_allocator_peaks
+from bench.measure.memory import reset_allocator_peaks, return_unused_memory
 from bench.measure.operators import count_operators
 from bench.measure.training_meters import MeterReadings, TrainingMeters
 from bench.models.loading.check_encoder import check_encoder
@@ -125,12 +125,19 @@ class CellRun(CellState):
         self._start_over()
 
     def warm_up(self) -> None:
-        """Run untimed steps, compiled if the cell asks for it, then restore the model."""
+        """Run untimed steps, compiled if the cell asks for it, then restore the model.
+
+        The memory of the checks and probes is given back first. The last step is that of the largest batch: when the
+        peaks are reset after it, the allocator holds what training needs, and timed steps need not ask the driver.
+        """
+        return_unused_memory(self.device)
         self.compiler.compile(self.assembly.model, self.assembly.encoders)
+        largest = largest_batch(*self._batching)
         batches: Iterable[Batch] = islice(all_batches(*self._batching), self.cell.training.timing_warmup_steps)
         if self.compiler.on:
             # A compiled graph is valid between bounds of the sizes; these two batches are the extremes.
-            batches = chain((largest_batch(*self._batching), smallest_batch(*self._batching)), batches)
+            batches = chain((largest, smallest_batch(*self._batching)), batches)
+        batches = chain(batches, (largest,))
         with self.compiler.running():
             for batch in batches:
                 self.trainer.step(self._batch(batch))
@@ -143,11 +150,11 @@ class CellRun(CellState):
         del self.start
         # All methods get the same dropout masks, however many random numbers their checks and probes drew.
         torch.manual_seed(self.cell.seed)
-        reset_allocator_peaks(self.device)
         splits = self.assembly.data.splits
         epoch_steps = steps_per_epoch(len(splits.train), self.cell.budget.batch_size)
         checkpoints = Checkpoints(self.cell, self.folder, batch_digest(*self._batching), epoch_steps)
         self.meters = TrainingMeters(self.device, self._resume(checkpoints))
+        reset_allocator_peaks(self.device)
         data = self._training_data(done=len(self.training.losses))
         watches = [self.clock.watch(encoder) for encoder in self.assembly.encoders]
         try:

@@ -121,6 +121,17 @@ def account(
     return ledger.at_peak()
 
 
+def return_unused_memory(device: torch.device) -> None:
+    """Collect garbage and give the blocks that the CUDA allocator keeps unused back to the driver.
+
+    Without it the reserved peak of what comes next, and NVML's figure for the process, would be those of all before.
+    Not for timed steps: they would have to ask the driver for memory again.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def reset_allocator_peaks(device: torch.device) -> None:
     """Reset the peaks of the CUDA allocator, after warm-up; does nothing on the CPU."""
     if device.type == "cuda":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.measure.host import MachineWatch, peak_rss_bytes
-from bench.measure.memory import allocator_peaks, reset_allocator_peaks
+from bench.measure.memory import allocator_peaks
 from bench.measure.nvml import NvmlReading, NvmlSampler
 
 PEAKS = ("process_bytes", "device_bytes", "reserved_bytes", "total_bytes", "utilisation_peak", "power_peak_watts",
@@ -55,6 +55,10 @@ class MeterReadings:
 class TrainingMeters:
     """Context that runs the meters of NVML (on a GPU) and of the machine; the clock belongs to the training loop.
 
+    Peaks of device memory (torch's allocated and reserved bytes, NVML's figures for the process and the device) are
+    those of the steps before the first pause. Torch keeps the blocks that an evaluation needed, so afterwards its
+    reserved bytes and NVML's figure would be those of the evaluation.
+
     Args:
         device: device of the training; other cards are not measured.
         before: readings of earlier processes of the same training; None if there are none.
@@ -66,39 +70,36 @@ class TrainingMeters:
         self._machine = MachineWatch()
         self._stack = ExitStack()
         self._peaks: dict[str, int | None] = {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
-        self._running = False
+        # Whether the first pause is still to come, and NVML's reading until then.
+        self._before_pauses = False
+        self._nvml_before_pauses: NvmlReading | None = None
 
     def __enter__(self) -> TrainingMeters:
         """Start the meters."""
         self._stack.enter_context(self._machine)
         if self._sampler is not None:
             self._stack.enter_context(self._sampler)
-        self._running = True
+        self._before_pauses = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Stop the meters; the readings stay available."""
         self._note_peaks()
-        self._running = False
+        self._before_pauses = False
         self._stack.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Context whose work, such as an evaluation, is left out of NVML's readings and of the allocator's peaks.
-
-        The allocator keeps the memory that it reserves inside the block, so the reserved peak may include it.
-        """
+        """Context whose work, such as an evaluation, is left out of all readings."""
         self._note_peaks()
-        was_running, self._running = self._running, False
-        try:
-            with nullcontext() if self._sampler is None else self._sampler.paused():
-                yield
-        finally:
-            self._running = was_running
-            reset_allocator_peaks(self._device)
+        first, self._before_pauses = self._before_pauses, False
+        with nullcontext() if self._sampler is None else self._sampler.paused():
+            if first and self._sampler is not None:
+                self._nvml_before_pauses = self._sampler.so_far()
+            yield
 
     def _note_peaks(self) -> None:
-        if self._running:
+        if self._before_pauses:
             for name, peak in zip(self._peaks, allocator_peaks(self._device), strict=True):
                 self._peaks[name] = _highest((self._peaks[name], peak))
 
@@ -108,7 +109,7 @@ class TrainingMeters:
         peaks = {**self._peaks, "peak_rss_bytes": peak_rss_bytes()}
         nvml, warnings = None, list(self._machine.warnings)
         if self._sampler is not None:
-            nvml = self._sampler.so_far()
+            nvml = _with_memory_of(self._sampler.so_far(), self._nvml_before_pauses)
             warnings += [f"no readings from NVML: {self._sampler.reason}"] if nvml is None else nvml.warnings
         return MeterReadings(nvml, peaks, tuple(warnings)).after(self._before)
 
@@ -169,6 +170,15 @@ def _energy(first: NvmlReading, second: NvmlReading) -> dict[str, Any]:
     # A sum of both sources is only as good as the integral of sampled power.
     source = first.energy_source if first.energy_source == second.energy_source else "power"
     return {"energy_joules": first.energy_joules + second.energy_joules, "energy_source": source}
+
+
+def _with_memory_of(reading: NvmlReading | None, earlier: NvmlReading | None) -> NvmlReading | None:
+    """A reading with the memory of an earlier one of the same training; without an earlier one, the reading itself."""
+    if reading is None or earlier is None:
+        return reading
+    # A later doubt is about the number of the process, and so about the earlier figure too.
+    known = reading.process_bytes is not None
+    return replace(reading, process_bytes=earlier.process_bytes if known else None, device_bytes=earlier.device_bytes)
 
 
 def _highest(values: Iterable[Any]) -> Any:

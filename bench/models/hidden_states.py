@@ -87,7 +87,7 @@ def cache_key(weights: str, preprocessing: str, kept: tuple[int, ...], dtype: st
 def find(folder: Path, layout: Layout) -> CacheFile | None:
     """Open the cache file of a layout; None if it is absent or damaged."""
     served = array_cache.find(folder, layout)
-    return served and _cache_file(served)
+    return None if served is None else _cache_file(served)
 
 
 def open_or_build(

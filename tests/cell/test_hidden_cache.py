@@ -17,6 +17,7 @@ from bench.cell.run_cell import run_cell
 from bench.config.cells import Cell
 from bench.config.matrix import build_method
 from bench.data.cache import array_cache
+from bench.data.cache.location import cache_dir
 from bench.models.encoders import Encoder
 from bench.training.loop import autocast
 from bench.utils import fresh_process
@@ -38,10 +39,16 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_figures_are_equal_with_a_cache_built_just_now_and_one_found(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plan: None
 ) -> None:
-    """Nothing of the building happens in the process of the cell, so its meters cannot see it."""
-    monkeypatch.setattr(fresh_process, "call", REAL_CALL)
-    monkeypatch.setattr(assembly, "load_encoder", lambda *_: pytest.fail("an encoder in the process of the cell"))
+    """The process of the cell loads no encoder before its meters have been read, so they cannot see one."""
     events: list[dict[str, Any]] = []
+    load = assembly.load_encoder
+
+    def late(*arguments: Any) -> Encoder:
+        assert [event["phase"] for event in events if event["event"] == "phase"][-1] == "attributes"
+        return load(*arguments)
+
+    monkeypatch.setattr(fresh_process, "call", REAL_CALL)
+    monkeypatch.setattr(assembly, "load_encoder", late)
     cell = cell_of("iisan-cached", model_folders)
     built, found = (run_cell(cell, tmp_path / name, events.append) for name in ("built", "found"))
     assert (built["row"]["status"], found["row"]["status"]) == ("ok", "ok")
@@ -107,13 +114,13 @@ def live_states(cell: Cell, precision: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_states_are_computed_in_the_precision_of_the_cell(precision: str, model_folders: dict[str, Path]) -> None:
-    cell = cell_of("iisan-cached", model_folders, precision=precision)
-    cached = {m: torch.from_numpy(np.asarray(c.states)).float() for m, c in assemble(cell, CPU).caches.items()}
+    training = {"width": 16, "cache_dtype": "float32"}
+    cell = cell_of("iisan-cached", model_folders, precision=precision, training=training)
+    cached = {m: torch.tensor(np.asarray(c.states)) for m, c in assemble(cell, CPU).caches.items()}
     other = live_states(cell, "fp32" if precision == "bf16" else "bf16")
     for modality, live in live_states(cell, precision).items():
-        rounding = live.abs().max().item() * 2**-11  # of a number in 16 bit
-        assert (cached[modality] - live).abs().max().item() <= rounding
-        assert (cached[modality] - other[modality]).abs().max().item() > 2 * rounding
+        assert torch.equal(cached[modality], live)
+        assert not torch.equal(cached[modality], other[modality])
 
 
 def test_precision_and_kernels_name_the_cache(model_folders: dict[str, Path]) -> None:
@@ -142,6 +149,4 @@ def test_a_damaged_cache_is_built_again_and_the_cell_says_so(model_folders: dict
 
 
 def _files() -> list[Path]:
-    from bench.data.cache.location import cache_dir
-
     return list((cache_dir() / "hidden").glob("*.safetensors"))

@@ -15,8 +15,11 @@ from bench.cell.assemble import assemble
 from bench.cell.result import accuracy_columns
 from bench.cell.run_cell import CellRun, run_cell
 from bench.cell.sanity_checks import SanityCheckError, check_sanity
+from bench.data.batches import epoch_batches
 from bench.data.shop import world
 from bench.measure.environment import capture
+from bench.measure.training_meters import TrainingMeters
+from bench.models.recommender import TrainBatch
 from bench.records import columns
 from bench.records.record import empty_row, read_record
 from bench.training.loop import Evaluation, Trainer
@@ -40,6 +43,39 @@ def test_cudnns_attention_is_off_unless_a_cell_asks_for_it(
     training = matrix(model_folders)["training"] | options
     CellRun(cell_of("lora", model_folders, training=training), tmp_path, lambda _: None).run()
     assert [flags["cudnn_attention"] for flags in found] == [bool(options)]
+
+
+def test_peaks_are_reset_between_warm_up_and_training(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the probes held is given back, the largest batch comes last, and nothing is in between reset and meters."""
+    calls: list[str] = []
+    steps, started = Trainer.step, TrainingMeters.__enter__
+    sizes: list[int] = []
+
+    def step(trainer: Trainer, batch: TrainBatch) -> torch.Tensor:
+        calls.append("step")
+        sizes.append(len(batch.log_popularity))
+        return steps(trainer, batch)
+
+    def start(meters: TrainingMeters) -> TrainingMeters:
+        calls.append("meters")
+        return started(meters)
+
+    for name in ("return_unused_memory", "reset_allocator_peaks"):
+        monkeypatch.setattr(program, name, lambda _, name=name: calls.append(name))
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(TrainingMeters, "__enter__", start)
+    run = CellRun(cell_of("frozen", model_folders), tmp_path, lambda _: None)
+    run.assemble()
+    run.probe()
+    calls.clear()
+    sizes.clear()
+    run.warm_up()
+    run.train()
+    assert calls == ["return_unused_memory", "step", "step", "reset_allocator_peaks", "meters"]
+    splits = run.assembly.data.splits
+    assert sizes[-1] == max(len(batch.unique) for batch in epoch_batches(splits, 16, run.cell.seed, 1)) > min(sizes)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

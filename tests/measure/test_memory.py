@@ -16,7 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Adam, Optimizer
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-from bench.measure.memory import MemoryAccount, account, allocator_peaks, reset_allocator_peaks
+from bench.measure.memory import (
+    MemoryAccount,
+    account,
+    allocator_peaks,
+    reset_allocator_peaks,
+    return_unused_memory,
+)
 from bench.records.columns import MEMORY_PARTS
 from tests.measure.tracker import Tracker
 
@@ -357,3 +363,12 @@ def test_a_real_card_gives_the_account_of_the_cpu() -> None:
     assert allocated is not None
     assert reserved is not None
     assert on_card.peak_bytes <= allocated <= reserved
+
+
+def test_garbage_is_collected_before_the_allocator_gives_blocks_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the other order the blocks of what is collected would stay."""
+    calls: list[str] = []
+    monkeypatch.setattr("gc.collect", lambda: calls.append("collect"))
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: calls.append("empty"))
+    return_unused_memory(torch.device("cuda:0"))
+    assert calls == ["collect", "empty"]

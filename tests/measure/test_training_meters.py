@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -129,31 +130,75 @@ def test_a_figure_of_nvml_below_what_torch_has_reserved_is_unknown(monkeypatch: 
     assert columns["memory_source"] == "peak_reserved_bytes"
 
 
+class Allocator:
+    """Counts as torch's does: the allocated peak is never below what is live, and reserved blocks are kept."""
+
+    def __init__(self) -> None:
+        self.live = self.allocated = self.reserved = 0
+
+    def allocate(self, count: int) -> None:
+        self.live += count
+        self.allocated = max(self.allocated, self.live)
+        self.reserved = max(self.reserved, 2 * self.live)
+
+    def peaks(self, _: torch.device) -> tuple[int, int]:
+        return self.allocated, self.reserved
+
+
 def test_what_is_allocated_in_a_pause_is_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Played by an allocator that counts as torch's does: peaks since the last reset, never below what is live."""
-    live, peak = 0, 0
-
-    def allocate(count: int) -> None:
-        nonlocal live, peak
-        live += count
-        peak = max(peak, live)
-
-    def reset(_: torch.device) -> None:
-        nonlocal peak
-        peak = live
-
-    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", lambda _: (peak, 2 * peak))
-    monkeypatch.setattr("bench.measure.training_meters.reset_allocator_peaks", reset)
+    """An evaluation reserves ten times as much as a step, and nothing of it is in a peak, not even of later steps."""
+    allocator = Allocator()
+    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", allocator.peaks)
     meters = TrainingMeters(torch.device("cpu"))
     with meters:
-        allocate(10)
+        allocator.allocate(10)
+        allocator.allocate(-4)
         with meters.paused():
-            allocate(90)
+            allocator.allocate(90)
             with meters.paused():
                 pass
             meters.readings()  # as a checkpoint does
-            allocate(-90)
-        allocate(5)
-    allocate(1000)
+            allocator.allocate(-90)
+        allocator.allocate(4)
+    allocator.allocate(1000)
     peaks = meters.readings().peaks
-    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (15, 30)
+    assert (peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]) == (10, 20)
+
+
+def test_nvmls_memory_is_that_of_the_steps_before_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver counts what torch reserves: 300 bytes for a step, and after an evaluation 900 for good."""
+    held = 300
+    card = FakeDevice(A, compute=lambda: [[process(OWN, held)]], used=lambda: held + 50, milliwatts=100_000)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=A))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: held)
+    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", lambda _: (held, held))
+    monkeypatch.setattr("bench.measure.training_meters.NvmlSampler", partial(NvmlSampler, pynvml=FakeNvml([card])))
+    found = []
+    for paused in (True, False):
+        held = 300
+        with TrainingMeters(torch.device("cuda:0")) as meters:
+            if paused:
+                with meters.paused():
+                    held = 900
+                with meters.paused():
+                    middle = meters.readings()  # as a checkpoint does
+        found.append(meters.readings())
+    for readings in (*found, middle):
+        columns = memory_columns(readings, None)
+        assert (columns["nvml_process_bytes"], columns["nvml_device_bytes"]) == (300, 350)
+        assert (columns["peak_memory_bytes"], columns["memory_source"]) == (300, "nvml_process_bytes")
+
+
+def test_a_later_doubt_about_the_process_is_about_its_earlier_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved = 200
+    card = FakeDevice(A, compute=[[process(OWN, 300)]])
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(uuid=A))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: reserved)
+    monkeypatch.setattr("bench.measure.training_meters.allocator_peaks", lambda _: (reserved, reserved))
+    monkeypatch.setattr("bench.measure.training_meters.NvmlSampler", partial(NvmlSampler, pynvml=FakeNvml([card])))
+    with TrainingMeters(torch.device("cuda:0")) as meters:
+        with meters.paused():
+            reserved = 400
+        time.sleep(0.02)  # a period below 10 ms is none
+    columns = memory_columns(meters.readings(), None)
+    assert (columns["nvml_process_bytes"], columns["peak_memory_bytes"]) == (None, 200)
