@@ -1,7 +1,7 @@
 """The command line.
 
 python run_bench.py                       runs the default matrix on the generated shop
-python run_bench.py run --preset smoke    all eight methods in two minutes
+python run_bench.py run --preset smoke    all eight methods in a minute
 python run_bench.py COMMAND --help        shows the options of a command and an example
 """
 
