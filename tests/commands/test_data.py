@@ -47,7 +47,7 @@ def test_text_keeps_a_terminal_safe(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_shop_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--shop-seed", "3") == 0
     out = capsys.readouterr().out
-    assert "1,500 train, 1,500 valid, 1,500 test" in out
+    assert "6,000 train, 6,000 valid, 6,000 test" in out
     assert "of bayes" in out
 
 

@@ -132,7 +132,8 @@ def run(recipe: Path, out: Path, environment: dict[str, str], *more: str) -> pd.
 def test_two_nodes_give_what_one_machine_gives(cluster: Cluster, recipe: Path, tmp_path: Path) -> None:
     options = ["--launcher", "ray", "--ray-address", cluster.address, "--cache-dir", str(tmp_path / "cache")]
     away = run(recipe, tmp_path / "ray", cluster.environment, *options)
-    assert len(list((tmp_path / "cache" / "hidden").glob("*.safetensors"))) == 2
+    # Of two encoders: the states of the catalogue, and those of the new items that are probed for attributes.
+    assert len(list((tmp_path / "cache" / "hidden").glob("*.safetensors"))) == 4
     whole = cells(parse(read_toml(recipe), "t"), "cpu")
     rows = {cell.method.name: run_cell(cell, tmp_path / cell.cell_id, lambda _: None)["row"] for cell in whole}
     assert away[EXACT].to_dict("index") == {name: {key: row[key] for key in EXACT} for name, row in rows.items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.matrix import Matrix, MethodConfig, build_method
+from bench.data import datasets
 from bench.data.config import DatasetConfig
-from bench.data.datasets import files_config
 from bench.data.kinds import KINDS
 from bench.data.readers.file_layouts import find_layout
 from bench.data.readers.tables.columns import read_chunks
@@ -25,7 +25,8 @@ class DiskEstimate:
     """Bytes that a matrix adds to the cache folder at most; files of earlier runs are not subtracted.
 
     Attributes:
-        hidden: hidden states: items × kept layers × width × bytes of a number, over all caches of the matrix.
+        hidden: hidden states: items × kept layers × width × bytes of a number, over all caches of the matrix, with the
+            new items that are probed for attributes.
         pictures: resized images: items × height × width × 3, over all sizes.
         unknown: parts that are missing from the estimate; empty if it is complete.
     """
@@ -103,11 +104,12 @@ def estimate_disk(matrix: Matrix, hub: list[HubModel]) -> DiskEstimate:
             pictures[size] = items * size * size * 3
         # Random weights depend on the seed, and so do their hidden states.
         seeds = matrix.seeds if source.random else (0,)
+        probed = 0 if weights == "random" or KINDS[matrix.dataset.name].in_files else datasets.NEW_ITEMS
         for method in matrix.methods:
             kept = _cached_layers(method, source)
             for seed in seeds if kept else ():
                 item_bytes = len(kept) * source.width * BYTES[matrix.training.cache_dtype]
-                hidden[modality, name, weights, quantise, kept, seed] = items * item_bytes
+                hidden[modality, name, weights, quantise, kept, seed] = (items + probed) * item_bytes
     return DiskEstimate(sum(hidden.values()), sum(pictures.values()), tuple(unknown))
 
 
@@ -143,7 +145,7 @@ def _items(matrix: Matrix, unknown: dict[str, None]) -> int:
     try:
         if not KINDS[config.name].has_columns:
             return _amazon_items(config, unknown)
-        settings = files_config(config)
+        settings = datasets.files_config(config)
         layout = find_layout(settings.name, settings.folder, settings.columns)
         return sum(len(chunk.frame) for chunk in read_chunks(layout.items))
     except OSError as error:

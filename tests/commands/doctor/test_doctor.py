@@ -77,8 +77,8 @@ def test_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert torch.__version__ in found["torch"]["finding"]
     assert found["device"]["level"] == "ok"
     assert not (tmp_path / "run").exists()
-    # The default preset: 128 items, 7 kept layers of 64, 16 bit, two encoders; pictures of 32 x 32.
-    hidden, pictures = 2 * 128 * 7 * 64 * 2, 128 * 32 * 32 * 3
+    # The default preset: 128 items and 900 new ones, 7 kept layers of 64, 16 bit, two encoders; pictures of 32 x 32.
+    hidden, pictures = 2 * (128 + 900) * 7 * 64 * 2, 128 * 32 * 32 * 3
     assert f"{gib(hidden)} hidden states, {gib(pictures)} pictures" in found["cache disk"]["finding"]
 
 

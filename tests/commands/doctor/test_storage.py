@@ -15,6 +15,7 @@ from bench.commands.doctor.disk_estimate import DiskEstimate, HubModel, estimate
 from bench.commands.doctor.finding import GIB
 from bench.config.cells import cells
 from bench.config.matrix import Matrix, parse
+from bench.data import datasets
 from bench.data.cache.location import cache_dir
 from tests.commands.doctor.levels import level_of
 from tests.data.small_amazon import write_amazon
@@ -44,19 +45,23 @@ def test_the_estimate_is_what_a_run_leaves(
     for cell in cells(small, "cpu"):
         assert run_cell(cell, tmp_path / cell.cell_id, lambda _: None)["row"]["status"] == "ok"
     files = list((cache_dir() / "hidden").glob("*.safetensors"))
-    assert len(files) == 4  # even layers and all layers, of two encoders
+    assert len(files) == 8  # even layers and all layers, of two encoders, for the catalogue and for the probed items
     kept = [tensor for file in files for tensor in load_states(file)]
-    assert estimate_disk(small, []).hidden == sum(tensor.nbytes for tensor in kept)
+    new_items = datasets.load_new_items(small.dataset)
+    assert new_items is not None
+    left_out = datasets.NEW_ITEMS - len(new_items[0].titles)  # those that the shop has already
+    per_item = 2 * (3 + 5) * 24 * 4
+    assert estimate_disk(small, []).hidden == sum(tensor.nbytes for tensor in kept) + left_out * per_item
 
 
 @pytest.mark.parametrize(
     ("changes", "hidden"),
     [
-        ({}, 2 * 60 * 3 * 24 * 2),  # two encoders, 60 items, layers 0, 2 and 4 of width 24, 16 bit
-        ({"seeds": [0, 1]}, 2 * 60 * 3 * 24 * 2),  # one file serves both seeds
-        ({"modality": ["text"]}, 60 * 3 * 24 * 2),
+        ({}, 2 * (60 + 900) * 3 * 24 * 2),  # two encoders, 60 items, layers 0, 2 and 4 of width 24, 16 bit
+        ({"seeds": [0, 1]}, 2 * (60 + 900) * 3 * 24 * 2),  # one file serves both seeds
+        ({"modality": ["text"]}, (60 + 900) * 3 * 24 * 2),
         ({"methods": [{"name": "iisan"}, {"name": "lora"}]}, 0),
-        ({"methods": [{"name": "iisan", "cached": True}, {"name": "iisan-cached"}]}, 2 * 60 * 3 * 24 * 2),
+        ({"methods": [{"name": "iisan", "cached": True}, {"name": "iisan-cached"}]}, 2 * (60 + 900) * 3 * 24 * 2),
     ],
 )
 def test_the_estimate_by_hand(changes: dict[str, Any], hidden: int, model_folders: dict[str, Path]) -> None:
@@ -76,7 +81,7 @@ def test_drawn_weights_have_a_cache_per_seed(model_folders: dict[str, Path]) -> 
 def test_quantised_encoders_have_caches_of_their_own(model_folders: dict[str, Path]) -> None:
     pair = {"text": str(model_folders["bert"]), "image": str(model_folders["vit"])}
     need = estimate_disk(parsed(model_folders, backbones=[pair, pair | {"quantise": "bnb-nf4"}]), [])
-    assert need.hidden == 2 * (2 * 60 * 3 * 24 * 2)
+    assert need.hidden == 2 * (2 * (60 + 900) * 3 * 24 * 2)
 
 
 def test_the_items_of_amazon_are_the_lines_of_its_file(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -111,7 +116,7 @@ def test_an_encoder_in_the_hub_cache_is_found_there(
     text, image = hub_models(wanted)
     assert (text.name, text.folder, text.complete) == ("somebody/bert", place / "snapshots" / "abc", True)
     assert (image.name, image.folder, image.complete) == ("somebody/vit", None, False)
-    assert estimate_disk(wanted, [text, image]).hidden == 60 * 3 * 24 * 2
+    assert estimate_disk(wanted, [text, image]).hidden == (60 + 900) * 3 * 24 * 2
     for weights in (place / "snapshots" / "abc").glob("*.safetensors"):
         weights.unlink()
     assert not hub_models(wanted)[0].complete

@@ -233,7 +233,8 @@ def test_every_control_and_picture_has_a_name(page: Browser) -> None:
 
 def test_light_and_dark(browser: Browser, run: Path) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
-    lora = "getComputedStyle(document.querySelector('#table-0 [data-method=\"4\"] .mark > *')).fill"
+    rows = "[...document.querySelectorAll('#table-0 [data-method]')]"
+    lora = f"getComputedStyle({rows}.find((e) => e.textContent.includes('lora')).querySelector('.mark > *')).fill"
     browser.open(run / "report.html")
     light = browser.run(ground), browser.run(lora)
     browser.run("document.getElementById('theme').click()")
