@@ -139,5 +139,5 @@ def test_the_accuracies_on_two_shops_are_those_of_their_file() -> None:
     pairs = re.findall(r"^\| `(shop-\w+)` \| (\d) \| (.+) \|$", part, re.MULTILINE)
     assert len(pairs) == 6
     for pair, shop, text in pairs:
-        wanted = [shown(pair, int(shop), method) for method in ("fft", "frozen", "iisan-cached")]
+        wanted = [shown(pair, int(shop), method) for method in ("fft", "frozen", "iisan", "iisan-cached")]
         assert [value.strip() for value in text.split(" | ")] == wanted
